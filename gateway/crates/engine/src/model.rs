@@ -1,0 +1,143 @@
+//! The traits that every engine implements.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::datatype::DataType;
+use crate::error::{EngineError, Fault};
+use crate::tensor::Tensor;
+
+/// Name, type and shape of one input or output; `-1` stands for any size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    pub name: String,
+    pub datatype: DataType,
+    /// As on the wire: with the batch dimension where the model batches.
+    pub shape: Vec<i64>,
+}
+
+/// Which form of the graph should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Graph {
+    /// The engine decides and says what it chose.
+    #[default]
+    Auto,
+    /// As exported.
+    Plain,
+    /// Parameters folded into constants.
+    Frozen,
+    /// Frozen, then rewritten for inference.
+    Optimized,
+}
+
+impl Graph {
+    /// Every form with its name in `model.toml`.
+    pub const NAMES: [(&'static str, Self); 4] = [
+        ("auto", Self::Auto),
+        ("plain", Self::Plain),
+        ("frozen", Self::Frozen),
+        ("optimized", Self::Optimized),
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, graph)| *graph == self).map_or("auto", |(name, _)| name)
+    }
+}
+
+/// Everything an engine needs to load one version of a model.
+#[derive(Debug)]
+pub struct ModelSource<'a> {
+    /// `name/version`, for messages.
+    pub label: &'a str,
+    /// The model file; empty for engines that need none.
+    pub file: &'a [u8],
+    pub inputs: &'a [TensorSpec],
+    pub outputs: &'a [TensorSpec],
+    /// `cpu` or `cuda:N`.
+    pub device: &'a str,
+    pub graph: Graph,
+    /// Batches to try the loaded graph on: transformed graphs must agree with the plain one on
+    /// each of them within `tolerance`.
+    pub samples: &'a [Batch],
+    /// Relative tolerance of that comparison.
+    pub tolerance: f64,
+}
+
+/// Loads models of one platform.
+pub trait Engine: Debug + Send + Sync {
+    /// The word for this engine in `model.toml`.
+    fn platform(&self) -> &'static str;
+
+    /// Whether a version has a model file to load.
+    fn needs_file(&self) -> bool;
+
+    /// Settings of the calling thread; called once at the top of every thread that loads or
+    /// runs models of this engine.
+    fn prepare_thread(&self);
+
+    /// Checks that `device` exists and is usable.
+    ///
+    /// # Errors
+    /// With [`Fault::Device`](crate::error::Fault::Device) and a reason fit for an operator.
+    fn check_device(&self, device: &str) -> Result<(), EngineError>;
+
+    /// Loads one version. May take long: call it off the request path.
+    ///
+    /// # Errors
+    /// When the file is no model of this platform, the signature does not fit or the device is
+    /// missing. Never panics on any file content.
+    fn load(&self, source: &ModelSource<'_>) -> Result<Box<dyn Model>, EngineError>;
+
+    /// Loads a model whose outputs nobody has described yet and runs it once on `batch`: each
+    /// output with the model's own name for it, if it has one. `source.outputs` is ignored.
+    ///
+    /// # Errors
+    /// As [`Engine::load`] and [`Model::run`]; engines without model files have nothing to probe.
+    fn probe(
+        &self,
+        source: &ModelSource<'_>,
+        batch: &Batch,
+    ) -> Result<Vec<(Option<String>, Tensor)>, EngineError> {
+        let _ = batch;
+        let text = format!("the platform of {} has no model file to inspect", source.label);
+        Err(EngineError::new(Fault::Load, text))
+    }
+
+    /// Gives memory back to the system after a model was dropped.
+    fn trim_memory(&self) {}
+}
+
+/// A loaded version. `run` may be called by several threads at once.
+pub trait Model: Debug + Send + Sync {
+    /// Runs one batch to the end on the calling thread.
+    ///
+    /// # Errors
+    /// When the model throws or answers with tensors other than its signature says.
+    fn run(&self, batch: &Batch) -> Result<Run, EngineError>;
+
+    /// What the engine decided at load, one fact a line (`graph: frozen`).
+    fn notes(&self) -> &[String];
+}
+
+/// What one run gave, and what it spent.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// In the order of the signature; dimension 0 is the batch where the model batches.
+    pub outputs: Vec<Tensor>,
+    /// Copying the inputs into the engine's memory.
+    pub input: Duration,
+    /// The forward pass.
+    pub infer: Duration,
+    /// Copying the outputs out.
+    pub output: Duration,
+}
+
+impl Run {
+    /// A run whose parts took no time worth measuring.
+    #[must_use]
+    pub fn instant(outputs: Vec<Tensor>) -> Self {
+        Self { outputs, input: Duration::ZERO, infer: Duration::ZERO, output: Duration::ZERO }
+    }
+}

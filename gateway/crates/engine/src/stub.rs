@@ -1,0 +1,155 @@
+//! A scripted engine for tests: what each run does is decided by the test, and blocking runs
+//! wait for an event of the test instead of a clock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use crate::batch::Batch;
+use crate::error::{EngineError, Fault};
+use crate::model::{Engine, Model, ModelSource, Run};
+
+/// What one run does.
+#[derive(Debug, Clone)]
+pub enum StubStep {
+    /// Answers with the inputs.
+    Echo,
+    /// Fails with this error.
+    Fail(EngineError),
+    /// Panics.
+    Panic,
+    /// Blocks until [`StubEngine::release`], then echoes.
+    Hang,
+}
+
+/// An engine whose models follow one shared script; an empty script echoes.
+#[derive(Debug, Clone, Default)]
+pub struct StubEngine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    script: VecDeque<StubStep>,
+    load_failure: Option<EngineError>,
+    poison: Option<u8>,
+    batches: Vec<usize>,
+    hanging: usize,
+    released: usize,
+}
+
+impl StubEngine {
+    /// Appends a step; each run takes one.
+    pub fn push(&self, step: StubStep) {
+        self.lock().script.push_back(step);
+    }
+
+    /// Makes every later load fail, or succeed again with `None`.
+    pub fn fail_loads(&self, failure: Option<EngineError>) {
+        self.lock().load_failure = failure;
+    }
+
+    /// Fails every batch that holds this byte anywhere, as a model throws on one bad row.
+    pub fn poison(&self, byte: u8) {
+        self.lock().poison = Some(byte);
+    }
+
+    /// Rows of every batch run so far.
+    #[must_use]
+    pub fn batches(&self) -> Vec<usize> {
+        self.lock().batches.clone()
+    }
+
+    /// Blocks until `count` runs hang at the same time.
+    pub fn wait_hanging(&self, count: usize) {
+        let state = self.lock();
+        drop(self.shared.changed.wait_while(state, |state| state.hanging < count));
+    }
+
+    /// Lets one hanging run go on.
+    pub fn release(&self) {
+        self.lock().released += 1;
+        self.shared.changed.notify_all();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hang(&self) {
+        let mut state = self.lock();
+        state.hanging += 1;
+        self.shared.changed.notify_all();
+        let mut state = self
+            .shared
+            .changed
+            .wait_while(state, |state| state.released == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.released -= 1;
+        state.hanging -= 1;
+    }
+}
+
+impl Engine for StubEngine {
+    fn platform(&self) -> &'static str {
+        "stub"
+    }
+
+    fn needs_file(&self) -> bool {
+        false
+    }
+
+    fn prepare_thread(&self) {}
+
+    fn check_device(&self, _device: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn load(&self, _source: &ModelSource<'_>) -> Result<Box<dyn Model>, EngineError> {
+        match self.lock().load_failure.clone() {
+            Some(failure) => Err(failure),
+            None => Ok(Box::new(self.clone())),
+        }
+    }
+}
+
+impl Model for StubEngine {
+    #[expect(clippy::panic, reason = "a scripted panic is what the test asked for")]
+    fn run(&self, batch: &Batch) -> Result<Run, EngineError> {
+        let step = {
+            let mut state = self.lock();
+            state.batches.push(batch.rows());
+            let poison = state.poison;
+            let poisoned = batch
+                .inputs()
+                .iter()
+                .flat_map(|input| input.chunks())
+                .any(|chunk| poison.is_some_and(|byte| chunk.contains(&byte)));
+            if poisoned {
+                return Err(EngineError::new(Fault::Run, "poisoned row"));
+            }
+            state.script.pop_front().unwrap_or(StubStep::Echo)
+        };
+        match step {
+            StubStep::Echo => {}
+            StubStep::Fail(error) => return Err(error),
+            StubStep::Panic => panic!("scripted panic"),
+            StubStep::Hang => self.hang(),
+        }
+        let outputs = batch
+            .inputs()
+            .iter()
+            .map(|input| input.joined().map_err(|e| EngineError::new(Fault::Run, e.to_string())))
+            .collect::<Result<_, _>>()?;
+        Ok(Run::instant(outputs))
+    }
+
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+}

@@ -1,0 +1,48 @@
+//! The wire: Open Inference Protocol over REST and gRPC, to and from the words of `types`.
+//!
+//! Nothing below this module knows a wire format. What both protocols share (model configuration,
+//! statistics, classification, health) is beside them here.
+
+pub mod classification;
+pub mod exposition;
+pub mod guard;
+pub mod health;
+pub mod load_call;
+pub mod model_config;
+pub mod proto_json;
+pub mod statistics;
+pub mod grpc;
+pub mod rest;
+
+use std::sync::Arc;
+
+use crate::config::Limits;
+use crate::control::Control;
+use crate::pipeline::Pipeline;
+
+pub use guard::Peer;
+pub use health::Health;
+
+/// Name of the server in its own metadata.
+pub const SERVER_NAME: &str = "penstock";
+
+/// The protocol extensions that are implemented; nothing else is advertised.
+pub const EXTENSIONS: &[&str] = &[
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "logging",
+];
+
+/// What the handlers of both protocols need; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub pipeline: Pipeline,
+    pub control: Arc<Control>,
+    pub health: Health,
+    pub limits: Limits,
+}

@@ -1,0 +1,29 @@
+//! `/metrics`: the Prometheus text, on a port of its own.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+
+use super::Api;
+use crate::telemetry::metrics;
+
+/// Routes the metrics port.
+pub fn router(api: Api) -> Router {
+    Router::new().route("/metrics", get(render)).with_state(Arc::new(api))
+}
+
+async fn render(State(api): State<Arc<Api>>) -> Response {
+    for served in api.pipeline.snapshots.load().ready() {
+        served.publish_stats();
+    }
+    metrics::refresh_process();
+    let mut response = Response::new(metrics::recorder().render().into());
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}

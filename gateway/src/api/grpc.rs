@@ -1,0 +1,55 @@
+//! The protocol over gRPC, with health and reflection.
+
+mod decode;
+mod encode;
+mod health;
+mod service;
+mod stream;
+
+use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tracing::debug;
+
+use super::Api;
+use crate::error::Rejection;
+
+/// All gRPC services.
+///
+/// # Errors
+/// When the protocol's descriptors, made by the build, cannot be read.
+pub fn routes(api: &Api) -> anyhow::Result<Routes> {
+    let limit = api.limits.max_request;
+    let inference = GrpcInferenceServiceServer::new(service::Service { api: api.clone() })
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Deflate);
+    let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api));
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(Routes::new(inference)
+        .add_service(health)
+        .add_service(descriptors().build_v1()?)
+        .add_service(descriptors().build_v1alpha()?))
+}
+
+/// The one place where a rejection becomes a gRPC status.
+fn status(rejection: &Rejection) -> Status {
+    let kind = rejection.kind();
+    debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
+    let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
+    if let Some(after) = rejection.retry_after() {
+        let seconds = format!("{:.0}", after.as_secs_f64().ceil());
+        if let Ok(value) = seconds.parse() {
+            status.metadata_mut().insert("retry-after", value);
+        }
+    }
+    status
+}

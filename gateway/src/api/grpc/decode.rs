@@ -1,0 +1,290 @@
+//! From a `ModelInferRequest` to a call. Raw tensors are shared with the received message.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use engine::tensor::frame_strings;
+use engine::{DataType, Tensor};
+use proto::inference::infer_parameter::ParameterChoice;
+use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
+use tokio::time::Instant;
+
+use crate::error::{Kind, Rejection};
+use crate::types::{Call, Inputs, NamedTensor, Protocol};
+
+/// What the answer needs of a request once its tensors are on their way.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) id: String,
+    /// Classification of each requested output, in order; empty when all outputs are wanted.
+    pub(super) classes: Vec<Option<usize>>,
+}
+
+/// Decodes a request.
+pub(super) fn decode(
+    request: ModelInferRequest,
+    arrived: Instant,
+) -> Result<(Call, Wanted), Rejection> {
+    check_parameters(&request.parameters)?;
+    let classes = request.outputs.iter().map(classes_of).collect::<Result<_, _>>()?;
+    let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
+    let call = Call {
+        model: request.model_name,
+        version: Some(request.model_version),
+        inputs: Inputs::Named(inputs),
+        outputs: request.outputs.into_iter().map(|output| output.name).collect(),
+        protocol: Protocol::Grpc,
+        arrived,
+    };
+    Ok((call, Wanted { id: request.id, classes }))
+}
+
+fn decode_inputs(
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Bytes>,
+) -> Result<Vec<NamedTensor>, Rejection> {
+    if raw.is_empty() {
+        return inputs
+            .into_iter()
+            .map(|mut input| {
+                let contents = input.contents.take().unwrap_or_default();
+                decode_input(input, |datatype| typed(datatype, contents))
+            })
+            .collect();
+    }
+    if raw.len() != inputs.len() {
+        return Err(Rejection::invalid(format!(
+            "raw_input_contents has {} entries for {} inputs",
+            raw.len(),
+            inputs.len()
+        )));
+    }
+    inputs
+        .into_iter()
+        .zip(raw)
+        .map(|(input, data)| {
+            if input.contents.is_some() {
+                return Err(Rejection::invalid(format!(
+                    "input '{}' has contents beside raw_input_contents",
+                    shorten(&input.name)
+                )));
+            }
+            decode_input(input, |_| Ok(data))
+        })
+        .collect()
+}
+
+fn decode_input(
+    input: InferInputTensor,
+    data: impl FnOnce(DataType) -> Result<Bytes, String>,
+) -> Result<NamedTensor, Rejection> {
+    let refuse =
+        |text: String| Rejection::invalid(format!("input '{}': {text}", shorten(&input.name)));
+    if input.parameters.contains_key("shared_memory_region") {
+        return Err(no_shared_memory("input", &input.name));
+    }
+    let datatype: DataType = input
+        .datatype
+        .parse()
+        .map_err(|error: engine::datatype::UnknownDataType| refuse(error.to_string()))?;
+    let shape = input
+        .shape
+        .iter()
+        .map(|&dimension| {
+            usize::try_from(dimension)
+                .map_err(|_| refuse(format!("dimension {dimension} must not be negative")))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let data = data(datatype).map_err(refuse)?;
+    let tensor = Tensor::new(datatype, shape, data).map_err(|error| refuse(error.to_string()))?;
+    Ok(NamedTensor { name: input.name, tensor })
+}
+
+/// Typed contents as wire bytes. Only the field of the datatype may be filled.
+fn typed(datatype: DataType, contents: InferTensorContents) -> Result<Bytes, String> {
+    let InferTensorContents {
+        bool_contents,
+        int_contents,
+        int64_contents,
+        uint_contents,
+        uint64_contents,
+        fp32_contents,
+        fp64_contents,
+        bytes_contents,
+    } = contents;
+    let filled = [
+        ("bool_contents", bool_contents.len()),
+        ("int_contents", int_contents.len()),
+        ("int64_contents", int64_contents.len()),
+        ("uint_contents", uint_contents.len()),
+        ("uint64_contents", uint64_contents.len()),
+        ("fp32_contents", fp32_contents.len()),
+        ("fp64_contents", fp64_contents.len()),
+        ("bytes_contents", bytes_contents.len()),
+    ];
+    let field = match datatype {
+        DataType::Bool => "bool_contents",
+        DataType::Int8 | DataType::Int16 | DataType::Int32 => "int_contents",
+        DataType::Int64 => "int64_contents",
+        DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => "uint_contents",
+        DataType::Uint64 => "uint64_contents",
+        DataType::Fp32 => "fp32_contents",
+        DataType::Fp64 => "fp64_contents",
+        DataType::Bytes => "bytes_contents",
+        DataType::Fp16 | DataType::Bf16 => {
+            return Err(format!("{datatype} needs raw_input_contents"));
+        }
+    };
+    if let Some((other, _)) = filled.iter().find(|(name, count)| *name != field && *count > 0) {
+        return Err(format!("{datatype} belongs in {field}, found {other}"));
+    }
+    Ok(match datatype {
+        DataType::Bool => bool_contents.into_iter().map(u8::from).collect(),
+        DataType::Int8 => {
+            narrow(&int_contents, datatype, |v| i8::try_from(v).map(i8::to_le_bytes))?
+        }
+        DataType::Int16 => {
+            narrow(&int_contents, datatype, |v| i16::try_from(v).map(i16::to_le_bytes))?
+        }
+        DataType::Int32 => bytes(&int_contents, i32::to_le_bytes),
+        DataType::Int64 => bytes(&int64_contents, i64::to_le_bytes),
+        DataType::Uint8 => {
+            narrow(&uint_contents, datatype, |v| u8::try_from(v).map(u8::to_le_bytes))?
+        }
+        DataType::Uint16 => {
+            narrow(&uint_contents, datatype, |v| u16::try_from(v).map(u16::to_le_bytes))?
+        }
+        DataType::Uint32 => bytes(&uint_contents, u32::to_le_bytes),
+        DataType::Uint64 => bytes(&uint64_contents, u64::to_le_bytes),
+        DataType::Fp32 => bytes(&fp32_contents, f32::to_le_bytes),
+        DataType::Fp64 => bytes(&fp64_contents, f64::to_le_bytes),
+        _ => frame_strings(&bytes_contents),
+    })
+}
+
+fn bytes<T: Copy, const N: usize>(values: &[T], write: fn(T) -> [u8; N]) -> Bytes {
+    values.iter().flat_map(|value| write(*value)).collect()
+}
+
+fn narrow<T: Copy + std::fmt::Display, E, const N: usize>(
+    values: &[T],
+    datatype: DataType,
+    write: impl Fn(T) -> Result<[u8; N], E>,
+) -> Result<Bytes, String> {
+    let mut out = Vec::with_capacity(values.len() * N);
+    for (index, value) in values.iter().enumerate() {
+        let written =
+            write(*value).map_err(|_| format!("element {index} is {value}, not {datatype}"))?;
+        out.extend_from_slice(&written);
+    }
+    Ok(out.into())
+}
+
+fn classes_of(output: &InferRequestedOutputTensor) -> Result<Option<usize>, Rejection> {
+    if output.parameters.contains_key("shared_memory_region") {
+        return Err(no_shared_memory("output", &output.name));
+    }
+    let Some(parameter) = output.parameters.get("classification") else { return Ok(None) };
+    let count = match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
+        Some(ParameterChoice::Uint64Param(count)) => usize::try_from(count).ok(),
+        _ => None,
+    };
+    count.map(Some).ok_or_else(|| {
+        let name = shorten(&output.name);
+        Rejection::invalid(format!("output '{name}': classification must be a whole number"))
+    })
+}
+
+fn check_parameters(parameters: &HashMap<String, InferParameter>) -> Result<(), Rejection> {
+    let reserved = parameters
+        .keys()
+        .find(|key| key.starts_with("triton_") && *key != "triton_enable_empty_final_response");
+    match reserved {
+        Some(key) => Err(Rejection::invalid(format!(
+            "parameter '{}' is reserved: names with 'triton_' are not for callers",
+            shorten(key)
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn no_shared_memory(what: &str, name: &str) -> Rejection {
+    let text = format!("{what} '{}': shared memory is not implemented", shorten(name));
+    Rejection::new(Kind::Unsupported, text)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(datatype: &str, shape: &[i64], contents: InferTensorContents) -> ModelInferRequest {
+        ModelInferRequest {
+            model_name: "m".into(),
+            inputs: vec![InferInputTensor {
+                name: "x".into(),
+                datatype: datatype.into(),
+                shape: shape.into(),
+                contents: Some(contents),
+                ..InferInputTensor::default()
+            }],
+            ..ModelInferRequest::default()
+        }
+    }
+
+    fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
+        let (call, _) = decode(request, Instant::now()).map_err(|error| error.to_string())?;
+        match call.inputs {
+            Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
+            Inputs::Raw(_) => unreachable!("gRPC has no raw form"),
+        }
+    }
+
+    #[test]
+    fn typed_contents_become_the_bytes_of_their_datatype() {
+        let contents = InferTensorContents { int_contents: vec![-1, 2], ..Default::default() };
+        let tensor = decoded(request("INT16", &[2], contents)).unwrap();
+        assert_eq!(tensor.data().as_ref(), [255, 255, 2, 0]);
+        let contents = InferTensorContents {
+            bytes_contents: vec![Bytes::from_static(b"ab")],
+            ..Default::default()
+        };
+        let tensor = decoded(request("BYTES", &[1], contents)).unwrap();
+        assert_eq!(tensor.data().as_ref(), [2, 0, 0, 0, b'a', b'b']);
+    }
+
+    #[test]
+    fn contents_of_another_type_or_range_are_refused() {
+        let ints = |values: &[i32]| InferTensorContents {
+            int_contents: values.into(),
+            ..Default::default()
+        };
+        for (datatype, shape, contents, what) in [
+            ("INT8", vec![1], ints(&[200]), "element 0 is 200, not INT8"),
+            ("FP32", vec![1], ints(&[1]), "FP32 belongs in fp32_contents"),
+            ("FP16", vec![1], ints(&[1]), "FP16 needs raw_input_contents"),
+            ("INT32", vec![-1], ints(&[1]), "dimension -1 must not be negative"),
+            ("INT32", vec![3], ints(&[1]), "needs 12 bytes, got 4"),
+            ("INT32", vec![1 << 62, 64], ints(&[1]), "more elements than fit"),
+        ] {
+            let error = decoded(request(datatype, &shape, contents)).unwrap_err();
+            assert!(error.contains("input 'x'") && error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn raw_contents_must_match_the_inputs_one_to_one() {
+        let mut both = request("UINT8", &[1], InferTensorContents::default());
+        both.raw_input_contents = vec![Bytes::from_static(b"a")];
+        assert!(decoded(both.clone()).unwrap_err().contains("beside raw_input_contents"));
+        both.inputs[0].contents = None;
+        assert_eq!(decoded(both.clone()).unwrap().data().as_ref(), b"a");
+        both.raw_input_contents.push(Bytes::new());
+        assert!(decoded(both).unwrap_err().contains("2 entries for 1 inputs"));
+    }
+}

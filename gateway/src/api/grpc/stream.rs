@@ -1,0 +1,72 @@
+//! `ModelStreamInfer`: many calls on one stream, answered in order, several at a time.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use proto::inference as pb;
+use proto::inference::infer_parameter::ParameterChoice;
+use tokio::time::Instant;
+use tonic::{Request, Status, Streaming};
+
+use super::service::Service;
+use super::status;
+use crate::error::Rejection;
+
+/// Calls of one stream that may be under way together; more wait in the transport.
+const CONCURRENT: usize = 64;
+
+/// The answering half of a stream.
+pub(super) type Replies =
+    Pin<Box<dyn Stream<Item = Result<pb::ModelStreamInferResponse, Status>> + Send>>;
+
+/// Answers a stream. A call that is refused gets its error in its place and the stream goes on,
+/// unless the caller asked by `triton_grpc_error: true` to have the stream end.
+pub(super) fn replies(
+    service: Service,
+    request: Request<Streaming<pb::ModelInferRequest>>,
+) -> Replies {
+    let errors_end = request
+        .metadata()
+        .get("triton_grpc_error")
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let answers = request
+        .into_inner()
+        .map(move |message| {
+            let service = service.clone();
+            async move {
+                let message = message?;
+                let id = message.id.clone();
+                let result = service.infer(message, Instant::now()).await;
+                Ok((id, result))
+            }
+        })
+        .buffered(CONCURRENT)
+        .map(move |answer: Result<_, Status>| {
+            let (id, result) = answer?;
+            match result {
+                Ok(response) => Ok(last(response)),
+                Err(rejection) if errors_end => Err(status(&rejection)),
+                Err(rejection) => Ok(failed(id, &rejection)),
+            }
+        });
+    // Nothing follows a status: the first one ends the stream.
+    let until_error = answers.scan(false, |ended, answer| {
+        let go_on = !std::mem::replace(ended, answer.is_err());
+        futures_util::future::ready(go_on.then_some(answer))
+    });
+    Box::pin(until_error)
+}
+
+/// Marks the one answer of a call as its last.
+fn last(mut response: pb::ModelInferResponse) -> pb::ModelStreamInferResponse {
+    let yes = pb::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    response.parameters.insert("triton_final_response".to_owned(), yes);
+    pb::ModelStreamInferResponse { error_message: String::new(), infer_response: Some(response) }
+}
+
+fn failed(id: String, rejection: &Rejection) -> pb::ModelStreamInferResponse {
+    let empty = pb::ModelInferResponse { id, ..pb::ModelInferResponse::default() };
+    let mut response = last(empty);
+    rejection.public_message().clone_into(&mut response.error_message);
+    response
+}

@@ -1,0 +1,124 @@
+//! Builds every part in order, runs them, and stops them in order.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use engine::{Engine, IdentityEngine};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use crate::api::{Api, Health};
+use crate::config::Config;
+use crate::control::Control;
+use crate::models::{Loader, Repository};
+use crate::pipeline::Pipeline;
+use crate::server::{Addresses, Listeners, Server};
+use crate::snapshot::SnapshotCell;
+use crate::tasks;
+use crate::telemetry::{WireMetrics, logging, metrics};
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    api: Api,
+    server: Server,
+    addresses: Addresses,
+}
+
+/// The engines of this build.
+#[must_use]
+pub fn engines() -> Vec<Arc<dyn Engine>> {
+    vec![
+        Arc::new(IdentityEngine),
+        #[cfg(feature = "torch")]
+        Arc::new(engine_torch::TorchEngine),
+    ]
+}
+
+impl App {
+    /// Binds, loads every model and opens for calls. While models load the doors answer, and
+    /// say that the gateway is not ready.
+    ///
+    /// # Errors
+    /// When an address is taken or the repository cannot be read. A model that cannot be loaded
+    /// is no error: it is shown as unavailable.
+    pub async fn start(
+        config: Config,
+        engines: Vec<Arc<dyn Engine>>,
+        libtorch: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        logging::init(&config.log);
+        metrics::recorder();
+        metrics::BUILD.gauge(&[env!("CARGO_PKG_VERSION"), libtorch.unwrap_or("none")]).set(1.0);
+        let path = &config.repository.path;
+        let repository = Repository::open(path)
+            .with_context(|| format!("repository.path: cannot open {}", path.display()))?;
+        let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
+        let addresses = listeners.addresses();
+        let snapshots = SnapshotCell::new();
+        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone());
+        let control = Arc::new(Control::new(
+            repository,
+            loader,
+            snapshots.clone(),
+            config.repository.clone(),
+        ));
+        let api = Api {
+            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            control: control.clone(),
+            health: Health::new(),
+            limits: config.limits.clone(),
+        };
+        let server = Server::start(listeners, api.clone(), &config)?;
+        let watched = control.clone();
+        tasks::spawn("watch", async move { match watched.watch().await {} });
+        control.sync().await.context("cannot read the repository")?;
+        if let Some(every) = config.repository.poll {
+            tasks::spawn("poll", async move { match control.follow(every).await {} });
+        }
+        api.health.set_open(true);
+        info!(?addresses, "ready");
+        Ok(Self { config, api, server, addresses })
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until a stop signal, then stops: not ready → doors closed → calls in flight end →
+    /// engine threads end.
+    ///
+    /// # Errors
+    /// When the process cannot listen for signals.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => info!("stopping on SIGINT"),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Stops in order.
+    pub async fn stop(self) {
+        self.api.health.set_open(false);
+        tokio::time::sleep(self.config.server.stop_delay).await;
+        self.server.stop(self.config.server.drain).await;
+        self.api.control.close();
+        info!("stopped");
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line. Every command prints a table for people and, with `--json`, one JSON value
+//! for scripts; it ends with one clear line and a status above zero when it fails.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module talks to a terminal")]
+
+mod check;
+mod client;
+mod inspect;
+mod models;
+mod reference;
+mod serve;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// What the process found out about libtorch before it did anything else.
+#[cfg(feature = "torch")]
+pub type Libtorch = &'static engine_torch::Prepared;
+/// This build has no libtorch.
+#[cfg(not(feature = "torch"))]
+pub type Libtorch = std::convert::Infallible;
+
+/// Exit status for a command that was understood and failed.
+const FAILED: u8 = 1;
+/// Exit status for a configuration with problems, as `sysexits.h` has it.
+const BAD_CONFIG: u8 = 64;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "penstock",
+    version,
+    about = "High-throughput inference gateway for PyTorch models"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models: from a configuration file, or from a folder with every default
+    Serve(serve::Arguments),
+    /// Check a configuration file and its models; prints every problem
+    Check(check::Arguments),
+    /// Run a TorchScript file once, print its signature and write a first model.toml
+    Inspect(inspect::Arguments),
+    /// List, show, load and unload the models of a running gateway
+    Models(models::Arguments),
+    /// Show what a running gateway does
+    Status(status::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the reference that docs/ is written from
+    #[command(hide = true)]
+    Reference(reference::Arguments),
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments, libtorch.as_ref()),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Models(arguments) => models::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "penstock", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reference(arguments) => reference::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("penstock: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// Where a running gateway is.
+#[derive(Debug, clap::Args)]
+struct Target {
+    /// Address of the gateway's HTTP port
+    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
+    url: String,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints every problem of a file, one a line.
+fn report(path: &std::path::Path, problems: &[crate::config::Problem]) -> ExitCode {
+    for problem in problems {
+        eprintln!("{}: {problem}", path.display());
+    }
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Runs one asynchronous command to its end.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+/// A path as the user gave it, for messages.
+fn shown(path: &PathBuf) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,172 @@
+//! `penstock serve`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::{Libtorch, block_on, report, table};
+use crate::app::{self, App};
+use crate::config::{self, Config};
+use crate::control::IndexEntry;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// A configuration file (.toml) or a model repository folder
+    #[arg(default_value = "penstock.toml")]
+    path: PathBuf,
+    /// Port or address of the HTTP door, over the file's
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Port or address of the gRPC door, over the file's
+    #[arg(long, value_name = "ADDRESS")]
+    grpc: Option<String>,
+    /// Port or address of the metrics door, over the file's
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// Print the start-up summary as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow::Result<ExitCode> {
+    let path = &arguments.path;
+    let mut config = if path.is_dir() {
+        Config::for_repository(path)
+    } else if path.exists() {
+        match config::load(path) {
+            Ok(config) => config,
+            Err(problems) => return Ok(report(path, &problems)),
+        }
+    } else {
+        bail!("{} is neither a configuration file nor a folder", path.display());
+    };
+    let listen = &mut config.listen;
+    for (door, given) in [
+        (&mut listen.http, &arguments.http),
+        (&mut listen.grpc, &arguments.grpc),
+        (&mut listen.metrics, &arguments.metrics),
+    ] {
+        if let Some(text) = given {
+            *door = Some(address(text)?);
+        }
+    }
+    let version = libtorch_version(libtorch);
+    block_on(async {
+        let app = App::start(config, app::engines(), version.as_deref()).await?;
+        if arguments.json {
+            println!("{}", summary_json(&app, libtorch));
+        } else {
+            print!("{}", summary(&app, libtorch));
+        }
+        app.run().await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `8000`, `:8000` or `127.0.0.1:8000`.
+fn address(text: &str) -> anyhow::Result<std::net::SocketAddr> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    if let Ok(port) = port.parse::<u16>() {
+        return Ok(([0, 0, 0, 0], port).into());
+    }
+    text.parse().with_context(|| format!("'{text}' is no address: use PORT or ADDRESS:PORT"))
+}
+
+#[cfg(feature = "torch")]
+fn libtorch_version(libtorch: Option<&Libtorch>) -> Option<String> {
+    libtorch.map(|process| process.version.clone())
+}
+
+#[cfg(not(feature = "torch"))]
+fn libtorch_version(_: Option<&Libtorch>) -> Option<String> {
+    None
+}
+
+#[cfg(feature = "torch")]
+fn cuda(libtorch: Option<&Libtorch>) -> String {
+    match libtorch.map(|process| &process.cuda) {
+        Some(Ok(())) => "CUDA available".to_owned(),
+        Some(Err(reason)) => format!("no CUDA: {reason}"),
+        None => "not prepared".to_owned(),
+    }
+}
+
+#[cfg(not(feature = "torch"))]
+fn cuda(_: Option<&Libtorch>) -> String {
+    "built without libtorch".to_owned()
+}
+
+fn summary(app: &App, libtorch: Option<&Libtorch>) -> String {
+    let config = app.config();
+    let addresses = app.addresses();
+    let door = |name: &str, address: Option<std::net::SocketAddr>, what: &str| {
+        let address = address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+        format!("  {name:<8} {address:<22} {what}\n")
+    };
+    let mut out = format!("penstock {}\n\n", env!("CARGO_PKG_VERSION"));
+    out += &door("http", addresses.http, "Open Inference Protocol, REST");
+    out += &door("grpc", addresses.grpc, "Open Inference Protocol, gRPC; health and reflection");
+    out += &door("metrics", addresses.metrics, "/metrics");
+    let libtorch_version = libtorch_version(libtorch).unwrap_or_else(|| "none".to_owned());
+    out += &format!(
+        "\n  models from {}, {}, changes allowed: {:?}\n  libtorch {libtorch_version}, {}\n  \
+         {} engine threads, {} I/O threads, requests up to {} MiB, {} items may wait per version\n\n",
+        config.repository.path.display(),
+        config.repository.poll.map_or_else(
+            || "not polled".to_owned(),
+            |every| format!("polled every {}", humantime::format_duration(every))
+        ),
+        config.repository.control,
+        cuda(libtorch),
+        config.engine.cpu_threads,
+        config.server.io_threads,
+        config.limits.max_request >> 20,
+        config.limits.queue_rows,
+    );
+    out + &index_table(&app.api().control.index(false))
+}
+
+fn index_table(entries: &[IndexEntry]) -> String {
+    let mut rows = vec![table::row(&["  MODEL", "VERSION", "STATE", "REASON"])];
+    for entry in entries {
+        rows.push(vec![
+            format!("  {}", entry.name),
+            entry.version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
+            entry.state.map_or("-", |state| state.name()).to_owned(),
+            entry.reason.clone(),
+        ]);
+    }
+    if entries.is_empty() {
+        return "  no models in the repository\n".to_owned();
+    }
+    table::render(&rows)
+}
+
+fn summary_json(app: &App, libtorch: Option<&Libtorch>) -> Value {
+    let addresses = app.addresses();
+    let models: Vec<Value> = app
+        .api()
+        .control
+        .index(false)
+        .iter()
+        .map(|entry| {
+            json!({
+                "name": entry.name.as_str(),
+                "version": entry.version.map(|version| version.0),
+                "state": entry.state.map(|state| state.name()),
+                "reason": entry.reason,
+            })
+        })
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "http": addresses.http,
+        "grpc": addresses.grpc,
+        "metrics": addresses.metrics,
+        "libtorch": libtorch_version(libtorch),
+        "cuda": cuda(libtorch),
+        "models": models,
+    })
+}

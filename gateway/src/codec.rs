@@ -1,0 +1,6 @@
+//! Tensors as JSON and as plain numbers. Requests, golden requests and warm-up samples all use
+//! the protocol's JSON form, so it is decoded in one place.
+
+pub mod json;
+pub mod numbers;
+pub mod tensors;

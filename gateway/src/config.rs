@@ -1,0 +1,51 @@
+//! The configuration file: one TOML file in, a checked [`Config`] out, or every problem at once.
+//!
+//! [`reader`] walks TOML and collects problems with their paths (model manifests use it too),
+//! [`file`] holds the keys and defaults, [`reference`] the documentation of each key.
+
+pub mod reader;
+pub mod value;
+pub mod file;
+pub mod reference;
+
+pub use file::{
+    Config, Control, Engine, Limits, Listen, Log, LogFormat, Repository, Server, Uploads,
+};
+pub use reader::{Problem, Problems};
+
+use std::path::Path;
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Every problem found, each with the path of its key.
+pub fn load(path: &Path) -> Result<Config, Vec<Problem>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![Problem::new("", format!("cannot read {}: {error}", path.display()))]
+    })?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    parse(&text, base)
+}
+
+/// Checks the text of a configuration file; relative paths in it start at `base`.
+///
+/// # Errors
+/// Every problem found, each with the path of its key.
+pub fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
+    let problems = Problems::default();
+    let config = match reader::table(text) {
+        Ok(table) => Config::read(table, base, &problems),
+        Err(problem) => return Err(vec![problem]),
+    };
+    problems.into_result(config)
+}
+
+/// The environment variables that the gateway reads: none of them changes what a file says.
+pub mod environment {
+    /// The log filter, in the syntax of `tracing` (`info,penstock::control=debug`).
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
+    pub fn log_filter() -> Option<String> {
+        std::env::var("PENSTOCK_LOG").ok()
+    }
+}

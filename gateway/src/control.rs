@@ -1,0 +1,218 @@
+//! The only writer of snapshots: loads, swaps and unloads versions, following the folder and the
+//! repository API.
+//!
+//! A change of one model is prepared whole (read, load, warm, check) while the old versions go on
+//! serving, then committed by one pointer swap. What failed leaves the old in place.
+
+mod change;
+mod poll;
+mod registry;
+mod upload;
+
+pub use registry::{IndexEntry, State};
+pub use upload::Upload;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tracing::{error, info};
+
+use crate::config;
+use crate::error::{Kind, Rejection};
+use crate::models::{Loader, ModelFolder, Repository};
+use crate::snapshot::SnapshotCell;
+use crate::tasks;
+use crate::types::{ModelName, Version};
+
+/// Keeps what is served in step with the repository. One per process.
+#[derive(Debug)]
+pub struct Control {
+    pub(self) repository: Repository,
+    pub(self) loader: Loader,
+    pub(self) snapshots: SnapshotCell,
+    pub(self) registry: registry::Registry,
+    settings: config::Repository,
+    /// One change of a model at a time; other models go on.
+    locks: Mutex<HashMap<ModelName, Arc<AsyncMutex<Intent>>>>,
+    /// Held between reading and storing the snapshot.
+    pub(self) commit: Mutex<()>,
+}
+
+/// What somebody asked of one model; guarded by the model's lock.
+#[derive(Debug, Default)]
+pub(self) struct Intent {
+    /// Versions set by the repository API, which the folder's policy then leaves alone.
+    explicit: Option<BTreeSet<Version>>,
+    /// The model came with a load call and not from the folder.
+    upload: Option<Arc<Upload>>,
+    /// What was tried and failed, so that polling does not try it again.
+    failed: HashMap<Version, crate::models::repository::Stamp>,
+    /// What is served, to see changes.
+    served: HashMap<Version, crate::models::repository::Stamp>,
+}
+
+/// A load call of the repository API.
+#[derive(Debug, Default)]
+pub struct LoadCall {
+    pub version: Option<Version>,
+    pub upload: Option<Upload>,
+}
+
+impl Control {
+    #[must_use]
+    pub fn new(
+        repository: Repository,
+        loader: Loader,
+        snapshots: SnapshotCell,
+        settings: config::Repository,
+    ) -> Self {
+        Self {
+            repository,
+            loader,
+            snapshots,
+            registry: registry::Registry::default(),
+            settings,
+            locks: Mutex::default(),
+            commit: Mutex::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &config::Repository {
+        &self.settings
+    }
+
+    #[must_use]
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// Loads a model as its policy says, or one version of it beside those that serve.
+    /// Returns when it serves.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not in the repository, `InvalidInput` when it cannot be loaded;
+    /// what served before still does.
+    pub async fn load(self: &Arc<Self>, name: &str, call: LoadCall) -> Result<(), Rejection> {
+        let model: ModelName = name.parse()?;
+        let (sender, receiver) = oneshot::channel();
+        let control = self.clone();
+        // A caller that goes away must not leave a change half done.
+        tasks::spawn("load", async move {
+            drop(sender.send(control.load_now(model, call).await));
+        });
+        receiver.await.unwrap_or_else(|_| Err(Rejection::new(Kind::Internal, "the load failed")))
+    }
+
+    async fn load_now(&self, model: ModelName, call: LoadCall) -> Result<(), Rejection> {
+        let lock = self.lock_of(&model);
+        let mut intent = lock.lock().await;
+        let (folder, upload) = match call.upload {
+            Some(upload) => {
+                upload.check_size(self.settings.uploads)?;
+                (upload.folder(&model)?, Some(Arc::new(upload)))
+            }
+            None => (self.folder(&model).await?, None),
+        };
+        let targets = match call.version {
+            Some(version) => {
+                if !folder.versions.contains_key(&version) {
+                    let text = format!("version {version} of model '{model}' is not found");
+                    return Err(Rejection::new(Kind::NotFound, text));
+                }
+                let mut targets: BTreeSet<_> = intent.served.keys().copied().collect();
+                targets.insert(version);
+                intent.explicit = Some(targets.clone());
+                targets
+            }
+            None => {
+                intent.explicit = None;
+                if upload.is_some() || intent.upload.is_some() {
+                    // Files in memory have no stamp: what comes or leaves with them is new.
+                    intent.served.clear();
+                }
+                intent.upload = upload;
+                folder.manifest.policy.choose(&folder.versions.keys().copied().collect())
+            }
+        };
+        if targets.is_empty() {
+            let text = format!("model '{model}' has no version that its policy serves");
+            return Err(Rejection::new(Kind::NotFound, text));
+        }
+        intent.failed.clear();
+        let failures = self.change(&model, &folder, &targets, &mut intent).await;
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Rejection::invalid(format!("failed to load '{model}': {}", failures.join("; "))))
+    }
+
+    /// Unloads a model, or one version of it. Calls in flight are answered first; the memory is
+    /// freed when the last of them has ended.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not loaded.
+    pub async fn unload(&self, name: &str, version: Option<Version>) -> Result<(), Rejection> {
+        let model: ModelName = name.parse()?;
+        let lock = self.lock_of(&model);
+        let mut intent = lock.lock().await;
+        let known = self.snapshots.load().model(name).is_some();
+        if !known {
+            return Err(ModelName::unknown(name));
+        }
+        let keep: BTreeSet<Version> = match version {
+            None => BTreeSet::new(),
+            Some(version) if intent.served.contains_key(&version) => {
+                intent.served.keys().copied().filter(|other| *other != version).collect()
+            }
+            Some(version) => {
+                let text = format!("version {version} of model '{model}' is not loaded");
+                return Err(Rejection::new(Kind::NotFound, text));
+            }
+        };
+        intent.explicit = Some(keep.clone());
+        self.keep_only(&model, &keep, &mut intent);
+        info!(model = %model, version = version.map(|v| v.0), "unloaded");
+        Ok(())
+    }
+
+    /// Every model in the repository or in memory, with the state of each version.
+    #[must_use]
+    pub fn index(&self, only_ready: bool) -> Vec<IndexEntry> {
+        self.registry.index(only_ready)
+    }
+
+    /// Unloads everything and ends the engine threads; the last step of a stop.
+    pub fn close(&self) {
+        self.loader.close();
+    }
+
+    async fn folder(&self, model: &ModelName) -> Result<ModelFolder, Rejection> {
+        let (repository, name) = (self.repository.clone(), model.clone());
+        let exists = repository.root().join(name.as_str()).symlink_metadata().is_ok();
+        if !exists {
+            return Err(ModelName::unknown(name.as_str()));
+        }
+        let found = tasks::blocking(move || repository.model(&name)).await;
+        found.map_err(|reason| {
+            self.registry.set_model(model, Some(reason.clone()));
+            error!(model = %model, reason, "cannot load");
+            Rejection::invalid(format!("failed to load '{model}': {reason}"))
+        })
+    }
+
+    /// Models that were ever loaded or asked about.
+    fn asked_about(&self) -> Vec<ModelName> {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.keys().cloned().collect()
+    }
+
+    fn lock_of(&self, model: &ModelName) -> Arc<AsyncMutex<Intent>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry(model.clone()).or_default().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

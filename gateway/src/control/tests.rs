@@ -1,0 +1,300 @@
+//! Loading, swapping and unloading against a scripted engine and a real folder.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::error::Fault;
+use engine::{EngineError, StubEngine, StubStep};
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Config;
+use crate::pipeline::Pipeline;
+use crate::telemetry::WireMetrics;
+use crate::types::{Call, Inputs, NamedTensor, Protocol};
+
+const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
+    [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
+    [[output]]\nname = 'y'\ndtype = 'UINT8'\nshape = [-1, 1]\n";
+
+struct Rig {
+    folder: TempDir,
+    stub: StubEngine,
+    control: Arc<Control>,
+    pipeline: Pipeline,
+}
+
+impl Rig {
+    async fn new(versions: &[u64], policy: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let stub = StubEngine::default();
+        let mut config = Config::for_repository(folder.path());
+        config.engine.cpu_threads = 1;
+        config.engine.load_timeout = Duration::from_secs(5);
+        let snapshots = SnapshotCell::new();
+        let engines: Vec<Arc<dyn engine::Engine>> = vec![Arc::new(stub.clone())];
+        let loader = Loader::new(engines, config.engine, config.limits);
+        let repository = Repository::open(folder.path()).unwrap();
+        let control =
+            Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
+        let pipeline = Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) };
+        let rig = Self { folder, stub, control, pipeline };
+        rig.manifest(policy);
+        for version in versions {
+            rig.add(*version, "1");
+        }
+        rig.sync().await;
+        rig
+    }
+
+    fn path(&self, rest: &str) -> PathBuf {
+        self.folder.path().join("m").join(rest)
+    }
+
+    fn manifest(&self, policy: &str) {
+        fs::create_dir_all(self.path("")).unwrap();
+        fs::write(self.path("model.toml"), format!("{MANIFEST}[versions]\n{policy}\n")).unwrap();
+    }
+
+    fn add(&self, version: u64, content: &str) {
+        fs::create_dir_all(self.path(&version.to_string())).unwrap();
+        fs::write(self.path(&format!("{version}/model.pt")), content).unwrap();
+    }
+
+    async fn sync(&self) {
+        self.control.sync().await.unwrap();
+    }
+
+    fn serving(&self) -> Vec<u64> {
+        let snapshot = self.pipeline.snapshots.load();
+        snapshot.ready().map(|served| served.version.0).collect()
+    }
+
+    fn states(&self) -> Vec<(Option<u64>, &'static str, String)> {
+        let entries = self.control.index(false).into_iter();
+        entries
+            .map(|e| (e.version.map(|v| v.0), e.state.map_or("", State::name), e.reason))
+            .collect()
+    }
+
+    fn call(&self, version: Option<&str>) -> Call {
+        let tensor =
+            engine::Tensor::new(engine::DataType::Uint8, vec![1, 1], vec![7].into()).unwrap();
+        Call {
+            model: "m".into(),
+            version: version.map(ToOwned::to_owned),
+            inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),
+            outputs: vec![],
+            protocol: Protocol::Http,
+            arrived: tokio::time::Instant::now(),
+        }
+    }
+
+    async fn answering_version(&self) -> u64 {
+        self.pipeline.infer(self.call(None)).await.unwrap().served.version.0
+    }
+
+    fn break_loads(&self) {
+        self.stub.fail_loads(Some(EngineError::new(Fault::Load, "a broken file")));
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+#[tokio::test]
+async fn the_policy_decides_which_versions_serve() {
+    let rig = Rig::new(&[1, 2, 3], "latest = 2").await;
+    assert_eq!(rig.serving(), [2, 3]);
+    assert_eq!(rig.answering_version().await, 3);
+    rig.manifest("policy = 'specific'\nspecific = [1]");
+    rig.sync().await;
+    assert_eq!(rig.serving(), [1]);
+}
+
+#[tokio::test]
+async fn the_folder_is_followed() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    assert_eq!(rig.serving(), [1]);
+    rig.add(2, "1");
+    rig.sync().await;
+    assert_eq!(rig.serving(), [2]);
+    fs::remove_dir_all(rig.path("2")).unwrap();
+    rig.sync().await;
+    assert_eq!(rig.serving(), [1]);
+    fs::remove_dir_all(rig.path("")).unwrap();
+    rig.sync().await;
+    assert!(rig.serving().is_empty());
+    let error = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    assert_eq!(error.to_string(), "Request for unknown model: 'm' is not found");
+}
+
+#[tokio::test]
+async fn a_changed_file_is_loaded_and_an_unchanged_one_is_not() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    let before = rig.pipeline.snapshots.load();
+    rig.sync().await;
+    assert_eq!(rig.pipeline.snapshots.load().revision, before.revision);
+    rig.add(1, "longer");
+    rig.sync().await;
+    let after = rig.pipeline.snapshots.load();
+    let hash = |snapshot: &crate::snapshot::Snapshot| {
+        snapshot.find("m", None).unwrap().sha256.clone().unwrap()
+    };
+    assert_ne!(hash(&before), hash(&after));
+}
+
+#[tokio::test]
+async fn a_failed_load_leaves_the_old_version_serving_and_shows_why() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    rig.break_loads();
+    rig.add(2, "1");
+    rig.sync().await;
+    assert_eq!(rig.answering_version().await, 1);
+    assert_eq!(
+        rig.states(),
+        [(Some(1), "READY", String::new()), (Some(2), "UNAVAILABLE", "a broken file".to_owned())]
+    );
+    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotReady);
+    // The same broken file is not tried at every look.
+    let revision = rig.pipeline.snapshots.load().revision;
+    rig.sync().await;
+    assert_eq!(rig.pipeline.snapshots.load().revision, revision);
+    rig.stub.fail_loads(None);
+    rig.control.load("m", LoadCall::default()).await.unwrap();
+    assert_eq!(rig.serving(), [2]);
+}
+
+#[tokio::test]
+async fn a_bad_replacement_of_a_serving_file_is_noted_beside_its_state() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    rig.break_loads();
+    rig.add(1, "replaced");
+    rig.sync().await;
+    assert_eq!(rig.answering_version().await, 1);
+    assert_eq!(rig.states(), [(Some(1), "READY", "a broken file".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_broken_manifest_leaves_what_serves() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    fs::write(rig.path("model.toml"), "platform = 3").unwrap();
+    rig.sync().await;
+    assert_eq!(rig.answering_version().await, 1);
+    let states = rig.states();
+    assert_eq!(states[0], (Some(1), "READY", String::new()));
+    assert!(states[1].2.contains("platform: must be text"), "{states:?}");
+}
+
+#[tokio::test]
+async fn single_versions_load_and_unload_beside_the_others() {
+    let rig = Rig::new(&[1, 2], "policy = 'specific'\nspecific = [1]").await;
+    let only = |version| LoadCall { version: Some(Version(version)), upload: None };
+    rig.control.load("m", only(2)).await.unwrap();
+    assert_eq!(rig.serving(), [1, 2]);
+    rig.control.unload("m", Some(Version(1))).await.unwrap();
+    assert_eq!(rig.serving(), [2]);
+    // What was asked for explicitly outlives a look at the folder.
+    rig.sync().await;
+    assert_eq!(rig.serving(), [2]);
+    rig.control.unload("m", None).await.unwrap();
+    rig.sync().await;
+    assert!(rig.serving().is_empty());
+    rig.control.load("m", LoadCall::default()).await.unwrap();
+    assert_eq!(rig.serving(), [1]);
+    let missing = rig.control.load("m", only(9)).await.unwrap_err();
+    assert_eq!(missing.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn a_pinned_hash_refuses_a_changed_file() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.manifest(&format!("latest = 1\n[version.1]\nsha256 = '{}'", "0".repeat(64)));
+    rig.add(1, "1");
+    rig.sync().await;
+    assert!(rig.serving().is_empty());
+    assert!(rig.states()[0].2.contains("model.toml pins 0000"), "{:?}", rig.states());
+}
+
+#[tokio::test]
+async fn golden_requests_must_pass_before_a_version_serves() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.add(1, "1");
+    let golden = |expected: u8| {
+        format!(
+            r#"{{"requests":[{{"inputs":[{{"name":"x","datatype":"UINT8","shape":[1,1],"data":[5]}}],
+                "outputs":[{{"name":"y","datatype":"UINT8","shape":[1,1],"data":[{expected}]}}]}}]}}"#
+        )
+    };
+    fs::write(rig.path("1/golden.json"), golden(6)).unwrap();
+    rig.sync().await;
+    assert!(rig.serving().is_empty());
+    assert!(rig.states()[0].2.contains("golden request 0: output 'y'"), "{:?}", rig.states());
+    fs::write(rig.path("1/golden.json"), format!("{} ", golden(5))).unwrap();
+    rig.sync().await;
+    assert_eq!(rig.serving(), [1]);
+}
+
+#[tokio::test]
+async fn a_model_that_throws_or_panics_in_warm_up_does_not_serve() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.stub.push(StubStep::Fail(EngineError::new(Fault::Run, "no")));
+    rig.add(1, "1");
+    rig.sync().await;
+    assert!(rig.states()[0].2.contains("first run with 1 rows: no"), "{:?}", rig.states());
+    rig.stub.push(StubStep::Panic);
+    rig.add(1, "22");
+    rig.sync().await;
+    assert!(rig.states()[0].2.contains("panicked while loading"), "{:?}", rig.states());
+    assert!(rig.serving().is_empty());
+}
+
+#[tokio::test]
+async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
+    let rig = Rig::new(&[1, 2], "policy = 'specific'\nspecific = [1]").await;
+    rig.stub.push(StubStep::Hang);
+    let pipeline = rig.pipeline.clone();
+    let call = rig.call(None);
+    let running = async move { pipeline.infer(call).await.unwrap().served.version.0 };
+    let swap = async {
+        let stub = rig.stub.clone();
+        tasks::blocking(move || stub.wait_hanging(1)).await;
+        rig.control.unload("m", None).await.unwrap();
+        assert_eq!(rig.states()[0].1, "UNLOADING");
+        rig.stub.release();
+    };
+    let (version, ()) = tokio::join!(running, swap);
+    assert_eq!(version, 1);
+    // The engine thread lets go of the version a moment after its answer.
+    while rig.states()[0].1 == "UNLOADING" {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.states()[0], (Some(1), "UNAVAILABLE", "unloaded".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_hangs_is_given_up_and_counted() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.stub.push(StubStep::Hang);
+    rig.add(1, "1");
+    rig.sync().await;
+    assert!(rig.states()[0].2.contains("took longer than 5s"), "{:?}", rig.states());
+    assert!(rig.control.loader().is_alive());
+    for content in ["22", "333"] {
+        rig.stub.push(StubStep::Hang);
+        rig.add(1, content);
+        rig.sync().await;
+    }
+    assert!(!rig.control.loader().is_alive());
+    rig.stub.release();
+    rig.stub.release();
+    rig.stub.release();
+    while !rig.control.loader().is_alive() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,26 @@
+//! Penstock, the inference gateway: this list of modules is its table of contents, lowest layer
+//! first. A module names only modules above it in this list; `tests/it/architecture.rs` holds it.
+#![forbid(unsafe_code)]
+
+// Words and tables that everybody uses.
+pub mod error;
+pub mod types;
+pub mod codec;
+pub mod config;
+pub mod telemetry;
+pub mod tasks;
+
+// Parts that do one thing each.
+pub mod batching;
+pub mod models;
+
+// What is served, and the path of a request through it.
+pub mod snapshot;
+pub mod pipeline;
+pub mod control;
+
+// The wire, the sockets, the process.
+pub mod api;
+pub mod server;
+pub mod app;
+pub mod cli;

@@ -1,0 +1,343 @@
+//! Makes a version ready, off the request path: read, hash, load, try the graph, warm up on the
+//! threads that will run it, check golden requests. Only then may anybody see it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::{Batch, Engine, Model, ModelSource, TensorSpec};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, info};
+
+use super::golden::{self, Golden};
+use super::manifest::Manifest;
+use super::repository::VersionFiles;
+use super::sample;
+use super::stats::Stats;
+use super::version::ServedVersion;
+use crate::batching::{Device, Failure, Pool, Queue, QueueSettings, StuckThreads};
+use crate::config;
+use crate::tasks;
+use crate::telemetry::{VersionMetrics, metrics};
+use crate::types::{ModelName, Version};
+
+/// Loads versions with the engines and devices of this process.
+#[derive(Debug)]
+pub struct Loader {
+    engines: Vec<Arc<dyn Engine>>,
+    pools: Mutex<HashMap<Device, Pool>>,
+    settings: config::Engine,
+    limits: config::Limits,
+    stuck: StuckThreads,
+}
+
+/// What to load.
+#[derive(Debug)]
+pub struct LoadRequest {
+    pub model: ModelName,
+    pub version: Version,
+    pub manifest: Arc<Manifest>,
+    pub files: VersionFiles,
+}
+
+/// Why a version did not become ready, in words for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadFailure {
+    message: String,
+    detail: Option<String>,
+}
+
+impl LoadFailure {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), detail: None }
+    }
+
+    /// The engine's own words, for the log.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+}
+
+impl fmt::Display for LoadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<engine::EngineError> for LoadFailure {
+    fn from(error: engine::EngineError) -> Self {
+        Self { message: error.message().to_owned(), detail: error.detail().map(ToOwned::to_owned) }
+    }
+}
+
+impl From<String> for LoadFailure {
+    fn from(message: String) -> Self {
+        Self::new(message)
+    }
+}
+
+impl Loader {
+    #[must_use]
+    pub fn new(
+        engines: Vec<Arc<dyn Engine>>,
+        settings: config::Engine,
+        limits: config::Limits,
+    ) -> Self {
+        let stuck = StuckThreads::default();
+        Self { engines, pools: Mutex::default(), settings, limits, stuck }
+    }
+
+    /// The platform's engine.
+    ///
+    /// # Errors
+    /// When this build has none.
+    pub fn engine(&self, platform: &str) -> Result<&Arc<dyn Engine>, LoadFailure> {
+        self.engines.iter().find(|engine| engine.platform() == platform).ok_or_else(|| {
+            LoadFailure::new(format!("this build of penstock has no engine for '{platform}'"))
+        })
+    }
+
+    /// Makes a version ready.
+    ///
+    /// # Errors
+    /// What is wrong with the version; nothing that serves is touched.
+    pub async fn load(&self, request: LoadRequest) -> Result<ServedVersion, LoadFailure> {
+        let started = Instant::now();
+        let LoadRequest { model, version, manifest, mut files } = request;
+        let label = format!("{model}/{version}");
+        let engine = self.engine(&manifest.platform)?.clone();
+        engine.check_device(&manifest.device)?;
+        let file = files.model.take();
+        let (file, sha256) = match file {
+            Some(file) => {
+                let (file, hash) = tasks::blocking(move || hashed(file)).await;
+                check_pin(&manifest, version, &hash)?;
+                (file, Some(hash))
+            }
+            None => (vec![], None),
+        };
+        let samples = sample::batches(&manifest, files.sample.as_deref())?;
+        let goldens = match &files.golden {
+            Some(text) => golden::parse(text, &manifest.signature)
+                .map_err(|error| LoadFailure::new(format!("golden.json: {error}")))?,
+            None => vec![],
+        };
+        let pool = self.pool(&Device(manifest.device.clone()))?;
+        let loaded = self.load_model(&label, &engine, file, &manifest, samples.clone()).await?;
+        let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
+        let settings = QueueSettings {
+            label: label.clone(),
+            max_batch: manifest.signature.max_batch_size,
+            max_rows: self.limits.queue_rows,
+            max_bytes: self.limits.queue_bytes,
+            run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
+        };
+        let queue = Queue::new(settings, loaded, engine, version_metrics.clone(), &pool);
+        self.warm(&queue, &manifest, &samples).await?;
+        self.check_goldens(&queue, &manifest, &goldens).await?;
+        let load_time = started.elapsed();
+        metrics::LOAD_SECONDS
+            .gauge(&[model.as_str(), &version.to_string()])
+            .set(load_time.as_secs_f64());
+        info!(
+            model = label,
+            sha256 = sha256.as_deref().unwrap_or("none"),
+            device = manifest.device,
+            engine = queue.notes().join("; "),
+            golden = goldens.len(),
+            ?load_time,
+            "loaded"
+        );
+        Ok(ServedVersion {
+            model,
+            version,
+            manifest,
+            sha256,
+            queue,
+            stats: Stats::default(),
+            metrics: version_metrics,
+            load_time,
+        })
+    }
+
+    /// Gives up threads past their time limits; called several times a second.
+    pub fn watch(&self) {
+        for pool in self.lock().values() {
+            pool.watch();
+        }
+    }
+
+    /// Ends the engine threads once they have finished what they hold.
+    pub fn close(&self) {
+        for pool in self.lock().values() {
+            pool.close();
+        }
+    }
+
+    /// Whether so many threads are stuck in native code that only a restart helps.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.stuck.count() <= self.settings.max_stuck_threads
+    }
+
+    fn pool(&self, device: &Device) -> Result<Pool, LoadFailure> {
+        let mut pools = self.lock();
+        if let Some(pool) = pools.get(device) {
+            return Ok(pool.clone());
+        }
+        let threads = match device.0.as_str() {
+            "cpu" => self.settings.cpu_threads,
+            _ => self.settings.cuda_threads,
+        };
+        let pool = Pool::start(device.clone(), threads, self.stuck.clone())
+            .map_err(|error| LoadFailure::new(format!("cannot start engine threads: {error}")))?;
+        pools.insert(device.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Device, Pool>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loads on a thread of its own, which is given up when it takes too long.
+    async fn load_model(
+        &self,
+        label: &str,
+        engine: &Arc<dyn Engine>,
+        file: Vec<u8>,
+        manifest: &Arc<Manifest>,
+        samples: Vec<Batch>,
+    ) -> Result<Box<dyn Model>, LoadFailure> {
+        let (sender, mut receiver) = oneshot::channel();
+        let (engine, manifest) = (engine.clone(), manifest.clone());
+        let (label, stuck) = (label.to_owned(), self.stuck.clone());
+        tasks::thread("load", move || {
+            let result = load_here(&label, engine.as_ref(), &file, &manifest, &samples);
+            if sender.send(result).is_err() {
+                stuck.recover();
+            }
+        })
+        .map_err(|error| LoadFailure::new(format!("cannot start a thread: {error}")))?;
+        let limit = self.settings.load_timeout;
+        match timeout(limit, &mut receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(LoadFailure::new("the engine panicked while loading")),
+            Err(_) => {
+                // Counted before the door closes: the thread takes it back when it comes late.
+                self.stuck.abandon("load");
+                receiver.close();
+                if let Ok(result) = receiver.try_recv() {
+                    self.stuck.recover();
+                    return result;
+                }
+                Err(LoadFailure::new(format!("loading took longer than {limit:?}, given up")))
+            }
+        }
+    }
+
+    async fn warm(
+        &self,
+        queue: &Queue,
+        manifest: &Manifest,
+        samples: &[Batch],
+    ) -> Result<(), LoadFailure> {
+        for batch in samples {
+            for _ in 0..manifest.warmup.runs {
+                queue.warm(batch, self.settings.warmup_timeout).await.map_err(|failure| {
+                    describe(&format!("warm-up with {} rows", batch.rows()), failure)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_goldens(
+        &self,
+        queue: &Queue,
+        manifest: &Manifest,
+        goldens: &[Golden],
+    ) -> Result<(), LoadFailure> {
+        for (index, golden) in goldens.iter().enumerate() {
+            let name = format!("golden request {index}");
+            let submitted = queue.submit(golden.inputs.clone(), golden.rows);
+            let receiver =
+                submitted.map_err(|error| LoadFailure::new(format!("{name}: {error}")))?;
+            let outputs = match timeout(self.settings.warmup_timeout, receiver).await {
+                Ok(Ok(Ok(done))) => done.outputs,
+                Ok(Ok(Err(failure))) => return Err(describe(&name, failure)),
+                Ok(Err(_)) | Err(_) => {
+                    return Err(LoadFailure::new(format!("{name}: no answer in time")));
+                }
+            };
+            golden
+                .check(&manifest.signature, &outputs)
+                .map_err(|error| LoadFailure::new(format!("{name}: {error}")))?;
+        }
+        Ok(())
+    }
+}
+
+/// The blocking part of a load: the engine's own work and the first, slow runs.
+fn load_here(
+    label: &str,
+    engine: &dyn Engine,
+    file: &[u8],
+    manifest: &Manifest,
+    samples: &[Batch],
+) -> Result<Box<dyn Model>, LoadFailure> {
+    engine.prepare_thread();
+    let signature = &manifest.signature;
+    let outputs: Vec<TensorSpec> =
+        signature.outputs.iter().map(|output| output.spec.clone()).collect();
+    let model = engine.load(&ModelSource {
+        label,
+        file,
+        inputs: &signature.inputs,
+        outputs: &outputs,
+        device: &manifest.device,
+        graph: manifest.graph,
+        samples,
+        tolerance: manifest.tolerance(),
+    })?;
+    for batch in samples {
+        let run = model.run(batch).map_err(|error| {
+            let failure = Failure::Engine(error);
+            describe(&format!("first run with {} rows", batch.rows()), failure)
+        })?;
+        signature
+            .check_outputs(&run.outputs, batch.rows())
+            .map_err(|rejection| LoadFailure::new(rejection.to_string()))?;
+    }
+    debug!(model = label, "the engine has the model");
+    Ok(model)
+}
+
+fn describe(what: &str, failure: Failure) -> LoadFailure {
+    let (message, detail) = match failure {
+        Failure::Engine(error) => {
+            (error.message().to_owned(), error.detail().map(ToOwned::to_owned))
+        }
+        Failure::TimedOut(limit) => (format!("took longer than {limit:?}, given up"), None),
+        Failure::Panicked => ("the engine panicked".to_owned(), None),
+        Failure::Outputs(text) => (text, None),
+    };
+    LoadFailure { message: format!("{what}: {message}"), detail }
+}
+
+fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {
+    let digest = Sha256::digest(&file);
+    let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    (file, hex)
+}
+
+fn check_pin(manifest: &Manifest, version: Version, hash: &str) -> Result<(), LoadFailure> {
+    match manifest.facts(version).sha256 {
+        Some(pinned) if pinned != hash => Err(LoadFailure::new(format!(
+            "the model file has SHA-256 {hash}, model.toml pins {pinned}: refused"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,362 @@
+//! `model.toml`: what a model takes and gives, how it runs, which versions serve and where they
+//! come from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{DataType, Graph, TensorSpec};
+use toml::Value;
+
+use crate::config::reader::{self, Problem, Problems, Section};
+use crate::types::{OutputSpec, Signature, Version};
+
+/// A checked `model.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    pub platform: String,
+    pub description: String,
+    pub signature: Arc<Signature>,
+    pub policy: VersionPolicy,
+    pub device: String,
+    pub graph: Graph,
+    pub run_timeout: Option<Duration>,
+    pub warmup: Warmup,
+    pub versions: BTreeMap<Version, VersionFacts>,
+}
+
+/// Which of the versions in the folder are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VersionPolicy {
+    Latest(usize),
+    All,
+    Specific(BTreeSet<Version>),
+}
+
+/// What runs before a version may serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warmup {
+    pub batch_sizes: Vec<usize>,
+    /// A file in the model's folder.
+    pub sample: Option<String>,
+    /// Size of variable dimensions in generated samples.
+    pub variable: usize,
+    pub runs: usize,
+}
+
+/// What is known about one version.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VersionFacts {
+    /// Pinned hash of the model file, lower-case hex.
+    pub sha256: Option<String>,
+    pub lineage: Lineage,
+}
+
+/// Where a version comes from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Lineage {
+    pub data: String,
+    pub code: String,
+    pub hyperparameters: BTreeMap<String, Value>,
+    pub metrics: BTreeMap<String, Value>,
+    pub approved_by: String,
+}
+
+const PLATFORMS: &[(&str, &str)] = &[
+    ("torchscript", "torchscript"),
+    ("identity", "identity"),
+    #[cfg(test)]
+    ("stub", "stub"),
+];
+
+#[derive(Clone, Copy)]
+enum Policy {
+    Latest,
+    All,
+    Specific,
+}
+
+impl Manifest {
+    /// Reads and checks the text of a `model.toml`.
+    ///
+    /// # Errors
+    /// Every problem found, each with the path of its key.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let problems = Problems::default();
+        let table = reader::table(text).map_err(|problem| vec![problem])?;
+        let manifest = Self::read(Section::root(table, &problems));
+        problems.into_result(manifest)
+    }
+
+    /// Reads a manifest and notes every problem with it.
+    pub fn read(mut root: Section<'_>) -> Self {
+        let platform = root.choice("platform", PLATFORMS, "torchscript").to_owned();
+        let max_batch_size: usize = root.or("max_batch_size", 0);
+        let description = root.or("description", String::new());
+        let inputs: Vec<TensorSpec> = root.list("input").into_iter().map(read_input).collect();
+        let outputs: Vec<OutputSpec> = root.list("output").into_iter().map(read_output).collect();
+        let signature = Signature { inputs, outputs, max_batch_size };
+        check_signature(&root, &signature, &platform);
+        let policy = read_policy(root.section("versions"));
+        let mut engine = root.section("engine");
+        let device = engine.or("device", "cpu".to_owned());
+        if !is_device(&device) {
+            engine.problem("device", format!("is \"{device}\", must be \"cpu\" or \"cuda:N\""));
+        }
+        let graph = engine.choice("graph", &Graph::NAMES, Graph::Auto);
+        let run_timeout = engine.take("run_timeout");
+        engine.finish();
+        let warmup = read_warmup(root.section("warmup"), max_batch_size);
+        let versions = root
+            .named("version")
+            .into_iter()
+            .filter_map(|(name, section)| read_version(&name, section))
+            .collect();
+        root.finish();
+        Self {
+            platform,
+            description,
+            signature: Arc::new(signature),
+            policy,
+            device,
+            graph,
+            run_timeout,
+            warmup,
+            versions,
+        }
+    }
+
+    /// Facts about one version; empty ones where the manifest has none.
+    #[must_use]
+    pub fn facts(&self, version: Version) -> VersionFacts {
+        self.versions.get(&version).cloned().unwrap_or_default()
+    }
+
+    /// The strictest tolerance of all outputs.
+    #[must_use]
+    pub fn tolerance(&self) -> f64 {
+        self.signature.outputs.iter().map(|output| output.tolerance).fold(f64::INFINITY, f64::min)
+    }
+}
+
+impl VersionPolicy {
+    /// The versions to serve out of those that are there.
+    #[must_use]
+    pub fn choose(&self, available: &BTreeSet<Version>) -> BTreeSet<Version> {
+        match self {
+            Self::Latest(count) => available.iter().rev().take(*count).copied().collect(),
+            Self::All => available.clone(),
+            Self::Specific(wanted) => available.intersection(wanted).copied().collect(),
+        }
+    }
+}
+
+fn read_input(mut section: Section<'_>) -> TensorSpec {
+    let spec = read_tensor(&mut section);
+    section.finish();
+    spec
+}
+
+fn read_output(mut section: Section<'_>) -> OutputSpec {
+    let spec = read_tensor(&mut section);
+    let labels = section.or("labels", vec![]);
+    let tolerance = section.or("tolerance", 1e-5);
+    if tolerance < 0.0 {
+        section.problem("tolerance", "must not be negative");
+    }
+    section.finish();
+    OutputSpec { spec, labels, tolerance }
+}
+
+fn read_tensor(section: &mut Section<'_>) -> TensorSpec {
+    let name: String = section.required("name").unwrap_or_default();
+    if name.is_empty() || name.len() > 255 {
+        section.problem("name", "must have 1 to 255 bytes");
+    }
+    let datatype = section.required("dtype").unwrap_or(DataType::Fp32);
+    let shape: Vec<i64> = section.required("shape").unwrap_or_default();
+    if shape.iter().any(|&dimension| dimension < -1 || dimension == 0) {
+        section.problem("shape", "dimensions are -1 for any size, or at least 1");
+    }
+    TensorSpec { name, datatype, shape }
+}
+
+fn check_signature(root: &Section<'_>, signature: &Signature, platform: &str) {
+    let outputs = signature.outputs.iter().map(|output| &output.spec);
+    let all = [
+        ("input", signature.inputs.iter().collect::<Vec<_>>()),
+        ("output", outputs.collect::<Vec<_>>()),
+    ];
+    for (key, specs) in all {
+        if specs.is_empty() {
+            root.problem(key, format!("is missing: a model needs at least one [[{key}]]"));
+        }
+        let mut names = BTreeSet::new();
+        for (index, spec) in specs.into_iter().enumerate() {
+            let path = format!("{key}[{index}]");
+            if !names.insert(&spec.name) {
+                root.problem(&format!("{path}.name"), format!("'{}' is taken", spec.name));
+            }
+            if signature.max_batch_size > 0 && spec.shape.first() != Some(&-1) {
+                root.problem(
+                    &format!("{path}.shape"),
+                    "starts with -1 in a model with max_batch_size: that is the batch dimension",
+                );
+            }
+            if platform == "torchscript" && spec.datatype == DataType::Bytes {
+                root.problem(&format!("{path}.dtype"), "BYTES cannot be a libtorch tensor");
+            }
+        }
+    }
+}
+
+fn read_policy(mut section: Section<'_>) -> VersionPolicy {
+    const POLICIES: &[(&str, Policy)] =
+        &[("latest", Policy::Latest), ("all", Policy::All), ("specific", Policy::Specific)];
+    let policy = section.choice("policy", POLICIES, Policy::Latest);
+    let latest: Option<usize> = section.take("latest");
+    let specific: Option<Vec<u64>> = section.take("specific");
+    if latest.is_some() && !matches!(policy, Policy::Latest) {
+        section.problem("latest", "has no effect without policy = \"latest\"");
+    }
+    if specific.is_some() && !matches!(policy, Policy::Specific) {
+        section.problem("specific", "has no effect without policy = \"specific\"");
+    }
+    if latest == Some(0) {
+        section.problem("latest", "must be at least 1");
+    }
+    let chosen = match policy {
+        Policy::Latest => VersionPolicy::Latest(latest.unwrap_or(1)),
+        Policy::All => VersionPolicy::All,
+        Policy::Specific => {
+            let wanted = specific.unwrap_or_default();
+            if wanted.is_empty() || wanted.contains(&0) {
+                section.problem("specific", "needs at least one version, counted from 1");
+            }
+            VersionPolicy::Specific(wanted.into_iter().map(Version).collect())
+        }
+    };
+    section.finish();
+    chosen
+}
+
+fn read_warmup(mut section: Section<'_>, max_batch_size: usize) -> Warmup {
+    let mut batch_sizes: Vec<usize> = section.or("batch_sizes", vec![]);
+    if batch_sizes.iter().any(|&size| size == 0 || size > max_batch_size.max(1)) {
+        section.problem("batch_sizes", "are from 1 to max_batch_size");
+    }
+    if batch_sizes.is_empty() {
+        batch_sizes = vec![1, max_batch_size.max(1)];
+    }
+    batch_sizes.sort_unstable();
+    batch_sizes.dedup();
+    let warmup = Warmup {
+        batch_sizes,
+        sample: section.take("sample"),
+        variable: section.or("variable", 16),
+        runs: section.or("runs", 3),
+    };
+    section.finish();
+    warmup
+}
+
+fn read_version(name: &str, mut section: Section<'_>) -> Option<(Version, VersionFacts)> {
+    let version = name.parse().ok();
+    if version.is_none() {
+        section.problem("", format!("'{name}' is not a version: versions are numbers from 1"));
+    }
+    let sha256: Option<String> = section.take("sha256");
+    if let Some(hash) = &sha256
+        && (hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        section.problem("sha256", "must have 64 hexadecimal digits");
+    }
+    let mut lineage = section.section("lineage");
+    let facts = VersionFacts {
+        sha256: sha256.map(|hash| hash.to_ascii_lowercase()),
+        lineage: Lineage {
+            data: lineage.or("data", String::new()),
+            code: lineage.or("code", String::new()),
+            hyperparameters: lineage.or("hyperparameters", BTreeMap::new()),
+            metrics: lineage.or("metrics", BTreeMap::new()),
+            approved_by: lineage.or("approved_by", String::new()),
+        },
+    };
+    lineage.finish();
+    section.finish();
+    version.map(|version| (version, facts))
+}
+
+fn is_device(text: &str) -> bool {
+    text == "cpu" || text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u8>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reference::MODEL;
+
+    const SMALL: &str = "max_batch_size = 4\n\
+        [[input]]\nname = 'x'\ndtype = 'FP32'\nshape = [-1, 2]\n\
+        [[output]]\nname = 'y'\ndtype = 'FP32'\nshape = [-1]\n";
+
+    #[test]
+    fn defaults_make_a_small_manifest_whole() {
+        let manifest = Manifest::parse(SMALL).unwrap();
+        assert_eq!(manifest.platform, "torchscript");
+        assert_eq!(manifest.policy, VersionPolicy::Latest(1));
+        assert_eq!(manifest.warmup.batch_sizes, [1, 4]);
+    }
+
+    #[test]
+    fn every_problem_of_a_manifest_is_named() {
+        let text = "max_batch_size = 4\n\
+            [[input]]\nname = 'x'\ndtype = 'FP33'\nshape = [2]\n\
+            [[input]]\nname = 'x'\ndtype = 'BYTES'\nshape = [-1, 0]\n\
+            [versions]\npolicy = 'all'\nlatest = 2\n\
+            [engine]\ndevice = 'gpu'\n[version.one]\nsha256 = 'abc'\n";
+        let problems = Manifest::parse(text).unwrap_err();
+        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "input[0].dtype",
+                "input[1].shape",
+                "input[0].shape",
+                "input[1].name",
+                "input[1].dtype",
+                "output",
+                "versions.latest",
+                "engine.device",
+                "version.one.",
+                "version.one.sha256",
+            ]
+        );
+    }
+
+    #[test]
+    fn policies_choose_from_what_is_there() {
+        let available: BTreeSet<_> = [1, 2, 10].map(Version).into();
+        let choose = |policy: VersionPolicy| -> Vec<u64> {
+            policy.choose(&available).into_iter().map(|version| version.0).collect()
+        };
+        assert_eq!(choose(VersionPolicy::Latest(2)), [2, 10]);
+        assert_eq!(choose(VersionPolicy::All), [1, 2, 10]);
+        assert_eq!(choose(VersionPolicy::Specific([2, 7].map(Version).into())), [2]);
+    }
+
+    #[test]
+    fn the_reference_names_exactly_the_keys_that_are_read() {
+        let problems = Problems::default();
+        let text = format!("{SMALL}[version.1]\n");
+        Manifest::read(Section::root(reader::table(&text).unwrap(), &problems));
+        let read: BTreeSet<String> = problems
+            .asked()
+            .into_iter()
+            .filter(|p| p != "version.1")
+            .map(|p| p.replace(".1.", "."))
+            .collect();
+        let documented: BTreeSet<String> = MODEL.iter().map(|key| key.path.to_owned()).collect();
+        assert_eq!(read, documented);
+    }
+}

@@ -1,0 +1,187 @@
+//! The path of a prediction call, top to bottom: snapshot → version → checks → queue → reply.
+//!
+//! Whatever happens, one [`Record`] says how the call ended: it is written when it is dropped, so
+//! refusals, cancellations and panics are counted like answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Tensor;
+use engine::error::Fault;
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use crate::batching::{Done, Failure};
+use crate::error::{Kind, Rejection};
+use crate::models::ServedVersion;
+use crate::snapshot::SnapshotCell;
+use crate::telemetry::{Outcome, WireMetrics};
+use crate::types::{Call, Protocol, Timings};
+
+/// What every call needs; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub snapshots: SnapshotCell,
+    pub wire: Arc<WireMetrics>,
+}
+
+/// A computed answer. The call counts as answered once [`Reply::encoded`] is called.
+#[derive(Debug)]
+pub struct Reply {
+    pub served: Arc<ServedVersion>,
+    /// The wanted outputs in the caller's order: index into the signature, and the tensor.
+    pub outputs: Vec<(usize, Tensor)>,
+    record: Record,
+}
+
+/// How one call ended; written on drop.
+#[derive(Debug)]
+struct Record {
+    served: Arc<ServedVersion>,
+    protocol: Protocol,
+    arrived: Instant,
+    decoded: Instant,
+    computed: Instant,
+    rows: usize,
+    timings: Timings,
+    outcome: Outcome,
+}
+
+impl Pipeline {
+    /// Answers one call.
+    ///
+    /// # Errors
+    /// A rejection of the kind that its cause deserves; never anything private.
+    pub async fn infer(&self, call: Call) -> Result<Reply, Rejection> {
+        let snapshot = self.snapshots.load();
+        let served = match snapshot.find(&call.model, call.version.as_deref()) {
+            Ok(served) => served.clone(),
+            Err(rejection) => {
+                self.wire.count(call.protocol, Outcome::Refused(rejection.kind()));
+                return Err(rejection);
+            }
+        };
+        let mut record = Record::open(served.clone(), call.protocol, call.arrived);
+        let result = run(&served, call, &mut record).await;
+        match result {
+            Ok(outputs) => Ok(Reply { served, outputs, record }),
+            Err(rejection) => Err(record.refuse(rejection)),
+        }
+    }
+
+    /// Counts a request that could not be decoded.
+    pub fn undecodable(&self, protocol: Protocol, kind: Kind) {
+        self.wire.count(protocol, Outcome::Refused(kind));
+    }
+}
+
+async fn run(
+    served: &Arc<ServedVersion>,
+    call: Call,
+    record: &mut Record,
+) -> Result<Vec<(usize, Tensor)>, Rejection> {
+    let signature = served.signature();
+    let wanted = call
+        .outputs
+        .iter()
+        .map(|name| signature.output_index(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let inputs = signature.check(call.inputs)?;
+    record.rows = inputs.rows;
+    let receiver = served.queue.submit(inputs.tensors, inputs.rows)?;
+    // The sender is dropped unsent only when the engine threads end at shutdown.
+    let done = match receiver.await {
+        Ok(Ok(done)) => done,
+        Ok(Err(failure)) => return Err(refusal(served, failure)),
+        Err(_) => return Err(Rejection::new(Kind::NotReady, "the gateway is stopping")),
+    };
+    let Done { outputs, timings } = done;
+    signature.check_outputs(&outputs, inputs.rows)?;
+    record.timings = timings;
+    record.computed = Instant::now();
+    Ok(match wanted.is_empty() {
+        true => outputs.into_iter().enumerate().collect(),
+        false => wanted.into_iter().map(|index| (index, outputs[index].clone())).collect(),
+    })
+}
+
+/// What a caller is told about a failed run.
+fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
+    let label = served.label();
+    match failure {
+        Failure::Engine(error) => {
+            let kind = match error.fault() {
+                Fault::Input => Kind::InvalidInput,
+                Fault::Memory => Kind::Overloaded,
+                Fault::Load | Fault::Device | Fault::Run => Kind::EngineFailed,
+            };
+            debug!(model = label, error = error.message(), detail = error.detail(), "run failed");
+            Rejection::new(kind, format!("model {label}: {}", error.message()))
+        }
+        Failure::TimedOut(limit) => Rejection::new(
+            Kind::EngineFailed,
+            format!("model {label}: the run took longer than {limit:?} and was given up"),
+        ),
+        Failure::Panicked => {
+            Rejection::new(Kind::EngineFailed, format!("model {label}: the engine failed"))
+        }
+        Failure::Outputs(text) => {
+            error!(model = label, error = text, "the model breaks its signature");
+            Rejection::new(Kind::EngineFailed, format!("model {label}: {text}"))
+        }
+    }
+}
+
+impl Reply {
+    /// Says that the answer is encoded and will be sent.
+    pub fn encoded(mut self) {
+        self.record.outcome = Outcome::Answered;
+    }
+
+    /// Says that the answer could not be encoded for this caller.
+    #[must_use]
+    pub fn refuse(mut self, rejection: Rejection) -> Rejection {
+        self.record.outcome = Outcome::Refused(rejection.kind());
+        rejection
+    }
+}
+
+impl Record {
+    fn open(served: Arc<ServedVersion>, protocol: Protocol, arrived: Instant) -> Self {
+        let now = Instant::now();
+        Self {
+            served,
+            protocol,
+            arrived,
+            decoded: now,
+            computed: now,
+            rows: 0,
+            timings: Timings::default(),
+            // Whoever drops the call without a word has cancelled it.
+            outcome: Outcome::Refused(Kind::Cancelled),
+        }
+    }
+
+    fn refuse(mut self, rejection: Rejection) -> Rejection {
+        self.outcome = Outcome::Refused(rejection.kind());
+        rejection
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let total = now.duration_since(self.arrived);
+        self.served.metrics.count(self.protocol, self.outcome);
+        match self.outcome {
+            Outcome::Answered => {
+                self.served.stats.answered(self.rows, total, &self.timings);
+                let decode: Duration = self.decoded.duration_since(self.arrived);
+                self.served.metrics.record_phases(decode, &self.timings);
+                let encode = now.duration_since(self.computed);
+                self.served.metrics.record_answer(self.protocol, encode, total);
+            }
+            Outcome::Refused(kind) => self.served.stats.refused(kind, total),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! One I/O thread with an event loop of its own. A connection stays on its shard for life.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Services;
+use super::connection::{self, Door};
+use crate::tasks;
+
+/// Connections on their way to a shard; when it is full the acceptor waits, and the kernel's
+/// backlog behind it fills.
+const HANDOVER: usize = 256;
+
+/// Handle to a shard.
+#[derive(Debug)]
+pub(super) struct Shard {
+    orders: mpsc::Sender<Order>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Serve(Door, std::net::TcpStream, SocketAddr),
+    /// Drain, then say how many connections were left.
+    Stop(Duration, std_mpsc::SyncSender<usize>),
+}
+
+impl Shard {
+    pub(super) fn start(index: usize, services: Services) -> io::Result<Self> {
+        let (orders, receiver) = mpsc::channel(HANDOVER);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        tasks::thread(&format!("io-{index}"), move || {
+            runtime.block_on(serve(receiver, services));
+        })?;
+        Ok(Self { orders })
+    }
+
+    /// Hands a connection over.
+    pub(super) async fn take(&self, door: Door, stream: TcpStream, peer: SocketAddr) {
+        // Registered with the acceptor's event loop: the shard has to register it anew.
+        match stream.into_std() {
+            Ok(stream) => drop(self.orders.send(Order::Serve(door, stream, peer)).await),
+            Err(error) => warn!(%error, "cannot hand a connection over"),
+        }
+    }
+
+    /// Asks the shard to end; the number of undrained connections comes over the receiver.
+    pub(super) fn begin_stop(&self, drain: Duration) -> std_mpsc::Receiver<usize> {
+        let (sender, receiver) = std_mpsc::sync_channel(1);
+        drop(self.orders.blocking_send(Order::Stop(drain, sender)));
+        receiver
+    }
+}
+
+async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
+    let mut open = GracefulShutdown::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Serve(door, stream, peer) => match TcpStream::from_std(stream) {
+                Ok(stream) => connection::serve(door, stream, peer, &services, &open),
+                Err(error) => warn!(%error, "cannot take a connection"),
+            },
+            Order::Stop(drain, left) => {
+                let closing = std::mem::take(&mut open);
+                let count = closing.count();
+                let undrained = match timeout(drain, closing.shutdown()).await {
+                    Ok(()) => 0,
+                    Err(_) => count,
+                };
+                // The server waits for this word, so it is there to hear it.
+                let _heard = left.send(undrained);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Named tasks and threads. Nothing in the gateway runs without a name, and a task that panics
+//! says so instead of vanishing.
+
+use std::future::Future;
+use std::io;
+
+use futures_util::FutureExt;
+use tokio::task::JoinHandle;
+use tracing::{Instrument, error, info_span};
+
+/// Spawns a task on the current runtime; a panic is logged under its name.
+#[expect(clippy::disallowed_methods, reason = "this is the one home of spawn")]
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let guarded = async move {
+        if std::panic::AssertUnwindSafe(future).catch_unwind().await.is_err() {
+            error!(task = name, "task panicked");
+        }
+    };
+    tokio::spawn(guarded.instrument(info_span!("task", name)))
+}
+
+/// Runs blocking work (files, hashing) away from the event loop and waits for it.
+///
+/// # Panics
+/// When the work itself panicked; the panic is passed on to the waiting task.
+#[expect(clippy::disallowed_methods, reason = "this is the one home of spawn_blocking")]
+pub async fn blocking<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+/// Starts a named OS thread; it is never joined unless the caller does.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn thread<F>(name: &str, run: F) -> io::Result<std::thread::JoinHandle<()>>
+where
+    F: FnOnce() + Send + 'static,
+{
+    // The kernel keeps 15 bytes of a thread's name.
+    std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)
+}

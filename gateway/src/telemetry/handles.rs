@@ -1,0 +1,147 @@
+//! Metric handles resolved when a version is loaded, so that a call pays for atomics only.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use ::metrics::{Counter, Gauge, Histogram};
+
+use super::metrics;
+use crate::error::Kind;
+use crate::types::{Protocol, Timings};
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Answered,
+    Refused(Kind),
+}
+
+impl Outcome {
+    /// The value of the `outcome` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused(kind) => kind.label(),
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Answered => 0,
+            Self::Refused(kind) => kind as usize + 1,
+        }
+    }
+}
+
+/// Counters by outcome; a series appears with its first event.
+#[derive(Debug)]
+struct Outcomes {
+    model: String,
+    version: String,
+    protocol: Protocol,
+    counters: [OnceLock<Counter>; Kind::ALL.len() + 1],
+}
+
+impl Outcomes {
+    fn new(model: &str, version: &str, protocol: Protocol) -> Self {
+        let counters = std::array::from_fn(|_| OnceLock::new());
+        Self { model: model.to_owned(), version: version.to_owned(), protocol, counters }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let counter = self.counters[outcome.index()].get_or_init(|| {
+            metrics::REQUESTS.counter(&[
+                &self.model,
+                &self.version,
+                self.protocol.label(),
+                outcome.label(),
+            ])
+        });
+        counter.increment(1);
+    }
+}
+
+/// Handles of one model version.
+#[derive(Debug)]
+pub struct VersionMetrics {
+    outcomes: [Outcomes; 2],
+    request: [Histogram; 2],
+    decode: Histogram,
+    queue: Histogram,
+    input: Histogram,
+    infer: Histogram,
+    output: Histogram,
+    pub encode: Histogram,
+    pub batch_rows: Histogram,
+    pub reruns: Counter,
+    pub queue_rows: Gauge,
+    pub queue_bytes: Gauge,
+}
+
+impl VersionMetrics {
+    #[must_use]
+    pub fn new(model: &str, version: &str) -> Self {
+        let phase = |phase| metrics::PHASE_SECONDS.histogram(&[model, version, phase]);
+        let protocols = [Protocol::Http, Protocol::Grpc];
+        Self {
+            outcomes: protocols.map(|protocol| Outcomes::new(model, version, protocol)),
+            request: protocols.map(|protocol| {
+                metrics::REQUEST_SECONDS.histogram(&[model, version, protocol.label()])
+            }),
+            decode: phase("decode"),
+            queue: phase("queue"),
+            input: phase("input"),
+            infer: phase("infer"),
+            output: phase("output"),
+            encode: phase("encode"),
+            batch_rows: metrics::BATCH_ROWS.histogram(&[model, version]),
+            reruns: metrics::BATCH_RERUNS.counter(&[model, version]),
+            queue_rows: metrics::QUEUE_ROWS.gauge(&[model, version]),
+            queue_bytes: metrics::QUEUE_BYTES.gauge(&[model, version]),
+        }
+    }
+
+    /// Counts how a call for this version ended.
+    pub fn count(&self, protocol: Protocol, outcome: Outcome) {
+        self.outcomes[protocol as usize].count(outcome);
+    }
+
+    /// Records where the time of an answered call went, up to the engine.
+    pub fn record_phases(&self, decode: Duration, timings: &Timings) {
+        self.decode.record(decode);
+        self.queue.record(timings.queue);
+        self.input.record(timings.input);
+        self.infer.record(timings.infer);
+        self.output.record(timings.output);
+    }
+
+    /// Records the encoding and the whole of an answered call.
+    pub fn record_answer(&self, protocol: Protocol, encode: Duration, total: Duration) {
+        self.encode.record(encode);
+        self.request[protocol as usize].record(total);
+    }
+}
+
+/// Calls that never reached a version: unknown models, unreadable requests.
+#[derive(Debug)]
+pub struct WireMetrics {
+    outcomes: [Outcomes; 2],
+}
+
+impl WireMetrics {
+    #[must_use]
+    pub fn new() -> Self {
+        Self { outcomes: [Protocol::Http, Protocol::Grpc].map(|p| Outcomes::new("", "", p)) }
+    }
+
+    pub fn count(&self, protocol: Protocol, outcome: Outcome) {
+        self.outcomes[protocol as usize].count(outcome);
+    }
+}
+
+impl Default for WireMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

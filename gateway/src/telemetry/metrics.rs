@@ -1,0 +1,242 @@
+//! Every metric, declared once: name, kind, labels, help and buckets.
+//!
+//! Labels hold configured names and enums, never what a caller sent. `docs/metrics.md` is
+//! written from this table and a test keeps the two equal.
+
+use std::sync::OnceLock;
+
+use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a metric counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Shape {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+/// The declaration of one metric.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub shape: Shape,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// Seconds from 10 µs to 30 s, the longest run that the default limits allow.
+const SECONDS: &[f64] = &[
+    10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1, 0.2,
+    0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+/// Items, up to the largest batch that people configure.
+const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+
+const MODEL: &[&str] = &["model"];
+const VERSION: &[&str] = &["model", "version"];
+
+macro_rules! declare {
+    ($($constant:ident = $name:literal, $shape:expr, $labels:expr, $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric =
+                Metric { name: $name, shape: $shape, labels: $labels, help: $help };
+        )*
+        /// The whole table.
+        pub const ALL: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+declare! {
+    REQUESTS = "penstock_requests_total", Shape::Counter, &["model", "version", "protocol", "outcome"],
+        "Prediction calls by outcome; model and version are empty where none was found.";
+    REQUEST_SECONDS = "penstock_request_seconds", Shape::Histogram(SECONDS), &["model", "version", "protocol"],
+        "From the arrival of an answered call until its answer was encoded.";
+    PHASE_SECONDS = "penstock_phase_seconds", Shape::Histogram(SECONDS), &["model", "version", "phase"],
+        "Time of answered calls by phase: decode, queue, input, infer, output, encode.";
+    BATCH_ROWS = "penstock_batch_rows", Shape::Histogram(ROWS), VERSION,
+        "Items in each batch that an engine ran.";
+    BATCH_RERUNS = "penstock_batch_reruns_total", Shape::Counter, VERSION,
+        "Failed batches that were run again in halves to find the culprit.";
+    QUEUE_ROWS = "penstock_queue_rows", Shape::Gauge, VERSION,
+        "Items waiting for an engine thread.";
+    QUEUE_BYTES = "penstock_queue_bytes", Shape::Gauge, VERSION,
+        "Input bytes waiting for an engine thread.";
+    LOADS = "penstock_model_loads_total", Shape::Counter, &["model", "result"],
+        "Loads of model versions by result: ready or failed.";
+    LOAD_SECONDS = "penstock_model_load_seconds", Shape::Gauge, VERSION,
+        "How long the last load took, warm-up and golden requests included.";
+    SWAPS = "penstock_model_swaps_total", Shape::Counter, MODEL,
+        "Changes of the set of served versions of a model.";
+    READY = "penstock_model_ready", Shape::Gauge, VERSION,
+        "1 while the version is served, 0 after it left.";
+    MODEL_FILE = "penstock_model_info", Shape::Gauge, &["model", "version", "sha256"],
+        "1 while the version with this model file is served, 0 after it left.";
+    ENGINE_THREADS = "penstock_engine_threads", Shape::Gauge, &["device"],
+        "Engine threads that take work.";
+    STUCK_THREADS = "penstock_engine_threads_stuck", Shape::Gauge, &[],
+        "Threads abandoned in native code that have not come back.";
+    ABANDONED = "penstock_engine_threads_abandoned_total", Shape::Counter, &["work"],
+        "Threads given up after a time limit, by work: load or run.";
+    CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
+        "Open connections.";
+    BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
+        "Always 1.";
+    RESIDENT = "process_resident_memory_bytes", Shape::Gauge, &[],
+        "Resident memory of the process.";
+    CPU_SECONDS = "process_cpu_seconds_total", Shape::Gauge, &[],
+        "User and system CPU time of the process.";
+    NV_SUCCESS = "nv_inference_request_success", Shape::Counter, VERSION,
+        "Answered calls.";
+    NV_FAILURE = "nv_inference_request_failure", Shape::Counter, &["model", "version", "reason"],
+        "Calls not answered, by reason: REJECTED, CANCELED, BACKEND or OTHER.";
+    NV_COUNT = "nv_inference_count", Shape::Counter, VERSION,
+        "Items computed.";
+    NV_EXEC_COUNT = "nv_inference_exec_count", Shape::Counter, VERSION,
+        "Batches run.";
+    NV_REQUEST_US = "nv_inference_request_duration_us", Shape::Counter, VERSION,
+        "Time of answered calls, in microseconds.";
+    NV_QUEUE_US = "nv_inference_queue_duration_us", Shape::Counter, VERSION,
+        "Time that answered calls waited, in microseconds.";
+    NV_INPUT_US = "nv_inference_compute_input_duration_us", Shape::Counter, VERSION,
+        "Time that answered calls spent copying inputs, in microseconds.";
+    NV_INFER_US = "nv_inference_compute_infer_duration_us", Shape::Counter, VERSION,
+        "Time that answered calls spent in the forward pass, in microseconds.";
+    NV_OUTPUT_US = "nv_inference_compute_output_duration_us", Shape::Counter, VERSION,
+        "Time that answered calls spent copying outputs, in microseconds.";
+    NV_PENDING = "nv_inference_pending_request_count", Shape::Gauge, VERSION,
+        "Calls waiting for an engine thread.";
+    NV_LOAD_SECONDS = "nv_model_load_duration_secs", Shape::Gauge, VERSION,
+        "How long the last load took.";
+}
+
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// Installs the recorder on first use and returns what renders it.
+pub fn recorder() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let mut builder = PrometheusBuilder::new();
+        for metric in ALL {
+            if let Shape::Histogram(buckets) = metric.shape {
+                builder = builder
+                    .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+                    .expect("every histogram declares buckets");
+            }
+        }
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        for metric in ALL {
+            let (name, help) = (metric.name.into(), metric.help.into());
+            match metric.shape {
+                Shape::Counter => recorder.describe_counter(name, None, help),
+                Shape::Gauge => recorder.describe_gauge(name, None, help),
+                Shape::Histogram(_) => recorder.describe_histogram(name, None, help),
+            }
+        }
+        // A second recorder can only be a test's own; its figures are then not ours to render.
+        drop(::metrics::set_global_recorder(recorder));
+        handle
+    })
+}
+
+impl Metric {
+    fn key(&self, values: &[&str]) -> Key {
+        debug_assert_eq!(self.labels.len(), values.len(), "{} has other labels", self.name);
+        let labels: Vec<Label> = self
+            .labels
+            .iter()
+            .zip(values)
+            .map(|(&name, &value)| Label::new(name, value.to_owned()))
+            .collect();
+        Key::from_parts(self.name, labels)
+    }
+
+    /// A handle to a counter; label values in the declared order.
+    #[must_use]
+    pub fn counter(&self, values: &[&str]) -> Counter {
+        ::metrics::with_recorder(|r| r.register_counter(&self.key(values), &METADATA))
+    }
+
+    /// A handle to a gauge; label values in the declared order.
+    #[must_use]
+    pub fn gauge(&self, values: &[&str]) -> Gauge {
+        ::metrics::with_recorder(|r| r.register_gauge(&self.key(values), &METADATA))
+    }
+
+    /// A handle to a histogram; label values in the declared order.
+    #[must_use]
+    pub fn histogram(&self, values: &[&str]) -> Histogram {
+        ::metrics::with_recorder(|r| r.register_histogram(&self.key(values), &METADATA))
+    }
+}
+
+/// The table as Markdown, for `docs/metrics.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for metric in ALL {
+        let kind = match metric.shape {
+            Shape::Counter => "counter",
+            Shape::Gauge => "gauge",
+            Shape::Histogram(_) => "histogram",
+        };
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        out +=
+            &format!("| `{}` | {kind} | {} | {} |\n", metric.name, labels.join(", "), metric.help);
+    }
+    out
+}
+
+/// Refreshes the figures of the process itself; called before rendering.
+pub fn refresh_process() {
+    if let Some(bytes) = resident_bytes() {
+        RESIDENT.gauge(&[]).set(bytes);
+    }
+    if let Some(seconds) = cpu_seconds() {
+        CPU_SECONDS.gauge(&[]).set(seconds);
+    }
+}
+
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: f64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024.0)
+}
+
+fn cpu_seconds() -> Option<f64> {
+    /// `USER_HZ`, fixed at 100 on Linux.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the command in brackets and may hold spaces.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_their_unit() {
+        let names: HashSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for metric in ALL.iter().filter(|metric| metric.name.starts_with("penstock_")) {
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.shape == Shape::Counter, "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn the_process_knows_its_own_size() {
+        assert!(resident_bytes().unwrap() > 1e5);
+        assert!(cpu_seconds().is_some());
+    }
+}

@@ -1,0 +1,10 @@
+//! The words every module uses: names, calls, replies, signatures. No logic beyond checking
+//! what a value must be.
+
+pub mod call;
+pub mod id;
+pub mod signature;
+
+pub use call::{Call, Inputs, NamedTensor, Protocol, Timings};
+pub use id::{ModelName, Version};
+pub use signature::{OutputSpec, Signature};

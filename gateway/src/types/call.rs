@@ -1,0 +1,66 @@
+//! One prediction call and its answer, free of any wire.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::Tensor;
+use tokio::time::Instant;
+
+/// Which door a call came through; a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Http,
+    Grpc,
+}
+
+impl Protocol {
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// A tensor with the name its sender gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedTensor {
+    pub name: String,
+    pub tensor: Tensor,
+}
+
+/// The inputs of a call as its wire gave them.
+#[derive(Debug)]
+pub enum Inputs {
+    Named(Vec<NamedTensor>),
+    /// The bare bytes of the only input of the model, one item.
+    Raw(Bytes),
+}
+
+/// A decoded prediction call.
+#[derive(Debug)]
+pub struct Call {
+    pub model: String,
+    /// Empty or absent: the gateway picks.
+    pub version: Option<String>,
+    pub inputs: Inputs,
+    /// Names of the wanted outputs; empty means all.
+    pub outputs: Vec<String>,
+    pub protocol: Protocol,
+    /// When the request's head had been read.
+    pub arrived: Instant,
+}
+
+/// Where the time of one call went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Waiting for an engine thread.
+    pub queue: Duration,
+    /// Copying inputs into the engine.
+    pub input: Duration,
+    /// The forward pass of the whole batch.
+    pub infer: Duration,
+    /// Copying outputs out of the engine.
+    pub output: Duration,
+}

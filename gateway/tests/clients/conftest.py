@@ -1,0 +1,68 @@
+"""Fixtures for both clients: the gateway that most tests share, and gateways of other kinds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import harness  # noqa: E402
+
+pytest.register_assert_rewrite("calls", "wire")
+
+StartGateway = Callable[..., harness.Gateway]
+
+
+@pytest.fixture(scope="session")
+def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of small TorchScript models, to copy from."""
+    folder = tmp_path_factory.mktemp("torchscript")
+    harness.write_torchscript_fixtures(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory, torchscript: Path) -> Iterator[harness.Gateway]:
+    """The gateway that most tests share, with every model; no test changes what it serves."""
+    repository = tmp_path_factory.mktemp("repository")
+    harness.copy_models(harness.MODELS / "repository", repository)
+    harness.copy_models(torchscript, repository)
+    for dtype in harness.DTYPES:
+        harness.write_identity(repository, dtype)
+    running = harness.start(tmp_path_factory.mktemp("gateway"), repository)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def start_gateway(
+    tmp_path_factory: pytest.TempPathFactory, torchscript: Path
+) -> Iterator[StartGateway]:
+    """Starts a gateway of its own for a test: `start_gateway(settings, *torchscript_models)`.
+
+    Beside the named models it serves identity_fp32 and identity_bytes.
+    """
+    running: list[harness.Gateway] = []
+
+    def start(settings: str = "", *models: str) -> harness.Gateway:
+        repository = tmp_path_factory.mktemp("small-repository")
+        for name in models:
+            source = torchscript if (torchscript / name).is_dir() else harness.MODELS / "repository"
+            harness.copy_models(source, repository, name)
+        for dtype in ("FP32", "BYTES"):
+            harness.write_identity(repository, dtype)
+        running.append(harness.start(tmp_path_factory.mktemp("gateway"), repository, settings))
+        return running[-1]
+
+    yield start
+    failures = []
+    for one in running:
+        try:
+            one.stop()
+        except AssertionError as failure:
+            failures.append(str(failure))
+    assert not failures, "\n".join(failures)

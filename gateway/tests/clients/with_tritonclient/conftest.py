@@ -1,0 +1,56 @@
+"""tritonclient's four clients, connected to the shared gateway."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import calls  # noqa: E402
+import harness  # noqa: E402
+
+
+@pytest.fixture(scope="session", params=calls.CALLERS)
+def caller(request: pytest.FixtureRequest, gateway: harness.Gateway) -> Iterator[calls.Caller]:
+    """Each of the four clients in turn."""
+    address = gateway.http if request.param.startswith("http") else gateway.grpc
+    made = calls.CALLERS[request.param](address)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def http_client(gateway: harness.Gateway) -> Iterator[Any]:
+    """tritonclient.http."""
+    with tritonclient.http.InferenceServerClient(gateway.http) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def grpc_client(gateway: harness.Gateway) -> Iterator[Any]:
+    """tritonclient.grpc."""
+    with tritonclient.grpc.InferenceServerClient(gateway.grpc) as client:
+        yield client
+
+
+@pytest.fixture(scope="session", params=["http", "grpc"])
+def client(request: pytest.FixtureRequest) -> Any:
+    """Both blocking clients in turn; `client.protocol` says which."""
+    made = request.getfixturevalue(f"{request.param}_client")
+    made.protocol = request.param
+    return made
+
+
+@pytest.fixture(scope="session")
+def channel(gateway: harness.Gateway) -> Iterator[grpc.Channel]:
+    """A bare gRPC channel."""
+    with grpc.insecure_channel(gateway.grpc) as made:
+        yield made

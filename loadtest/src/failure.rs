@@ -1,0 +1,78 @@
+//! Why a call was not answered, by kind.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::Value;
+
+/// A call without a usable answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What is counted: `HTTP 503`, `gRPC Unavailable`, `no connection` and so on.
+    pub kind: Cow<'static, str>,
+    /// What the server or the system said.
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(kind: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+        Self { kind: kind.into(), message: message.to_string() }
+    }
+
+    /// The server could not be reached.
+    pub fn unreachable(error: impl fmt::Display) -> Self {
+        Self::new("no connection", error)
+    }
+
+    /// The connection broke while the call was under way.
+    pub fn broken(error: impl fmt::Display) -> Self {
+        Self::new("connection broke", error)
+    }
+
+    /// What came back is no answer of the protocol.
+    pub fn malformed(error: impl fmt::Display) -> Self {
+        Self::new("malformed answer", error)
+    }
+
+    /// Nothing came back in time.
+    #[must_use]
+    pub fn late(limit: std::time::Duration) -> Self {
+        Self::new("no answer in time", format!("waited {}", humantime::format_duration(limit)))
+    }
+
+    /// The server answered with an error status.
+    #[must_use]
+    pub fn http(status: http::StatusCode, body: &[u8]) -> Self {
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let text = json.as_ref().and_then(|json| json.get("error")?.as_str());
+        let text = text.map_or_else(|| String::from_utf8_lossy(body), Cow::Borrowed);
+        Self::new(format!("HTTP {}", status.as_u16()), text)
+    }
+
+    /// The server answered with an error status.
+    #[must_use]
+    pub fn grpc(status: &tonic::Status) -> Self {
+        Self::new(format!("gRPC {:?}", status.code()), status.message())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_http_error_is_shown_by_its_text() {
+        let failure = Failure::http(http::StatusCode::NOT_FOUND, br#"{"error":"no such model"}"#);
+        assert_eq!(failure.to_string(), "HTTP 404: no such model");
+        let failure = Failure::http(http::StatusCode::BAD_GATEWAY, b"<html>");
+        assert_eq!(failure.to_string(), "HTTP 502: <html>");
+    }
+}

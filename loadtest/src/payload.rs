@@ -1,0 +1,248 @@
+//! Requests made before the load starts, so that sending one costs no encoding: a JSON body, a
+//! JSON body with binary tensors, or an encoded gRPC message.
+
+use anyhow::{bail, ensure};
+use bytes::Bytes;
+use prost::Message;
+use proto::inference::ModelInferRequest;
+use proto::inference::model_infer_request::InferInputTensor;
+use serde_json::{Value, json};
+
+use crate::dataset::{Column, Dataset};
+
+/// How a request travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wire {
+    HttpJson,
+    HttpBinary,
+    Grpc,
+}
+
+impl Wire {
+    /// As on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpJson => "http-json",
+            Self::HttpBinary => "http-binary",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// One request, ready to send.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    pub body: Bytes,
+    /// Bytes of JSON in front of binary tensors.
+    pub json_length: Option<usize>,
+    /// The first row it carries; the others follow, around the end of the data.
+    pub first_row: usize,
+}
+
+/// Whom requests are for and how much each carries.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub model: String,
+    /// Empty: the server picks.
+    pub version: String,
+    /// Rows of each request.
+    pub rows: usize,
+}
+
+/// Builds requests that together carry every row; the last wraps around to the first rows.
+///
+/// # Errors
+/// When a request is to carry no row, or several of a model that takes one.
+pub fn build(data: &Dataset, shape: &Shape, wire: Wire) -> anyhow::Result<Vec<Payload>> {
+    ensure!(shape.rows > 0, "a request carries at least one row");
+    ensure!(!data.is_empty(), "there are no rows");
+    ensure!(data.batched || shape.rows == 1, "the model takes one row a request");
+    (0..data.len().div_ceil(shape.rows))
+        .map(|index| payload(data, shape, wire, index * shape.rows))
+        .collect()
+}
+
+fn payload(
+    data: &Dataset,
+    shape: &Shape,
+    wire: Wire,
+    first_row: usize,
+) -> anyhow::Result<Payload> {
+    let tensors: Vec<Tensor<'_>> =
+        data.inputs.iter().map(|column| tensor(data, column, shape.rows, first_row)).collect();
+    let (body, json_length) = match wire {
+        Wire::HttpJson => (json_body(&tensors)?, None),
+        Wire::HttpBinary => {
+            let (body, length) = binary_body(&tensors);
+            (body, Some(length))
+        }
+        Wire::Grpc => (grpc_message(shape, &tensors), None),
+    };
+    Ok(Payload { body, json_length, first_row })
+}
+
+/// The rows of one request for one input.
+struct Tensor<'a> {
+    column: &'a Column,
+    shape: Vec<i64>,
+    bytes: Vec<u8>,
+}
+
+fn tensor<'a>(data: &Dataset, column: &'a Column, rows: usize, first: usize) -> Tensor<'a> {
+    let bytes = (first..first + rows)
+        .flat_map(|row| column.rows[row % column.rows.len()].iter().copied())
+        .collect();
+    let batch = i64::try_from(rows).expect("a request of so many rows cannot be built");
+    let batch = data.batched.then_some(batch);
+    Tensor { column, shape: batch.into_iter().chain(column.shape.iter().copied()).collect(), bytes }
+}
+
+fn json_body(tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
+    let mut inputs = Vec::with_capacity(tensors.len());
+    for Tensor { column, shape, bytes } in tensors {
+        inputs.push(json!({
+            "name": column.name,
+            "shape": shape,
+            "datatype": column.datatype,
+            "data": numbers(&column.datatype, bytes)?,
+        }));
+    }
+    Ok(json!({ "inputs": inputs }).to_string().into())
+}
+
+fn binary_body(tensors: &[Tensor<'_>]) -> (Bytes, usize) {
+    let inputs: Vec<Value> = tensors
+        .iter()
+        .map(|Tensor { column, shape, bytes }| {
+            json!({
+                "name": column.name,
+                "shape": shape,
+                "datatype": column.datatype,
+                "parameters": { "binary_data_size": bytes.len() },
+            })
+        })
+        .collect();
+    let head = json!({ "parameters": { "binary_data_output": true }, "inputs": inputs });
+    let mut body = head.to_string().into_bytes();
+    let length = body.len();
+    for tensor in tensors {
+        body.extend_from_slice(&tensor.bytes);
+    }
+    (body.into(), length)
+}
+
+fn grpc_message(shape: &Shape, tensors: &[Tensor<'_>]) -> Bytes {
+    let inputs = tensors.iter().map(|tensor| InferInputTensor {
+        name: tensor.column.name.clone(),
+        datatype: tensor.column.datatype.clone(),
+        shape: tensor.shape.clone(),
+        ..InferInputTensor::default()
+    });
+    let request = ModelInferRequest {
+        model_name: shape.model.clone(),
+        model_version: shape.version.clone(),
+        inputs: inputs.collect(),
+        raw_input_contents: tensors.iter().map(|tensor| tensor.bytes.clone().into()).collect(),
+        ..ModelInferRequest::default()
+    };
+    request.encode_to_vec().into()
+}
+
+/// Little-endian elements as JSON numbers.
+fn numbers(datatype: &str, bytes: &[u8]) -> anyhow::Result<Value> {
+    macro_rules! elements {
+        ($type:ty) => {
+            bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|element| json!(<$type>::from_le_bytes(*element)))
+                .collect()
+        };
+    }
+    Ok(match datatype {
+        "FP32" => elements!(f32),
+        "FP64" => elements!(f64),
+        "INT8" => elements!(i8),
+        "INT16" => elements!(i16),
+        "INT32" => elements!(i32),
+        "INT64" => elements!(i64),
+        "UINT8" => elements!(u8),
+        "UINT16" => elements!(u16),
+        "UINT32" => elements!(u32),
+        "UINT64" => elements!(u64),
+        "BOOL" => bytes.iter().map(|element| Value::Bool(*element != 0)).collect(),
+        other => bail!("{other} has no JSON form here"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(rows: usize) -> Dataset {
+        let row = |index: u8| {
+            let values = [f32::from(index), 0.4375];
+            values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        };
+        let column = Column {
+            name: "pixels".to_owned(),
+            datatype: "FP32".to_owned(),
+            shape: vec![2],
+            rows: (0u8..).take(rows).map(row).collect(),
+        };
+        Dataset { inputs: vec![column], labels: None, batched: true }
+    }
+
+    fn shape(rows: usize) -> Shape {
+        Shape { model: "digits".to_owned(), version: "2".to_owned(), rows }
+    }
+
+    #[test]
+    fn every_row_is_carried_and_the_last_request_wraps_around() {
+        let payloads = build(&data(5), &shape(2), Wire::HttpJson).unwrap();
+        let first: Vec<usize> = payloads.iter().map(|payload| payload.first_row).collect();
+        assert_eq!(first, [0, 2, 4]);
+        let last: Value = serde_json::from_slice(&payloads[2].body).unwrap();
+        assert_eq!(last["inputs"][0]["data"], json!([4.0, 0.4375, 0.0, 0.4375]));
+        assert_eq!(last["inputs"][0]["shape"], json!([2, 2]));
+    }
+
+    #[test]
+    fn binary_tensors_follow_their_json() {
+        let payload = build(&data(1), &shape(1), Wire::HttpBinary).unwrap().remove(0);
+        let length = payload.json_length.unwrap();
+        let head: Value = serde_json::from_slice(&payload.body[..length]).unwrap();
+        assert_eq!(head["inputs"][0]["parameters"]["binary_data_size"], 8);
+        assert_eq!(payload.body.len(), length + 8);
+        assert_eq!(payload.body[length + 4..], 0.4375f32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_grpc_message_names_model_version_and_tensors() {
+        let payload = build(&data(3), &shape(2), Wire::Grpc).unwrap().remove(1);
+        let request = ModelInferRequest::decode(payload.body).unwrap();
+        assert_eq!((request.model_name.as_str(), request.model_version.as_str()), ("digits", "2"));
+        assert_eq!(request.inputs[0].shape, [2, 2]);
+        assert_eq!(request.raw_input_contents[0].len(), 16);
+    }
+
+    #[test]
+    fn numbers_of_every_width_come_back_from_their_bytes() {
+        assert_eq!(numbers("INT64", &(-5i64).to_le_bytes()).unwrap(), json!([-5]));
+        assert_eq!(numbers("UINT8", &[0, 255]).unwrap(), json!([0, 255]));
+        assert_eq!(numbers("BOOL", &[0, 1]).unwrap(), json!([false, true]));
+        assert!(numbers("BYTES", &[]).is_err());
+    }
+
+    #[test]
+    fn several_rows_need_a_model_that_takes_them() {
+        let mut one = data(2);
+        one.batched = false;
+        assert!(build(&one, &shape(2), Wire::Grpc).is_err());
+        assert!(build(&one, &shape(0), Wire::Grpc).is_err());
+        let alone = build(&one, &shape(1), Wire::Grpc).unwrap().remove(0);
+        assert_eq!(ModelInferRequest::decode(alone.body).unwrap().inputs[0].shape, [2]);
+    }
+}

@@ -1,0 +1,286 @@
+//! What came of the calls: counts, errors by kind and latencies, by phase of the run.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::check::Verdict;
+use crate::failure::Failure;
+
+/// Latencies are kept to three digits, from 1 µs to two minutes: longer than a call may take.
+const LONGEST_MICROS: u64 = 120_000_000;
+
+/// Where in a run a call fell. One that touches several phases counts for the latest in this
+/// order, so whatever met a change counts as during.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Before the first change of the server, or in a run without any.
+    Before = 0,
+    /// After a change, while there is none.
+    After = 1,
+    /// While the server is being changed.
+    During = 2,
+}
+
+impl Phase {
+    pub const ALL: [Self; 3] = [Self::Before, Self::During, Self::After];
+}
+
+/// A finished call.
+#[derive(Debug)]
+pub struct Call {
+    pub phase: Phase,
+    pub latency: Duration,
+    /// Rows it carried.
+    pub rows: u64,
+    pub outcome: Result<Verdict, Failure>,
+}
+
+/// Everything that a run counts.
+#[derive(Debug)]
+pub struct Recorder {
+    tallies: [Tally; 3],
+}
+
+/// The counts of some calls.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    /// Calls with a usable answer, right or wrong.
+    pub answered: u64,
+    /// Calls without.
+    pub failed: u64,
+    /// Rows in answered calls.
+    pub items: u64,
+    pub errors: BTreeMap<Cow<'static, str>, ErrorCount>,
+    /// Of answered calls, in microseconds.
+    pub latency: Histogram<u64>,
+    /// Answered calls by the version that answered.
+    pub versions: BTreeMap<String, u64>,
+    /// Rows whose largest output is their label, of those that have one.
+    pub correct: u64,
+    pub labelled: u64,
+    /// Answers compared with what their version gives for these rows.
+    pub checked: u64,
+    pub mismatches: u64,
+    /// The first of them.
+    pub mismatch: Option<String>,
+}
+
+/// Failed calls of one kind.
+#[derive(Debug, Clone)]
+pub struct ErrorCount {
+    pub count: u64,
+    /// What the first of them said.
+    pub example: String,
+}
+
+// === impl Recorder ===
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self { tallies: std::array::from_fn(|_| Tally::default()) }
+    }
+}
+
+impl Recorder {
+    /// Counts one call.
+    pub fn record(&mut self, call: Call) {
+        self.tallies[call.phase as usize].add(call);
+    }
+
+    /// The calls of one phase.
+    #[must_use]
+    pub fn phase(&self, phase: Phase) -> &Tally {
+        &self.tallies[phase as usize]
+    }
+
+    /// All calls.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        let mut total = Tally::default();
+        for phase in Phase::ALL {
+            total.merge(self.phase(phase));
+        }
+        total
+    }
+}
+
+// === impl Tally ===
+
+impl Default for Tally {
+    fn default() -> Self {
+        let latency = Histogram::new_with_bounds(1, LONGEST_MICROS, 3);
+        Self {
+            answered: 0,
+            failed: 0,
+            items: 0,
+            errors: BTreeMap::new(),
+            latency: latency.expect("the bounds are valid"),
+            versions: BTreeMap::new(),
+            correct: 0,
+            labelled: 0,
+            checked: 0,
+            mismatches: 0,
+            mismatch: None,
+        }
+    }
+}
+
+impl Tally {
+    fn add(&mut self, call: Call) {
+        match call.outcome {
+            Ok(verdict) => {
+                self.answered += 1;
+                self.items += call.rows;
+                let micros = u64::try_from(call.latency.as_micros()).unwrap_or(u64::MAX);
+                self.latency.saturating_record(micros);
+                self.count_verdict(verdict);
+            }
+            Err(Failure { kind, message }) => {
+                self.failed += 1;
+                let first = || ErrorCount { count: 0, example: message };
+                self.errors.entry(kind).or_insert_with(first).count += 1;
+            }
+        }
+    }
+
+    fn count_verdict(&mut self, verdict: Verdict) {
+        match self.versions.get_mut(&verdict.version) {
+            Some(count) => *count += 1,
+            None => drop(self.versions.insert(verdict.version, 1)),
+        }
+        self.correct += verdict.correct;
+        self.labelled += verdict.labelled;
+        self.checked += u64::from(verdict.checked);
+        if let Some(mismatch) = verdict.mismatch {
+            self.mismatches += 1;
+            self.mismatch.get_or_insert(mismatch);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.items += other.items;
+        for (kind, more) in &other.errors {
+            let first = || ErrorCount { count: 0, example: more.example.clone() };
+            self.errors.entry(kind.clone()).or_insert_with(first).count += more.count;
+        }
+        self.latency.add(&other.latency).expect("both have the same bounds");
+        for (version, count) in &other.versions {
+            *self.versions.entry(version.clone()).or_default() += count;
+        }
+        self.correct += other.correct;
+        self.labelled += other.labelled;
+        self.checked += other.checked;
+        self.mismatches += other.mismatches;
+        if self.mismatch.is_none() {
+            self.mismatch.clone_from(&other.mismatch);
+        }
+    }
+
+    /// Every call.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.answered + self.failed
+    }
+
+    /// No call failed and no answer was wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.failed == 0 && self.mismatches == 0
+    }
+
+    /// The latency in microseconds below which that part of the answers stayed; 0 without any.
+    #[must_use]
+    pub fn quantile(&self, part: f64) -> u64 {
+        self.latency.value_at_quantile(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(phase: Phase, micros: u64, version: &str) -> Call {
+        let verdict = Verdict { version: version.to_owned(), ..Verdict::default() };
+        let latency = Duration::from_micros(micros);
+        Call { phase, latency, rows: 2, outcome: Ok(verdict) }
+    }
+
+    fn error(kind: &'static str, message: &str) -> Call {
+        let failure = Failure::new(kind, message);
+        Call { phase: Phase::Before, latency: Duration::ZERO, rows: 2, outcome: Err(failure) }
+    }
+
+    #[test]
+    fn quantiles_come_from_answered_calls_alone() {
+        let mut recorder = Recorder::default();
+        for micros in 1..=1000 {
+            recorder.record(answer(Phase::Before, micros, "1"));
+        }
+        recorder.record(error("HTTP 503", "full"));
+        let total = recorder.total();
+        assert_eq!((total.requests(), total.answered, total.failed), (1001, 1000, 1));
+        assert_eq!(total.items, 2000);
+        assert_eq!((total.quantile(0.5), total.quantile(0.99)), (500, 990));
+        assert_eq!(total.latency.max(), 1000);
+    }
+
+    #[test]
+    fn phases_are_kept_apart_and_add_up() {
+        let mut recorder = Recorder::default();
+        recorder.record(answer(Phase::Before, 10, "1"));
+        recorder.record(answer(Phase::During, 50, "1"));
+        recorder.record(answer(Phase::After, 20, "2"));
+        assert_eq!(recorder.phase(Phase::During).latency.max(), 50);
+        let versions: Vec<_> = recorder.total().versions.into_iter().collect();
+        assert_eq!(versions, [("1".to_owned(), 2), ("2".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_call_that_meets_a_change_counts_as_during() {
+        assert_eq!(Phase::Before.max(Phase::During), Phase::During);
+        assert_eq!(Phase::During.max(Phase::After), Phase::During);
+    }
+
+    #[test]
+    fn errors_are_counted_by_kind_with_the_first_text() {
+        let mut recorder = Recorder::default();
+        recorder.record(error("HTTP 503", "the queue is full"));
+        recorder.record(error("HTTP 503", "not ready"));
+        recorder.record(error("no connection", "refused"));
+        let errors = recorder.total().errors;
+        assert_eq!(errors["HTTP 503"].count, 2);
+        assert_eq!(errors["HTTP 503"].example, "the queue is full");
+        assert_eq!(errors["no connection"].count, 1);
+        assert!(!recorder.total().is_clean());
+    }
+
+    #[test]
+    fn wrong_answers_are_answers_and_the_first_is_kept() {
+        let mut recorder = Recorder::default();
+        for text in ["first", "second"] {
+            let mut call = answer(Phase::Before, 1, "1");
+            call.outcome = call.outcome.map(|verdict| Verdict {
+                checked: true,
+                mismatch: Some(text.to_owned()),
+                ..verdict
+            });
+            recorder.record(call);
+        }
+        let total = recorder.total();
+        assert_eq!((total.answered, total.checked, total.mismatches), (2, 2, 2));
+        assert_eq!(total.mismatch.as_deref(), Some("first"));
+        assert!(!total.is_clean());
+    }
+
+    #[test]
+    fn nothing_recorded_is_zero_everywhere() {
+        let total = Recorder::default().total();
+        assert_eq!((total.requests(), total.quantile(0.99), total.latency.max()), (0, 0, 0));
+        assert!(total.is_clean());
+    }
+}

@@ -1,0 +1,33 @@
+//! Generates the protocol's messages, client and server from `inference/*.proto`, without protoc.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+use protox::Compiler;
+
+const INCLUDE: &str = "inference";
+const ROOT: &str = "grpc_service.proto"; // imports model_config.proto
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={INCLUDE}");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+
+    let mut compiler = Compiler::new([INCLUDE])?;
+    compiler.include_imports(true).include_source_info(true).open_file(ROOT)?;
+    let mut files = compiler.file_descriptor_set();
+
+    // The client takes any channel: leaving the transport out keeps this crate free of a TCP stack.
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .build_transport(false)
+        .bytes(".")
+        .compile_fds(files.clone())?;
+
+    // Comments have reached the generated code; reflection has no use for them.
+    for file in &mut files.file {
+        file.source_code_info = None;
+    }
+    fs::write(out.join("inference.binpb"), files.encode_to_vec())?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# Calls the gateway with real, unmodified clients: pytest in Python environments of its own
+# (.venv/tritonclient and .venv/kserve, made on first use; two, because both clients register the
+# same protobuf symbols).
+#
+#   scripts/clients.sh                 makes the environments
+#   scripts/clients.sh --run [ARG…]    runs both test suites; ARGs go to pytest
+#   scripts/clients.sh --perf          fetches perf_analyzer into .venv/perf (optional, see below)
+#
+# The tests need a built gateway and the model maker:
+#   cargo build -p penstock && cargo build -p engine-torch --example fixtures
+# PENSTOCK_BINARY and PENSTOCK_FIXTURES name other ones than those in target/debug.
+# PENSTOCK_WHEELS=/folder is searched for wheels first; PYTHON names another program than python3.
+# No root is needed. perf_analyzer is an x86-64 program that no longer comes with the client; the
+# last one needs libb64 from the system (Debian: libb64-0d). Without it its test is skipped.
+set -euo pipefail
+
+# Also knows current wheel tags where the system's own pip is older.
+readonly PIP=pip==25.3
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+readonly ROOT TESTS="$ROOT/gateway/tests/clients"
+PYTHON=${PYTHON:-python3}
+
+say() { printf 'clients: %s\n' "$*" >&2; }
+die() {
+  printf 'clients: error: %s\n' "$*" >&2
+  exit 1
+}
+
+requirements() { printf '%s/requirements-%s.txt' "$TESTS" "$1"; }
+
+# What an environment is made from; it is made anew when this changes.
+recipe() {
+  { cat -- "$(requirements "$1")" && "$PYTHON" -V; } | sha256sum | cut -d ' ' -f 1
+}
+
+is_complete() {
+  local venv="$ROOT/.venv/$1"
+  [ -x "$venv/bin/python" ] && [ -f "$venv/.complete" ] && [ "$(cat -- "$venv/.complete")" = "$(recipe "$1")" ]
+}
+
+# Names everything that is missing at once, with what to install.
+check_needs() {
+  local missing=() list
+  if ! command -v "$PYTHON" >/dev/null; then
+    missing+=("$PYTHON (Debian: python3 python3-pip)")
+  else
+    "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
+      || missing+=("Python 3.10 to 3.14 (the clients have no wheel for $("$PYTHON" -V)); name one with PYTHON=")
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || missing+=("pip for $PYTHON (Debian: python3-pip)")
+    "$PYTHON" -c 'import venv' 2>/dev/null || missing+=("venv for $PYTHON (Debian: python3-venv)")
+  fi
+  if [ ${#missing[@]} -gt 0 ]; then
+    list=$(printf '; %s' "${missing[@]}")
+    die "please install ${list:2}"
+  fi
+}
+
+pip_options() {
+  OPTIONS=(--disable-pip-version-check --no-input --no-cache-dir --no-deps --only-binary=:all: --ignore-requires-python)
+  [ -z "${PENSTOCK_WHEELS:-}" ] || OPTIONS+=(--find-links "$PENSTOCK_WHEELS")
+  [ -t 2 ] || OPTIONS+=(--quiet)
+}
+
+make_venv() {
+  local name=$1 venv="$ROOT/.venv/$1"
+  say "making .venv/$name"
+  pip_options
+  rm -rf -- "$venv"
+  mkdir -p "$venv/tmp"
+  "$PYTHON" -m venv --without-pip "$venv"
+  TMPDIR="$venv/tmp" PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore \
+    "$PYTHON" -m pip install "${OPTIONS[@]}" --target "$venv/tmp/pip" "$PIP" >&2 \
+    || die "cannot install $PIP: is the package index reachable (see above)?"
+  TMPDIR="$venv/tmp" PYTHONPATH="$venv/tmp/pip" "$venv/bin/python" -m pip install "${OPTIONS[@]}" \
+    -r "$(requirements "$name")" >&2 || die "the installation failed (see above); call again"
+  rm -rf -- "$venv/tmp"
+  recipe "$name" >"$venv/.complete"
+}
+
+make_venvs() {
+  local name
+  for name in tritonclient kserve; do
+    is_complete "$name" || { check_needs && make_venv "$name"; }
+  done
+}
+
+make_perf() {
+  local folder="$ROOT/.venv/perf"
+  [ ! -f "$folder/.complete" ] || return 0
+  check_needs
+  say "fetching perf_analyzer into .venv/perf"
+  pip_options
+  rm -rf -- "$folder"
+  mkdir -p "$folder/tmp"
+  TMPDIR="$folder/tmp" "$PYTHON" -m pip install "${OPTIONS[@]}" --platform manylinux1_x86_64 --platform manylinux2014_x86_64 \
+    --target "$folder/tmp/wheels" tritonclient==2.51.0 nvidia-cuda-runtime-cu12==12.4.127 >&2 \
+    || die "cannot fetch perf_analyzer (see above)"
+  mkdir -p "$folder/bin" "$folder/lib"
+  find "$folder/tmp/wheels" -name perf_analyzer -type f -exec mv {} "$folder/bin/" \;
+  find "$folder/tmp/wheels" -name 'libcudart.so.12' -exec mv {} "$folder/lib/" \;
+  [ -f "$folder/bin/perf_analyzer" ] || die "the wheel holds no perf_analyzer"
+  chmod +x "$folder/bin/perf_analyzer"
+  rm -rf -- "$folder/tmp"
+  touch "$folder/.complete"
+}
+
+# Each suite prints its own closing line; the first failure is the exit status, after both ran.
+run_suites() {
+  local name status=0 failed
+  for name in tritonclient kserve; do
+    say "calling the gateway with $name"
+    failed=0
+    PYTHONDONTWRITEBYTECODE=1 "$ROOT/.venv/$name/bin/python" -m pytest \
+      -c "$TESTS/pytest.ini" --rootdir "$TESTS" "$TESTS/with_$name" "$@" || failed=$?
+    # 5: the ARGs selected none of this suite's tests.
+    [ "$failed" -eq 0 ] || [ "$failed" -eq 5 ] || [ "$status" -ne 0 ] || status=$failed
+  done
+  return "$status"
+}
+
+# One call makes environments at a time; the lock is this script's own file and ends with the
+# process. Test runs do not hold it.
+locked() {
+  command -v flock >/dev/null || die "flock is missing: install util-linux"
+  exec 9<"$ROOT/scripts/clients.sh"
+  if ! flock -n 9; then
+    say "another call is at work, waiting for it"
+    flock 9 || die "cannot lock $ROOT/scripts/clients.sh"
+  fi
+  "$@"
+  exec 9<&-
+}
+
+case ${1:-} in
+  '') locked make_venvs ;;
+  --run)
+    locked make_venvs
+    run_suites "${@:2}"
+    ;;
+  --perf) locked make_perf ;;
+  *) die "unknown word '$1': say nothing, --run or --perf" ;;
+esac
