@@ -27,7 +27,3 @@ pub mod tasks;
 pub mod run;
 pub mod repository;
 pub mod gateway;
-pub mod stage;
-pub mod demo;
-pub mod swap;
-pub mod cli;

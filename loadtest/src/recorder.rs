@@ -12,20 +12,30 @@ use crate::failure::Failure;
 /// Latencies are kept to three digits, from 1 µs to two minutes: longer than a call may take.
 const LONGEST_MICROS: u64 = 120_000_000;
 
-/// Where in a run a call fell. One that touches several phases counts for the latest in this
-/// order, so whatever met a change counts as during.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where in a run a call fell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Before the first change of the server, or in a run without any.
-    Before = 0,
-    /// After a change, while there is none.
-    After = 1,
-    /// While the server is being changed.
-    During = 2,
+    Before,
+    /// It met a change.
+    During,
+    /// After a change, while there was none.
+    After,
 }
 
 impl Phase {
     pub const ALL: [Self; 3] = [Self::Before, Self::During, Self::After];
+
+    /// The phase of a call between two moments, each given as the number of beginnings and ends
+    /// of changes until then.
+    #[must_use]
+    pub const fn between(start: u64, end: u64) -> Self {
+        match start {
+            _ if start != end || start % 2 == 1 => Self::During,
+            0 => Self::Before,
+            _ => Self::After,
+        }
+    }
 }
 
 /// A finished call.
@@ -242,8 +252,11 @@ mod tests {
 
     #[test]
     fn a_call_that_meets_a_change_counts_as_during() {
-        assert_eq!(Phase::Before.max(Phase::During), Phase::During);
-        assert_eq!(Phase::During.max(Phase::After), Phase::During);
+        assert_eq!(Phase::between(0, 0), Phase::Before);
+        assert_eq!(Phase::between(2, 2), Phase::After);
+        for (start, end) in [(0, 1), (1, 1), (1, 2), (0, 2), (2, 5)] {
+            assert_eq!(Phase::between(start, end), Phase::During);
+        }
     }
 
     #[test]

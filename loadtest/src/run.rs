@@ -90,7 +90,8 @@ pub struct Recording {
 #[derive(Debug)]
 struct Shared {
     recorder: Mutex<Recorder>,
-    phase: Mutex<Phase>,
+    /// Beginnings and ends of changes so far, see [`Phase::between`].
+    changes: AtomicU64,
     stop: AtomicBool,
     /// The number of the next request.
     next: AtomicU64,
@@ -116,7 +117,7 @@ impl Load {
         ensure!(self.callers > 0 && self.connections > 0, "there must be a caller and a connection");
         let shared = Arc::new(Shared {
             recorder: Mutex::default(),
-            phase: Mutex::new(Phase::Before),
+            changes: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             next: AtomicU64::new(0),
             last: if let Limit::Requests(count) = limit { count } else { u64::MAX },
@@ -137,7 +138,7 @@ impl Load {
                     requests
                 }
             };
-            ready.push((self.connect(caller, wire, &mut channels).await?, requests));
+            ready.push((self.connect(wire, &mut channels).await?, requests));
         }
         let started = Instant::now();
         let callers = ready
@@ -149,7 +150,6 @@ impl Load {
 
     async fn connect(
         &self,
-        caller: usize,
         wire: Wire,
         channels: &mut Vec<GrpcClient>,
     ) -> anyhow::Result<Client> {
@@ -159,18 +159,16 @@ impl Load {
         }
         if channels.len() < self.connections {
             channels.push(GrpcClient::connect(&self.target.grpc).await?);
-            return Ok(Client::Grpc(channels[channels.len() - 1].clone()));
         }
-        // Consecutive callers need not all speak gRPC: half the number keeps the spread even.
-        let step = if self.protocol == Protocol::Mixed { caller / 2 } else { caller };
-        Ok(Client::Grpc(channels[step % channels.len()].clone()))
+        channels.rotate_right(1);
+        Ok(Client::Grpc(channels[0].clone()))
     }
 }
 
 impl Running {
-    /// Says where in the run calls fall from now on.
-    pub fn set_phase(&self, phase: Phase) {
-        *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    /// A change of the server begins, or ends.
+    pub fn mark_change(&self) {
+        self.shared.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the run at its limit, or now if it has none, and waits for the last answers.
@@ -178,12 +176,10 @@ impl Running {
     /// # Errors
     /// When a caller panicked.
     pub async fn finish(self) -> anyhow::Result<Recording> {
-        match self.limit {
-            Limit::Time(duration) => sleep(duration.saturating_sub(self.started.elapsed())).await,
-            Limit::Requests(_) => {}
-            Limit::Stop => self.shared.stop.store(true, Ordering::Relaxed),
+        if let Limit::Time(duration) = self.limit {
+            sleep(duration.saturating_sub(self.started.elapsed())).await;
         }
-        if let Limit::Time(_) = self.limit {
+        if !matches!(self.limit, Limit::Requests(_)) {
             self.shared.stop.store(true, Ordering::Relaxed);
         }
         for caller in self.callers {
@@ -196,8 +192,8 @@ impl Running {
 }
 
 impl Shared {
-    fn phase(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     /// The number of the next request, until the run is over.
@@ -216,10 +212,10 @@ async fn call(shared: Arc<Shared>, mut client: Client, payloads: Arc<[Payload]>)
     while let Some(number) = shared.next() {
         let index = usize::try_from(number % count).expect("it is less than a length");
         let payload = &payloads[index];
-        let (before, start) = (shared.phase(), Instant::now());
+        let (before, start) = (shared.changes(), Instant::now());
         let received = client.send(payload).await;
         let latency = start.elapsed();
-        let phase = before.max(shared.phase());
+        let phase = Phase::between(before, shared.changes());
         let judged = |answer| shared.judge.judge(answer, payload.first_row);
         let outcome: Result<Verdict, Failure> =
             received.and_then(|received| received.decode().map(judged));

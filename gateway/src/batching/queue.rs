@@ -129,6 +129,11 @@ impl Queue {
         self.shared.stats().clone()
     }
 
+    /// Forgets the executions so far: those before a version serves are nobody's calls.
+    pub fn reset_executions(&self) {
+        self.shared.stats().clear();
+    }
+
     /// What the engine decided when it loaded the model.
     #[must_use]
     pub fn notes(&self) -> &[String] {

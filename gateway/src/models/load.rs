@@ -138,6 +138,7 @@ impl Loader {
         let queue = Queue::new(settings, loaded, engine, version_metrics.clone(), &pool);
         self.warm(&queue, &manifest, &samples).await?;
         self.check_goldens(&queue, &manifest, &goldens).await?;
+        queue.reset_executions();
         let load_time = started.elapsed();
         metrics::LOAD_SECONDS
             .gauge(&[model.as_str(), &version.to_string()])

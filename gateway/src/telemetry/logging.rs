@@ -1,6 +1,7 @@
 //! The gateway's own log: lines on standard error, for people or as JSON, with a filter that the
 //! logging extension of the protocol can change while the gateway runs.
 
+use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,7 +31,8 @@ pub fn init(log: &Log) {
     let directives = environment::log_filter().unwrap_or_else(|| log.level.clone());
     let (filter, handle) = reload::Layer::new(EnvFilter::new(directives));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let installed = match log.format {
         LogFormat::Json => registry.with(layer.json()).try_init(),
         LogFormat::Pretty => registry.with(layer.with_target(false)).try_init(),

@@ -1,0 +1,168 @@
+//! What people and scripts read: aligned text, and the same figures as JSON.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::recorder::Tally;
+use crate::run::Recording;
+
+/// Prints a line. A reader that has gone away is no failure.
+pub fn say(line: impl std::fmt::Display) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Lines of a table with columns as wide as their widest cell; the first row is the heading.
+#[must_use]
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        format!("  {}", cells.collect::<Vec<_>>().join("  ").trim_end())
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A row of borrowed cells.
+#[must_use]
+pub fn row(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|&cell| cell.to_owned()).collect()
+}
+
+/// Microseconds as people read them.
+#[must_use]
+pub fn micros(value: u64) -> String {
+    let duration = Duration::from_micros(value).as_secs_f64();
+    match value {
+        0..1_000 => format!("{value} µs"),
+        1_000..1_000_000 => format!("{:.2} ms", duration * 1e3),
+        _ => format!("{duration:.2} s"),
+    }
+}
+
+/// A count for each second.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a rate is shown with few digits")]
+pub fn rate(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+/// A part of a whole; `None` of nothing.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a share is shown with few digits")]
+pub fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The figures of a run, a line each.
+#[must_use]
+pub fn recording(recording: &Recording) -> String {
+    let total = recording.recorder.total();
+    let elapsed = recording.elapsed;
+    let mut lines = vec![
+        vec!["requests".into(), format!("{} in {:.2} s", total.requests(), elapsed.as_secs_f64())],
+        vec!["requests/s".into(), format!("{:.1}", rate(total.answered, elapsed))],
+        vec!["items/s".into(), format!("{:.1}", rate(total.items, elapsed))],
+        vec!["latency".into(), latency(&total)],
+        vec!["versions".into(), versions(&total)],
+    ];
+    if let Some(accuracy) = share(total.correct, total.labelled) {
+        let text = format!("{accuracy:.4}, {} of {} rows", total.correct, total.labelled);
+        lines.push(vec!["accuracy".into(), text]);
+    }
+    if total.checked > 0 {
+        let text = format!("{} answers, {} mismatches", total.checked, total.mismatches);
+        lines.push(vec!["checked".into(), text]);
+    }
+    lines.extend(total.mismatch.iter().map(|text| vec!["mismatch".into(), text.clone()]));
+    lines.push(vec!["errors".into(), total.failed.to_string()]);
+    for (kind, error) in &total.errors {
+        let text = format!("{} × {kind}, such as: {}", error.count, error.example);
+        lines.push(vec![String::new(), text]);
+    }
+    table(&lines)
+}
+
+fn latency(total: &Tally) -> String {
+    let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+    let parts = quantiles.map(|(name, part)| format!("{name} {}", micros(total.quantile(part))));
+    format!("{}  max {}", parts.join("  "), micros(total.latency.max()))
+}
+
+/// How many calls each version answered.
+#[must_use]
+pub fn versions(tally: &Tally) -> String {
+    let one = |(version, count): (&String, &u64)| {
+        let version = if version.is_empty() { "unnamed" } else { version };
+        format!("{version}: {count}")
+    };
+    tally.versions.iter().map(one).collect::<Vec<_>>().join("  ")
+}
+
+/// The figures of a run for scripts; latencies in microseconds.
+#[must_use]
+pub fn recording_json(recording: &Recording) -> Value {
+    let total = recording.recorder.total();
+    let errors: Map<String, Value> = total
+        .errors
+        .iter()
+        .map(|(kind, error)| {
+            (kind.to_string(), json!({ "count": error.count, "example": error.example }))
+        })
+        .collect();
+    json!({
+        "seconds": recording.elapsed.as_secs_f64(),
+        "requests": total.requests(),
+        "answered": total.answered,
+        "failed": total.failed,
+        "errors": errors,
+        "requests_per_second": rate(total.answered, recording.elapsed),
+        "items_per_second": rate(total.items, recording.elapsed),
+        "latency_us": latency_json(&total),
+        "versions": total.versions,
+        "accuracy": share(total.correct, total.labelled),
+        "correct": total.correct,
+        "labelled": total.labelled,
+        "checked": total.checked,
+        "mismatches": total.mismatches,
+        "mismatch": total.mismatch,
+    })
+}
+
+fn latency_json(total: &Tally) -> Value {
+    json!({
+        "p50": total.quantile(0.5),
+        "p90": total.quantile(0.9),
+        "p99": total.quantile(0.99),
+        "p99.9": total.quantile(0.999),
+        "max": total.latency.max(),
+        "mean": total.latency.mean(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [row(&["A", "LONG HEADING"]), row(&["longer", "x"]), row(&["é", ""])];
+        assert_eq!(table(&rows), "  A       LONG HEADING\n  longer  x\n  é");
+    }
+
+    #[test]
+    fn times_keep_three_digits_or_so() {
+        assert_eq!([999, 1_500, 2_500_000].map(micros), ["999 µs", "1.50 ms", "2.50 s"]);
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_none() {
+        assert_eq!(share(0, 0), None);
+        assert_eq!(share(1, 4), Some(0.25));
+    }
+}
