@@ -11,7 +11,7 @@ mod serve;
 mod status;
 mod table;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -97,7 +97,7 @@ struct Target {
 }
 
 /// Prints every problem of a file, one a line.
-fn report(path: &std::path::Path, problems: &[crate::config::Problem]) -> ExitCode {
+fn report(path: &Path, problems: &[crate::config::Problem]) -> ExitCode {
     for problem in problems {
         eprintln!("{}: {problem}", path.display());
     }
@@ -110,6 +110,6 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 }
 
 /// A path as the user gave it, for messages.
-fn shown(path: &PathBuf) -> String {
+fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -28,20 +28,20 @@ use crate::types::{ModelName, Version};
 /// Keeps what is served in step with the repository. One per process.
 #[derive(Debug)]
 pub struct Control {
-    pub(self) repository: Repository,
-    pub(self) loader: Loader,
-    pub(self) snapshots: SnapshotCell,
-    pub(self) registry: registry::Registry,
+    repository: Repository,
+    loader: Loader,
+    snapshots: SnapshotCell,
+    registry: registry::Registry,
     settings: config::Repository,
     /// One change of a model at a time; other models go on.
     locks: Mutex<HashMap<ModelName, Arc<AsyncMutex<Intent>>>>,
     /// Held between reading and storing the snapshot.
-    pub(self) commit: Mutex<()>,
+    commit: Mutex<()>,
 }
 
 /// What somebody asked of one model; guarded by the model's lock.
 #[derive(Debug, Default)]
-pub(self) struct Intent {
+struct Intent {
     /// Versions set by the repository API, which the folder's policy then leaves alone.
     explicit: Option<BTreeSet<Version>>,
     /// The model came with a load call and not from the folder.

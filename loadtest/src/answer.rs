@@ -137,11 +137,15 @@ fn from_json(text: &str) -> Option<Vec<f64>> {
 }
 
 fn flatten(value: &Value, numbers: &mut Vec<f64>) -> Option<()> {
-    match value {
-        Value::Array(values) => values.iter().try_for_each(|value| flatten(value, numbers)),
-        Value::Bool(value) => Some(numbers.push(f64::from(u8::from(*value)))),
-        other => Some(numbers.push(other.as_f64()?)),
-    }
+    let number = match value {
+        Value::Array(values) => {
+            return values.iter().try_for_each(|value| flatten(value, numbers));
+        }
+        Value::Bool(value) => f64::from(u8::from(*value)),
+        other => other.as_f64()?,
+    };
+    numbers.push(number);
+    Some(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "answers are compared within a tolerance")]
@@ -178,7 +182,9 @@ fn from_contents(datatype: &str, contents: &InferTensorContents) -> Option<Vec<f
         "FP32" => contents.fp32_contents.iter().copied().map(f64::from).collect(),
         "FP64" => contents.fp64_contents.clone(),
         "BOOL" => contents.bool_contents.iter().map(|v| f64::from(u8::from(*v))).collect(),
-        "INT8" | "INT16" | "INT32" => contents.int_contents.iter().copied().map(f64::from).collect(),
+        "INT8" | "INT16" | "INT32" => {
+            contents.int_contents.iter().copied().map(f64::from).collect()
+        }
         "INT64" => contents.int64_contents.iter().map(|value| *value as f64).collect(),
         "UINT8" | "UINT16" | "UINT32" => {
             contents.uint_contents.iter().copied().map(f64::from).collect()
@@ -209,7 +215,8 @@ mod tests {
     fn flat_and_nested_json_read_the_same() {
         for data in ["[1.5,-2.0]", "[[1.5],[-2.0]]"] {
             let body = format!(
-                r#"{{"model_version":"2","outputs":[{{"name":"y","datatype":"FP32","shape":[2,1],"data":{data}}}]}}"#
+                r#"{{"model_version":"2","outputs":[
+                    {{"name":"y","datatype":"FP32","shape":[2,1],"data":{data}}}]}}"#
             );
             let answer = from_http(&http(body.as_bytes(), None)).unwrap();
             assert_eq!(answer.version, "2");
@@ -219,7 +226,9 @@ mod tests {
 
     #[test]
     fn binary_outputs_are_cut_from_behind_the_json() {
-        let mut body = br#"{"model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[1],"parameters":{"binary_data_size":4}}]}"#.to_vec();
+        let mut body = br#"{"model_version":"1","outputs":[{"name":"y","datatype":"FP32",
+            "shape":[1],"parameters":{"binary_data_size":4}}]}"#
+            .to_vec();
         let length = body.len();
         body.extend(2.5f32.to_le_bytes());
         assert_eq!(numbers(&from_http(&http(&body, Some(length))).unwrap()), [2.5]);

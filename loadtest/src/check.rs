@@ -177,12 +177,14 @@ fn elements(answer: &Answer) -> anyhow::Result<Row> {
 
 /// Where two outputs differ by more than the tolerance.
 fn difference(got: &[f64], expected: &[f64]) -> Option<usize> {
-    let largest = expected.iter().map(|element| element.abs()).fold(0.0, f64::max);
+    let finite = expected.iter().filter(|element| element.is_finite());
+    let largest = finite.map(|element| element.abs()).fold(0.0, f64::max);
     got.iter().zip(expected).position(|(got, expected)| {
         let both_nan = got.is_nan() && expected.is_nan();
-        // Written so that a NaN on one side differs, and equal infinities do not.
-        let close = (got - expected).abs() <= TOLERANCE * largest || got == expected;
-        !both_nan && !close
+        let same = both_nan || got.total_cmp(expected).is_eq();
+        // False when either is no number.
+        let close = (got - expected).abs() <= TOLERANCE * largest;
+        !same && !close
     })
 }
 

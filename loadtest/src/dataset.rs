@@ -70,7 +70,11 @@ impl Dataset {
     /// When a line is malformed, or the model is not one FP32 input of as many elements a row.
     pub fn from_csv(metadata: &Metadata, text: &str) -> anyhow::Result<Self> {
         let [input] = &metadata.inputs[..] else {
-            bail!("model '{}' has {} inputs, rows are for one", metadata.name, metadata.inputs.len());
+            bail!(
+                "model '{}' has {} inputs, rows are for one",
+                metadata.name,
+                metadata.inputs.len()
+            );
         };
         let (shape, batched) = row_shape(input);
         let width = shape.iter().product::<i64>();

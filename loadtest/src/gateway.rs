@@ -113,7 +113,9 @@ impl Gateway {
         kill_process(self.pid, Signal::TERM).context("the gateway ended before it was asked to")?;
         match timeout(STOP_PATIENCE, self.child.wait()).await {
             Ok(status) => Ok((status?, asked.elapsed())),
-            Err(_) => bail!("the gateway does not stop within {STOP_PATIENCE:?}{}", self.last_words()),
+            Err(_) => {
+                bail!("the gateway does not stop within {STOP_PATIENCE:?}{}", self.last_words())
+            }
         }
     }
 

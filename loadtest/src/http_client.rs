@@ -53,8 +53,7 @@ impl HttpClient {
             None => false,
         };
         if !usable {
-            let stream =
-                TcpStream::connect(&self.authority).await.map_err(Failure::unreachable)?;
+            let stream = TcpStream::connect(&self.authority).await.map_err(Failure::unreachable)?;
             stream.set_nodelay(true).map_err(Failure::unreachable)?;
             let (sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(Failure::unreachable)?;
@@ -83,7 +82,10 @@ impl HttpClient {
         result
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, Failure> {
         let sender = self.connect().await?;
         let response = sender.send_request(request).await.map_err(Failure::broken)?;
         let (head, body) = response.into_parts();

@@ -1,8 +1,8 @@
 //! Load for servers of the Open Inference Protocol, over REST and gRPC: closed loops of callers,
 //! every answer checked, and two programs around them that show and soak a gateway.
 //!
-//! It knows the protocol and no server's code. Inputs → [`dataset`] → [`payload`] → clients →
-//! [`answer`] → [`check`] → [`recorder`] → [`report`]; [`run`] drives that path.
+//! It knows the protocol and no server's code. [`run`] drives the path of a request:
+//! [`dataset`] → [`payload`] → [`client`] → [`answer`] → [`check`] → [`recorder`] → [`report`].
 #![forbid(unsafe_code)]
 
 // What is sent.
@@ -16,14 +16,22 @@ pub mod http_client;
 pub mod grpc_client;
 pub mod client;
 pub mod answer;
+pub mod metrics;
 
 // What came of it.
 pub mod check;
 pub mod recorder;
 pub mod report;
+pub mod findings;
 
-// Load, and the programs around it.
+// Load.
 pub mod tasks;
 pub mod run;
+
+// The programs around it.
 pub mod repository;
 pub mod gateway;
+pub mod stage;
+pub mod demo;
+pub mod swap;
+pub mod cli;

@@ -18,18 +18,6 @@ pub enum Wire {
     Grpc,
 }
 
-impl Wire {
-    /// As on the command line.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::HttpJson => "http-json",
-            Self::HttpBinary => "http-binary",
-            Self::Grpc => "grpc",
-        }
-    }
-}
-
 /// One request, ready to send.
 #[derive(Debug, Clone)]
 pub struct Payload {
@@ -63,12 +51,7 @@ pub fn build(data: &Dataset, shape: &Shape, wire: Wire) -> anyhow::Result<Vec<Pa
         .collect()
 }
 
-fn payload(
-    data: &Dataset,
-    shape: &Shape,
-    wire: Wire,
-    first_row: usize,
-) -> anyhow::Result<Payload> {
+fn payload(data: &Dataset, shape: &Shape, wire: Wire, first_row: usize) -> anyhow::Result<Payload> {
     let tensors: Vec<Tensor<'_>> =
         data.inputs.iter().map(|column| tensor(data, column, shape.rows, first_row)).collect();
     let (body, json_length) = match wire {

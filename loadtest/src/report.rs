@@ -45,6 +45,12 @@ pub fn micros(value: u64) -> String {
     }
 }
 
+/// Bytes as people read them.
+#[must_use]
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}
+
 /// A count for each second.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a rate is shown with few digits")]

@@ -96,8 +96,8 @@ impl RepositoryCopy {
 
     fn manifest(&self, model: &str) -> anyhow::Result<Table> {
         let path = self.path().join(model).join("model.toml");
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         text.parse().with_context(|| path.display().to_string())
     }
 }
@@ -138,7 +138,10 @@ mod tests {
         let copy = RepositoryCopy::of(source.path()).unwrap();
         copy.serve_only("m", &[1, 9]).unwrap();
         let manifest = copy.manifest("m").unwrap();
-        assert_eq!(manifest["versions"].to_string(), "{ policy = \"specific\", specific = [1, 9] }");
+        assert_eq!(
+            manifest["versions"].to_string(),
+            "{ policy = \"specific\", specific = [1, 9] }"
+        );
         assert_eq!(copy.recorded_accuracy("m", 2).unwrap(), (9, 10));
         assert!(copy.recorded_accuracy("m", 1).is_err());
         let untouched = fs::read_to_string(source.path().join("m/model.toml")).unwrap();

@@ -38,6 +38,17 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// As on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HttpJson => "http-json",
+            Self::HttpBinary => "http-binary",
+            Self::Grpc => "grpc",
+            Self::Mixed => "mixed",
+        }
+    }
+
     fn wire(self, caller: usize) -> Wire {
         match self {
             Self::HttpJson => Wire::HttpJson,
@@ -114,7 +125,10 @@ impl Load {
     /// # Errors
     /// As for [`Self::run`].
     pub async fn start(&self, limit: Limit) -> anyhow::Result<Running> {
-        ensure!(self.callers > 0 && self.connections > 0, "there must be a caller and a connection");
+        ensure!(
+            self.callers > 0 && self.connections > 0,
+            "there must be a caller and a connection"
+        );
         let shared = Arc::new(Shared {
             recorder: Mutex::default(),
             changes: AtomicU64::new(0),
@@ -148,11 +162,7 @@ impl Load {
         Ok(Running { shared, callers, started, limit })
     }
 
-    async fn connect(
-        &self,
-        wire: Wire,
-        channels: &mut Vec<GrpcClient>,
-    ) -> anyhow::Result<Client> {
+    async fn connect(&self, wire: Wire, channels: &mut Vec<GrpcClient>) -> anyhow::Result<Client> {
         let Shape { model, version, .. } = &self.shape;
         if wire != Wire::Grpc {
             return Client::http(&self.target.http, model, version).await;

@@ -86,8 +86,8 @@ impl Target {
     /// # Errors
     /// What the server refused it with.
     pub async fn load(&self, model: &str) -> Result<(), Failure> {
-        let mut client =
-            HttpClient::new(&self.http).map_err(|error| Failure::unreachable(format!("{error:#}")))?;
+        let mut client = HttpClient::new(&self.http)
+            .map_err(|error| Failure::unreachable(format!("{error:#}")))?;
         client.post(&format!("/v2/repository/models/{model}/load"), "{}").await.map(drop)
     }
 }

@@ -32,7 +32,7 @@ impl Control {
             .filter(|version| {
                 let stamp = folder.versions.get(version);
                 let served = ready.contains_key(version) && intent.served.get(version) == stamp;
-                !served && !(stamp.is_some() && intent.failed.get(version) == stamp)
+                !served && (stamp.is_none() || intent.failed.get(version) != stamp)
             })
             .collect();
         self.show_loading(model, &ready, &wanted);

@@ -126,7 +126,14 @@ impl Loader {
             None => vec![],
         };
         let pool = self.pool(&Device(manifest.device.clone()))?;
-        let loaded = self.load_model(&label, &engine, file, &manifest, samples.clone()).await?;
+        let work = LoadWork {
+            label: label.clone(),
+            engine: engine.clone(),
+            file,
+            manifest: manifest.clone(),
+            samples: samples.clone(),
+        };
+        let loaded = self.load_model(work).await?;
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
         let settings = QueueSettings {
             label: label.clone(),
@@ -204,19 +211,11 @@ impl Loader {
     }
 
     /// Loads on a thread of its own, which is given up when it takes too long.
-    async fn load_model(
-        &self,
-        label: &str,
-        engine: &Arc<dyn Engine>,
-        file: Vec<u8>,
-        manifest: &Arc<Manifest>,
-        samples: Vec<Batch>,
-    ) -> Result<Box<dyn Model>, LoadFailure> {
+    async fn load_model(&self, work: LoadWork) -> Result<Box<dyn Model>, LoadFailure> {
         let (sender, mut receiver) = oneshot::channel();
-        let (engine, manifest) = (engine.clone(), manifest.clone());
-        let (label, stuck) = (label.to_owned(), self.stuck.clone());
+        let stuck = self.stuck.clone();
         tasks::thread("load", move || {
-            let result = load_here(&label, engine.as_ref(), &file, &manifest, &samples);
+            let result = work.run();
             if sender.send(result).is_err() {
                 stuck.recover();
             }
@@ -282,38 +281,43 @@ impl Loader {
 }
 
 /// The blocking part of a load: the engine's own work and the first, slow runs.
-fn load_here(
-    label: &str,
-    engine: &dyn Engine,
-    file: &[u8],
-    manifest: &Manifest,
-    samples: &[Batch],
-) -> Result<Box<dyn Model>, LoadFailure> {
-    engine.prepare_thread();
-    let signature = &manifest.signature;
-    let outputs: Vec<TensorSpec> =
-        signature.outputs.iter().map(|output| output.spec.clone()).collect();
-    let model = engine.load(&ModelSource {
-        label,
-        file,
-        inputs: &signature.inputs,
-        outputs: &outputs,
-        device: &manifest.device,
-        graph: manifest.graph,
-        samples,
-        tolerance: manifest.tolerance(),
-    })?;
-    for batch in samples {
-        let run = model.run(batch).map_err(|error| {
-            let failure = Failure::Engine(error);
-            describe(&format!("first run with {} rows", batch.rows()), failure)
+struct LoadWork {
+    label: String,
+    engine: Arc<dyn Engine>,
+    file: Vec<u8>,
+    manifest: Arc<Manifest>,
+    samples: Vec<Batch>,
+}
+
+impl LoadWork {
+    fn run(&self) -> Result<Box<dyn Model>, LoadFailure> {
+        let Self { label, engine, file, manifest, samples } = self;
+        engine.prepare_thread();
+        let signature = &manifest.signature;
+        let outputs: Vec<TensorSpec> =
+            signature.outputs.iter().map(|output| output.spec.clone()).collect();
+        let model = engine.load(&ModelSource {
+            label,
+            file,
+            inputs: &signature.inputs,
+            outputs: &outputs,
+            device: &manifest.device,
+            graph: manifest.graph,
+            samples,
+            tolerance: manifest.tolerance(),
         })?;
-        signature
-            .check_outputs(&run.outputs, batch.rows())
-            .map_err(|rejection| LoadFailure::new(rejection.to_string()))?;
+        for batch in samples {
+            let run = model.run(batch).map_err(|error| {
+                let failure = Failure::Engine(error);
+                describe(&format!("first run with {} rows", batch.rows()), failure)
+            })?;
+            signature
+                .check_outputs(&run.outputs, batch.rows())
+                .map_err(|rejection| LoadFailure::new(rejection.to_string()))?;
+        }
+        debug!(model = label, "the engine has the model");
+        Ok(model)
     }
-    debug!(model = label, "the engine has the model");
-    Ok(model)
 }
 
 fn describe(what: &str, failure: Failure) -> LoadFailure {

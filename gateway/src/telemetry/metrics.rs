@@ -155,19 +155,16 @@ impl Metric {
     }
 
     /// A handle to a counter; label values in the declared order.
-    #[must_use]
     pub fn counter(&self, values: &[&str]) -> Counter {
         ::metrics::with_recorder(|r| r.register_counter(&self.key(values), &METADATA))
     }
 
     /// A handle to a gauge; label values in the declared order.
-    #[must_use]
     pub fn gauge(&self, values: &[&str]) -> Gauge {
         ::metrics::with_recorder(|r| r.register_gauge(&self.key(values), &METADATA))
     }
 
     /// A handle to a histogram; label values in the declared order.
-    #[must_use]
     pub fn histogram(&self, values: &[&str]) -> Histogram {
         ::metrics::with_recorder(|r| r.register_histogram(&self.key(values), &METADATA))
     }

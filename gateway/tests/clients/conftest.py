@@ -31,6 +31,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, torchscript: Path) -> Iter
     repository = tmp_path_factory.mktemp("repository")
     harness.copy_models(harness.MODELS / "repository", repository)
     harness.copy_models(torchscript, repository)
+    harness.warm_only_single_rows(repository / "drops_rows")
     for dtype in harness.DTYPES:
         harness.write_identity(repository, dtype)
     running = harness.start(tmp_path_factory.mktemp("gateway"), repository)

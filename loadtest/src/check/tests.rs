@@ -37,7 +37,8 @@ fn expected() -> Arc<Expected> {
 
 fn answer(version: &str, values: &str) -> Answer {
     let body = format!(
-        r#"{{"model_version":"{version}","outputs":[{{"name":"y","datatype":"FP32","shape":[1,2],"data":{values}}}]}}"#
+        r#"{{"model_version":"{version}","outputs":[
+            {{"name":"y","datatype":"FP32","shape":[1,2],"data":{values}}}]}}"#
     );
     answer::from_http(&http::Response::new(body.into())).unwrap()
 }

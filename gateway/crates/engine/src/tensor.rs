@@ -264,7 +264,7 @@ mod tests {
                 let elements: Vec<String> = (0..rows * width).map(|i| "x".repeat(i % 5)).collect();
                 Tensor::from_strings(vec![rows, width], &elements).unwrap()
             } else {
-                let data: Vec<u8> = (0..rows * width * 2).map(|i| (i % 251) as u8).collect();
+                let data: Vec<u8> = (0..=250).cycle().take(rows * width * 2).collect();
                 Tensor::new(DataType::Int16, vec![rows, width], data.into()).unwrap()
             };
             let pieces = tensor.split_rows(&counts);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -94,19 +94,19 @@ class _Refusing:
         return text
 
 
-def http_inputs(inputs: Arrays, binary: bool = True) -> list[Any]:
-    """Inputs for the HTTP clients."""
+def http_inputs(inputs: Arrays, binary: bool = True, again: Sequence[str] = ()) -> list[Any]:
+    """Inputs for the HTTP clients; `again` names those to send twice."""
     made = []
-    for name, array in inputs.items():
+    for name, array in [*inputs.items(), *((name, inputs[name]) for name in again)]:
         one = tritonclient.http.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         made.append(one.set_data_from_numpy(array, binary_data=binary))
     return made
 
 
-def grpc_inputs(inputs: Arrays) -> list[Any]:
-    """Inputs for the gRPC clients."""
+def grpc_inputs(inputs: Arrays, again: Sequence[str] = ()) -> list[Any]:
+    """Inputs for the gRPC clients; `again` names those to send twice."""
     made = []
-    for name, array in inputs.items():
+    for name, array in [*inputs.items(), *((name, inputs[name]) for name in again)]:
         one = tritonclient.grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         made.append(one.set_data_from_numpy(array))
     return made
@@ -114,7 +114,8 @@ def grpc_inputs(inputs: Arrays) -> list[Any]:
 
 def _http_arguments(
     model: str, inputs: Arrays, outputs: list[str] | None, classes: int, binary_in: bool,
-    binary_out: bool | None, compress: str | None, compress_answer: str | None, **options: Any,
+    binary_out: bool | None, compress: str | None, compress_answer: str | None,
+    again: Sequence[str], **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     wanted = None
     if outputs is not None:
@@ -125,7 +126,7 @@ def _http_arguments(
         ]
     return {
         "model_name": model,
-        "inputs": http_inputs(inputs, binary_in),
+        "inputs": http_inputs(inputs, binary_in, again),
         "outputs": wanted,
         "request_compression_algorithm": compress,
         "response_compression_algorithm": compress_answer,
@@ -135,14 +136,14 @@ def _http_arguments(
 
 def _grpc_arguments(
     model: str, inputs: Arrays, outputs: list[str] | None, classes: int, compress: str | None,
-    **options: Any,
+    again: Sequence[str], **options: Any,
 ) -> dict[str, Any]:  # fmt: skip
     wanted = None
     if outputs is not None:
         wanted = [tritonclient.grpc.InferRequestedOutput(n, class_count=classes) for n in outputs]
     return {
         "model_name": model,
-        "inputs": grpc_inputs(inputs),
+        "inputs": grpc_inputs(inputs, again),
         "outputs": wanted,
         "compression_algorithm": compress,
         **options,
@@ -165,7 +166,7 @@ def grpc_answer(result: Any) -> Answer:
 
 DEFAULTS: dict[str, Any] = {
     "outputs": None, "classes": 0, "binary_in": True, "binary_out": None, "compress": None,
-    "compress_answer": None,
+    "compress_answer": None, "again": (),
 }  # fmt: skip
 
 

@@ -27,6 +27,14 @@ def caller(request: pytest.FixtureRequest, gateway: harness.Gateway) -> Iterator
     made.close()
 
 
+@pytest.fixture(scope="session", params=["http", "http.aio"])
+def http_caller(request: pytest.FixtureRequest, gateway: harness.Gateway) -> Iterator[calls.Caller]:
+    """The two HTTP clients in turn, for what gRPC does not have."""
+    made = calls.CALLERS[request.param](gateway.http)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
 def http_client(gateway: harness.Gateway) -> Iterator[Any]:
     """tritonclient.http."""

@@ -8,7 +8,7 @@ import wire
 from calls import INVALID, Caller
 from harness import Gateway
 
-A = np.arange(8, dtype=np.float32).reshape(2, 4)
+A = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
 INPUTS = {"a": A, "b": A * 10}
 
 

@@ -1,0 +1,64 @@
+# Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-lite soak bench lint docs dist libtorch models clean
+
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+PYTHON ?= python3
+
+help:             ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+libtorch:         ## Bring libtorch into .libtorch/ (PENSTOCK_LIBTORCH=PATH uses your own)
+	@scripts/libtorch.sh
+
+demo: libtorch    ## Build, then show the main job on real data; ends by itself
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest demo --gateway target/release/penstock \
+		--repository models/repository --data models/digits_test.csv
+
+run: libtorch     ## Build and serve the example models until Ctrl-C
+	cargo build --release -p penstock
+	target/release/penstock serve models/repository
+
+test: libtorch    ## Every test: unit, module, black-box with real clients
+	cargo test --workspace
+	cargo build -p penstock -p penstock-loadtest
+	cargo build -p engine-torch --example fixtures
+	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
+		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
+	scripts/clients.sh
+	gateway/tests/clients/run.sh
+
+test-lite:        ## Every test that needs no libtorch
+	cargo test --no-default-features
+
+soak: libtorch    ## The long ones: thousands of swaps
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest swap --gateway target/release/penstock \
+		--repository models/repository --data models/digits_test.csv --swaps 2000 --callers 32
+
+bench: libtorch   ## Timed benches of the hot functions
+	cargo bench -p penstock-benches
+
+lint: libtorch    ## Formatting, clippy, documentation, shell scripts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	if command -v shellcheck >/dev/null; then shellcheck scripts/*.sh gateway/tests/clients/*.sh .ci/run; fi
+	if command -v cargo-deny >/dev/null; then cargo deny check; fi
+
+docs: libtorch    ## Write the references in docs/ from the code's own tables
+	cargo build -p penstock
+	scripts/docs.sh target/debug/penstock
+
+models:           ## Export the larger models for benchmarks into models/extra/
+	scripts/models.sh extra
+
+dist: libtorch    ## A folder dist/penstock with bin/ and lib/ that runs wherever it is moved
+	PENSTOCK_RELOCATABLE=1 cargo build --release -p penstock
+	scripts/dist.sh target/release/penstock dist/penstock
+
+clean:            ## Remove what was built, but not .libtorch/
+	cargo clean
+	rm -rf dist

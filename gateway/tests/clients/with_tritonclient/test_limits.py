@@ -1,0 +1,195 @@
+"""Sizes and times: bodies too large, bombs, slow senders, and models that hang."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+import tritonclient.http.aio
+import wire
+from calls import FAILED, CALLERS, grpc_inputs, http_inputs, refusal
+from harness import Gateway
+
+MIB = 1 << 20
+ROW = {"inputs": [wire.tensor("FP32", [1, 3], [1.0, 2.0, 3.0])]}
+INFER = "/v2/models/identity_bytes/infer"
+
+
+@pytest.fixture(scope="module")
+def tight(start_gateway: Any) -> Gateway:
+    """A gateway with small limits."""
+    limits = 'max_request = "1MiB"\nheader_timeout = "500ms"\nbody_timeout = "500ms"\n'
+    return start_gateway(f"[limits]\n{limits}", "times")
+
+
+@pytest.fixture(autouse=True)
+def still_answers(tight: Gateway) -> Iterator[None]:
+    """Whatever a test sent, the next caller gets its answer."""
+    yield
+    assert wire.infer(tight.http, "identity_fp32", ROW).status == 200
+
+
+def text_request(size: int) -> bytes:
+    """A request with one text of `size` bytes."""
+    return json.dumps({"inputs": [wire.tensor("BYTES", [1, 1], ["a" * size])]}).encode()
+
+
+def too_large(answer: wire.Response) -> None:
+    assert answer.status == 413
+    assert "limits.max_request" in answer.error()
+
+
+def test_a_body_at_the_limit_passes_and_one_byte_more_does_not(tight: Gateway) -> None:
+    overhead = len(text_request(0))
+    at_limit = wire.request(tight.http, "POST", INFER, text_request(MIB - overhead))
+    assert at_limit.status == 200
+    too_large(wire.request(tight.http, "POST", INFER, text_request(MIB - overhead + 1)))
+
+
+@pytest.mark.parametrize("target", [INFER, "/v2/repository/index", "/v2/logging"])
+def test_a_declared_length_beyond_the_limit_is_refused_before_the_body(
+    tight: Gateway, target: str
+) -> None:
+    """Trap 22: also lengths that no signed 32-bit number holds."""
+    for length in (MIB + 1, 2**31, 2**40):
+        with wire.connect(tight.http) as connection:
+            head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+            connection.sendall(head.encode())
+            received = connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 413 "), received
+
+
+def test_a_chunked_body_beyond_the_limit_is_refused(tight: Gateway) -> None:
+    too_large(wire.request(tight.http, "POST", INFER, (b"a" * 65536 for _ in range(64))))
+
+
+def test_a_chunked_body_within_the_limit_is_answered(tight: Gateway) -> None:
+    text = text_request(1000)
+    pieces = (text[i : i + 100] for i in range(0, len(text), 100))
+    assert wire.request(tight.http, "POST", INFER, pieces).status == 200
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_bomb_is_refused_at_the_limit(tight: Gateway, coding: str) -> None:
+    pack = gzip.compress if coding == "gzip" else zlib.compress
+    bomb = pack(text_request(200 * MIB), 9)
+    assert len(bomb) < MIB
+    for target in (INFER, "/v2/repository/index"):
+        answer = wire.request(tight.http, "POST", target, bomb, {"Content-Encoding": coding})
+        too_large(answer)
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_a_grpc_message_beyond_the_limit_is_refused(
+    tight: Gateway, compression: grpc.Compression
+) -> None:
+    x = np.zeros((8, 8 * MIB // 4), np.float32)
+    algorithm = "gzip" if compression == grpc.Compression.Gzip else None
+    with tritonclient.grpc.InferenceServerClient(tight.grpc) as client:
+        status, text = refusal(
+            lambda: client.infer(
+                "identity_fp32", grpc_inputs({"x": x}), compression_algorithm=algorithm
+            )
+        )
+        assert status == "StatusCode.RESOURCE_EXHAUSTED", text
+        small = client.infer("identity_fp32", grpc_inputs({"x": x[:, :4]}))
+        assert small.as_numpy("y").shape == (8, 4)
+
+
+def test_a_large_answer_passes_although_its_request_could_not_be_larger(gateway: Gateway) -> None:
+    x = np.ones((8, 1_500_000), np.float32)
+    with tritonclient.grpc.InferenceServerClient(gateway.grpc) as client:
+        np.testing.assert_array_equal(client.infer("identity_fp32", grpc_inputs({"x": x})).as_numpy("y"), x)
+    with tritonclient.http.InferenceServerClient(gateway.http) as client:
+        np.testing.assert_array_equal(client.infer("identity_fp32", http_inputs({"x": x})).as_numpy("y"), x)
+
+
+def closed_within(connection: Any, seconds: float) -> bytes:
+    """What comes until the other side closes, which must be soon."""
+    connection.settimeout(seconds)
+    return wire.read_until_closed(connection)
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /v2/models/ident", b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: y"])
+def test_a_head_that_does_not_come_ends_the_connection(tight: Gateway, begin: bytes) -> None:
+    with wire.connect(tight.http) as connection:
+        connection.sendall(begin)
+        received = closed_within(connection, 5)
+    assert received == b"" or received.startswith(b"HTTP/1.1 408")
+
+
+def test_a_head_that_trickles_ends_the_connection(tight: Gateway) -> None:
+    with wire.connect(tight.http) as connection:
+        begun = time.monotonic()
+        try:
+            for byte in b"GET /v2 HTTP/1.1\r\nHost: " + b"a" * 100:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.05)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert time.monotonic() - begun < 4, "the sender was cut off"
+
+
+def test_a_body_that_does_not_come_is_a_timeout(tight: Gateway) -> None:
+    for target in (INFER, "/v2/repository/index"):
+        with wire.connect(tight.http) as connection:
+            head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+            connection.sendall(head.encode() + b'{"inputs"')
+            received = closed_within(connection, 5)
+        assert received.startswith(b"HTTP/1.1 408 "), received
+        assert b'{"error":' in received
+
+
+def test_a_body_that_trickles_is_a_timeout(tight: Gateway) -> None:
+    with wire.connect(tight.http) as connection:
+        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n".encode())
+        begun = time.monotonic()
+        try:
+            for _ in range(100):
+                connection.sendall(b" ")
+                time.sleep(0.05)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert time.monotonic() - begun < 4, "the sender was cut off"
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_a_client_that_paused_longer_than_the_header_timeout_is_answered(
+    tight: Gateway, name: str
+) -> None:
+    """Its connection may be gone by then; a client that keeps connections has to cope."""
+    address = tight.http if name.startswith("http") else tight.grpc
+    caller = CALLERS[name](address)
+    x = np.ones((1, 1), np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(caller.infer("times", {"x": x})["y"], x * 2)
+        time.sleep(0.7)
+    caller.close()
+
+
+def test_hundreds_of_idle_connections_keep_nobody_out(tight: Gateway) -> None:
+    idle = [wire.connect(tight.http) for _ in range(300)]
+    assert wire.infer(tight.http, "identity_fp32", ROW).status == 200
+    for connection in idle:
+        connection.close()
+
+
+def test_a_model_that_hangs_is_given_up_and_the_others_answer(start_gateway: Any) -> None:
+    limited = start_gateway('[engine]\nrun_timeout = "1s"\ncpu_threads = 1\n', "slow", "times")
+    for_ever = np.array([[2**62]], np.int64)
+    with tritonclient.grpc.InferenceServerClient(limited.grpc) as client:
+        status, text = refusal(lambda: client.infer("slow", grpc_inputs({"loops": for_ever})))
+        assert status == FAILED[1] and "1s" in text
+        x = np.ones((1, 1), np.float32)
+        answer = client.infer("times", grpc_inputs({"x": x})).as_numpy("y")
+        np.testing.assert_array_equal(answer, x * 2)
+        assert client.is_server_live()

@@ -1,0 +1,128 @@
+//! The command line as a process: what it prints, and with which status it ends.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const IDENTITY: &str = "platform = 'identity'\n\
+    [[input]]\nname = 'x'\ndtype = 'BYTES'\nshape = [-1]\n\
+    [[output]]\nname = 'y'\ndtype = 'BYTES'\nshape = [-1]\n";
+
+fn penstock(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_penstock")).args(arguments).output().expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn repository(manifest: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("echo/1")).unwrap();
+    fs::write(folder.path().join("echo/model.toml"), manifest).unwrap();
+    folder
+}
+
+fn config(folder: &Path, content: &str) -> String {
+    let path = folder.join("penstock.toml");
+    fs::write(&path, content).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn check_prints_every_problem_with_its_path_and_ends_with_64() {
+    let folder = repository(IDENTITY);
+    let path =
+        config(folder.path(), "version = 1\n[listen]\nhttp = 'here'\n[engine]\nthreads = 2\n");
+    let output = penstock(&["check", &path]);
+    assert_eq!(output.status.code(), Some(64));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("listen.http: is \"here\""), "{errors}");
+    assert!(errors.contains("engine.threads: is not a known key"), "{errors}");
+}
+
+#[test]
+fn check_reads_the_models_too() {
+    let folder = repository("platform = 'identity'\n[[input]]\nname = 'x'\n");
+    let output = penstock(&["check", "--json", &folder.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(64));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let problem = &report["problems"][0];
+    assert_eq!(problem["path"], "repository/echo");
+    assert!(
+        problem["message"].as_str().unwrap().contains("input[0].dtype: is missing"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn a_good_repository_has_no_problems() {
+    let folder = repository(IDENTITY);
+    let output = penstock(&["check", &folder.path().display().to_string()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("no problems"));
+}
+
+#[test]
+fn serving_nothing_that_exists_is_one_clear_line() {
+    let output = penstock(&["serve", "no-such-file.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "penstock: no-such-file.toml is neither a configuration file nor a folder\n"
+    );
+}
+
+#[test]
+fn a_gateway_that_is_not_there_is_one_clear_line() {
+    // Port 9 is reserved for a service that nobody runs.
+    let output = penstock(&["status", "--url", "http://127.0.0.1:9"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    assert!(
+        errors.starts_with("penstock: cannot reach a gateway at http://127.0.0.1:9"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn completions_come_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = penstock(&["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("penstock"), "{shell}");
+    }
+}
+
+#[test]
+fn inspect_refuses_what_is_no_input_description() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("model.pt");
+    fs::write(&file, "not a model").unwrap();
+    for bad in ["pixels", "pixels=FP32", "pixels=FP99[1]", "=FP32[1]", "x=FP32[0]", "x=FP32[a]"] {
+        let output = penstock(&["inspect", &file.display().to_string(), "--input", bad]);
+        assert_eq!(output.status.code(), Some(1), "{bad}");
+        assert!(text(&output.stderr).contains("--input"), "{bad}: {}", text(&output.stderr));
+    }
+}
+
+#[cfg(feature = "torch")]
+#[test]
+fn inspect_writes_a_manifest_that_serves() {
+    let folder = TempDir::new().unwrap();
+    let version = folder.path().join("digits/1");
+    fs::create_dir_all(&version).unwrap();
+    let model = crate::source::root().join("models/repository/digits/1/model.pt");
+    fs::copy(model, version.join("model.pt")).unwrap();
+    let file = version.join("model.pt").display().to_string();
+    let output = penstock(&["inspect", &file, "--input", "pixels=FP32[-1,64]", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(shown["outputs"][0]["shape"], serde_json::json!([-1, 10]));
+    assert_eq!(shown["max_batch_size"], 32);
+    let checked = penstock(&["check", &folder.path().display().to_string()]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    let wrong = penstock(&["inspect", &file, "--input", "pixels=FP32[-1,63]"]);
+    assert_eq!(wrong.status.code(), Some(1));
+}
