@@ -87,7 +87,7 @@ impl Server {
     /// When the system has no thread or no event loop to give.
     pub fn start(listeners: Listeners, api: Api, config: &Config) -> anyhow::Result<Self> {
         let services = Services {
-            grpc: api::grpc::routes(&api)?.prepare().into_axum_router(),
+            grpc: api::grpc::router(&api)?,
             http: api::rest::router(api.clone()),
             metrics: api::exposition::router(api),
             limits: config.limits.clone(),

@@ -69,7 +69,8 @@ struct RunArguments {
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     connections: usize,
     /// For how long
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(default_value = "5s")]
     duration: Duration,
     /// How many requests, instead of a time
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration")]

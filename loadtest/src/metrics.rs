@@ -41,7 +41,8 @@ mod tests {
     fn series_add_up_by_name_and_label() {
         let text = "# HELP calls Calls.\n# TYPE calls counter\n\
             calls{model=\"a\",outcome=\"answered\"} 3\ncalls{model=\"b\",outcome=\"answered\"} 4\n\
-            calls{model=\"a\",outcome=\"overloaded\"} 5\ncalls_more{model=\"a\"} 100\nmemory 1.5e3\n";
+            calls{model=\"a\",outcome=\"overloaded\"} 5\n\
+            calls_more{model=\"a\"} 100\nmemory 1.5e3\n";
         let metrics = Metrics(text.to_owned());
         assert!((metrics.sum("calls", &[]) - 12.0).abs() < 1e-9);
         assert!(

@@ -5,7 +5,10 @@ mod encode;
 mod health;
 mod service;
 mod stream;
+mod wire;
 
+use axum::Router;
+use axum::middleware::{map_request, map_response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -15,11 +18,11 @@ use tracing::debug;
 use super::Api;
 use crate::error::Rejection;
 
-/// All gRPC services.
+/// All gRPC services, behind the corrections of [`wire`].
 ///
 /// # Errors
 /// When the protocol's descriptors, made by the build, cannot be read.
-pub fn routes(api: &Api) -> anyhow::Result<Routes> {
+pub fn router(api: &Api) -> anyhow::Result<Router> {
     let limit = api.limits.max_request;
     let inference = GrpcInferenceServiceServer::new(service::Service { api: api.clone() })
         .max_decoding_message_size(limit)
@@ -34,10 +37,16 @@ pub fn routes(api: &Api) -> anyhow::Result<Routes> {
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(Routes::new(inference)
+    let routes = Routes::new(inference)
         .add_service(health)
         .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?))
+        .add_service(descriptors().build_v1alpha()?);
+    let (metrics, patience) = (api.pipeline.wire.clone(), api.limits.body_timeout);
+    Ok(routes
+        .prepare()
+        .into_axum_router()
+        .layer(map_response(move |response| std::future::ready(wire::correct(response, &metrics))))
+        .layer(map_request(move |request| std::future::ready(wire::bounded(request, patience)))))
 }
 
 /// The one place where a rejection becomes a gRPC status.

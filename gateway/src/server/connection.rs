@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, with the limits that keep slow or greedy peers harmless.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use http::Request;
@@ -23,6 +24,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Calls that one HTTP/2 connection may have open together.
 const STREAMS: u32 = 1024;
+/// An HTTP/2 peer that answers no ping for this long is gone.
+const PING: Duration = Duration::from_secs(30);
 
 /// Which port a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(super) fn serve(
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_concurrent_streams(STREAMS)
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
                 .serve_connection(io, service);
             let watched = open.watch(connection);
             tasks::spawn("connection", async move { ended(counted, watched.await) });

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Request, Status, Streaming};
 
 use super::service::Service;
-use super::status;
+use super::{status, wire};
 use crate::error::Rejection;
 
 /// Calls of one stream that may be under way together; more wait in the transport.
@@ -34,7 +34,7 @@ pub(super) fn replies(
         .map(move |message| {
             let service = service.clone();
             async move {
-                let message = message?;
+                let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
                 let result = service.infer(message, Instant::now()).await;
                 Ok((id, result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -81,6 +82,8 @@ class Caller(Protocol):
 
     def refused(self, kind: tuple[str, str], model: str, inputs: Arrays, **options: Any) -> str: ...
 
+    def pause(self, seconds: float) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -92,6 +95,14 @@ class _Refusing:
         status, text = refusal(lambda: self.infer(model, inputs, **options))  # type: ignore[attr-defined]
         assert status == kind[self.protocol == "grpc"], f"{status}: {text}"
         return text
+
+    def pause(self, seconds: float) -> None:
+        """Does nothing for a while, as an idle program does: an event loop goes on turning."""
+        loop = getattr(self, "loop", None)
+        if loop:
+            loop.run(asyncio.sleep(seconds))
+        else:
+            time.sleep(seconds)
 
 
 def http_inputs(inputs: Arrays, binary: bool = True, again: Sequence[str] = ()) -> list[Any]:

@@ -121,6 +121,14 @@ def test_shapes_that_do_not_fit_are_refused(stub: Any, shape: tuple[int, ...]) -
     refused(stub, request(shape=shape, raw=[ROW]))
 
 
+def test_an_error_is_short_enough_for_a_trailer(stub: Any) -> None:
+    """gRPC carries the text in a header, which clients bound to 8 KiB."""
+    refused(stub, request(shape=(1,) * 30_000, raw=[ROW]), "'x'")
+    refused(stub, request("identity_fp32", "F" * 100_000, raw=[ROW]))
+    unknown = request("m" * 100_000, raw=[ROW])
+    assert code(stub.ModelInfer, unknown)[0] == Status.NOT_FOUND
+
+
 @pytest.mark.parametrize("blob", [b"\x05\0\0\0abc", b"\1\0\0\0a\2", b"\xff\xff\xff\xff", b"\0\0\0\0", b"abc", b""])
 def test_malformed_bytes_are_refused(stub: Any, blob: bytes) -> None:
     refused(stub, request("identity_bytes", "BYTES", (1, 2), raw=[blob]), "'x'")

@@ -204,8 +204,9 @@ def test_bodies_that_are_no_request_are_refused(gateway: Gateway, body: bytes) -
     refused(wire.infer(gateway.http, "identity_fp32", body), 400)
 
 
-@pytest.mark.parametrize("inner", ["data", "parameters", "unknown", "whole", "config"])
+@pytest.mark.parametrize("inner", ["data", "parameters", "whole", "config", "unknown"])
 def test_json_of_a_hundred_thousand_levels_is_refused(gateway: Gateway, inner: str) -> None:
+    """Members that nobody reads are skipped, however deep."""
     depth = 100_000
     deep = "[" * depth + "]" * depth
     objects = '{"a":' * depth + "1" + "}" * depth
@@ -220,7 +221,11 @@ def test_json_of_a_hundred_thousand_levels_is_refused(gateway: Gateway, inner: s
     }[inner]
     if inner == "config":
         target = "/v2/repository/models/fresh/load"
-    refused(wire.request(gateway.http, "POST", target, text.encode()), 400)
+    answer = wire.request(gateway.http, "POST", target, text.encode())
+    if inner == "unknown":
+        assert answer.json()["outputs"][0]["data"] == [1, 2, 3]
+    else:
+        refused(answer, 400)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "nan", "inf", "1e999"])
@@ -250,7 +255,7 @@ def test_64_bit_integers_are_exact(gateway: Gateway) -> None:
         ("UINT64", 2**64), ("UINT64", -1), ("INT64", 2**63), ("UINT8", 256), ("INT8", -129),
         ("INT32", 1.5), ("INT32", "1"), ("INT32", None), ("INT32", True), ("BOOL", 1), ("BOOL", "true"),
         ("FP32", "1.0"), ("FP32", True), ("FP32", 1e39), ("FP16", 70000), ("BYTES", 7), ("BYTES", None),
-        ("FP32", [1.0]), ("FP32", {}),
+        ("FP32", {}),
     ],
 )  # fmt: skip
 def test_values_of_another_type_or_range_are_refused(
@@ -340,7 +345,8 @@ def test_an_error_does_not_send_back_a_megabyte(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a%2Fb", "..", ".", "..%2F..%2Fetc", "%2e%2e", "a%00b", "%ff", "a%20b", "digits%2F", "*", "%"]
+    "name",
+    ["a%2Fb", "..", ".", "..%2F..%2Fetc", "%2e%2e", "a%00b", "%ff", "a%20b", "digits%2F", "*", "%", ""],
 )
 def test_names_that_no_model_has_are_not_found(gateway: Gateway, name: str) -> None:
     """Trap 6."""
@@ -375,8 +381,8 @@ def test_a_wrong_verb_is_405(gateway: Gateway, method: str, target: str) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "/v1/models", "/v3", "/v2/nothing", "/v2/models/digits/nothing", "/v2/models//infer", "/metrics",
-     "/v2/models/digits/versions//ready", "/v2/models/digits/infer/", "//v2", "/v2/../v2/nothing"],
+    ["/", "/v1/models", "/v3", "/v2/nothing", "/v2/models/digits/nothing", "/metrics",
+     "/v2/models/digits/infer/", "//v2", "/v2/../v2/nothing"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_path_is_404(gateway: Gateway, method: str, target: str) -> None:
@@ -384,7 +390,14 @@ def test_an_unknown_path_is_404(gateway: Gateway, method: str, target: str) -> N
     refused(wire.request(gateway.http, method, target, body), 404)
 
 
-def test_a_unknown_model_is_404_with_the_phrase_that_programs_look_for(gateway: Gateway) -> None:
+def test_an_empty_version_in_a_path_is_no_version(gateway: Gateway) -> None:
+    """A script with an unset variable must not be told about another version."""
+    for what in ("ready", "config", "stats"):
+        answer = wire.request(gateway.http, "GET", f"/v2/models/digits/versions//{what}")
+        refused(answer, 404)
+
+
+def test_an_unknown_model_is_404_with_the_phrase_that_programs_look_for(gateway: Gateway) -> None:
     """Trap 21."""
     answer = wire.infer(gateway.http, "nobody", JSON_REQUEST)
     refused(answer, 404, "Request for unknown model: 'nobody' is not found")

@@ -236,7 +236,7 @@ def test_a_model_that_fails_its_warm_up_does_not_serve_and_the_gateway_is_not_re
         assert client.is_server_live() and not client.is_server_ready()
         assert client.is_model_ready("times") and not client.is_model_ready("drops_rows")
         line = index(lacking, "drops_rows")["1"]
-        assert line["state"] == "UNAVAILABLE" and "rows" in line["reason"]
+        assert line["state"] == "UNAVAILABLE" and "batch" in line["reason"]
         client.unload_model("drops_rows")
         assert client.is_server_ready()
 

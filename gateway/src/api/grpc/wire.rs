@@ -1,0 +1,111 @@
+//! What tonic decides before a call reaches the service, put in the gateway's own terms: which
+//! status a broken message gets, and how long a message may take to arrive.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::{Code, Status};
+
+use crate::error::Kind;
+use crate::telemetry::{Outcome, WireMetrics};
+use crate::types::Protocol;
+
+/// Calls whose messages may come at any time.
+const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const SERVICE: &str = "/inference.GRPCInferenceService/";
+
+/// The kind behind a status that tonic made of a message it could not take.
+fn kind_of(code: Code, message: &str) -> Option<Kind> {
+    match code {
+        // Nothing else in this server says OUT_OF_RANGE: the message is beyond the size limit.
+        Code::OutOfRange => Some(Kind::TooLarge),
+        Code::ResourceExhausted if message.starts_with("Error decompressing") => {
+            Some(Kind::TooLarge)
+        }
+        Code::Internal if message.starts_with("failed to decode") => Some(Kind::InvalidInput),
+        Code::Internal if message.starts_with("Error decompressing") => Some(Kind::InvalidInput),
+        _ => None,
+    }
+}
+
+/// The status that a stream passes on for a message it could not take.
+pub(super) fn of_stream(status: Status) -> Status {
+    match kind_of(status.code(), status.message()) {
+        Some(kind) => Status::new(Code::from_i32(kind.grpc()), status.message()),
+        None => status,
+    }
+}
+
+/// Corrects the status of a refused message, and counts it.
+pub(super) fn correct(mut response: Response, metrics: &WireMetrics) -> Response {
+    let headers = response.headers();
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let Some(code) = text("grpc-status").and_then(|code| code.parse().ok()) else {
+        return response;
+    };
+    let message = text("grpc-message").unwrap_or("").replace("%20", " ");
+    if let Some(kind) = kind_of(Code::from_i32(code), &message) {
+        metrics.count(Protocol::Grpc, Outcome::Refused(kind));
+        let code = HeaderValue::from(kind.grpc());
+        response.headers_mut().insert("grpc-status", code);
+    }
+    response
+}
+
+/// Bounds the time in which the message of a unary call has to arrive.
+pub(super) fn bounded(request: http::Request<Body>, limit: Duration) -> http::Request<Body> {
+    let path = request.uri().path();
+    if path == STREAMING || !path.starts_with(SERVICE) {
+        return request;
+    }
+    request.map(|body| Body::new(Timed { body, limit, alarm: None }))
+}
+
+/// A body that fails when it does not end in time. Most bodies are there when they are first
+/// asked for and never set the alarm.
+struct Timed {
+    body: Body,
+    limit: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        let limit = self.limit;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match alarm.as_mut().poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                let text = format!("the message did not come within {limit:?}");
+                Poll::Ready(Some(Err(Status::deadline_exceeded(text).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
