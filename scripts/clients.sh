@@ -11,8 +11,8 @@
 #   cargo build -p penstock && cargo build -p engine-torch --example fixtures
 # PENSTOCK_BINARY and PENSTOCK_FIXTURES name other ones than those in target/debug.
 # PENSTOCK_WHEELS=/folder is searched for wheels first; PYTHON names another program than python3.
-# No root is needed. perf_analyzer is an x86-64 program that no longer comes with the client; the
-# last one needs libb64 from the system (Debian: libb64-0d). Without it its test is skipped.
+# No root is needed. perf_analyzer is an x86-64 program that newer client wheels lack; the last one
+# needs libb64 (Debian: libb64-0d). Where it cannot start its tests are skipped.
 set -euo pipefail
 
 # Also knows current wheel tags where the system's own pip is older.
@@ -86,6 +86,19 @@ make_venvs() {
   done
 }
 
+# Takes libb64 out of Debian's package where the system has none; nothing is installed.
+add_libb64() {
+  local folder=$1
+  if ldconfig -p 2>/dev/null | grep -q 'libb64\.so\.0d'; then return; fi
+  if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
+    && (cd "$folder/tmp" && apt-get download libb64-0d >/dev/null 2>&1) \
+    && dpkg-deb -x "$folder"/tmp/libb64-0d_*.deb "$folder/tmp/deb"; then
+    find "$folder/tmp/deb" -name 'libb64.so.0d' -exec cp -L {} "$folder/lib/" \;
+  else
+    say "libb64.so.0d is missing: perf_analyzer will not start (Debian: libb64-0d)"
+  fi
+}
+
 make_perf() {
   local folder="$ROOT/.venv/perf"
   [ ! -f "$folder/.complete" ] || return 0
@@ -94,7 +107,7 @@ make_perf() {
   pip_options
   rm -rf -- "$folder"
   mkdir -p "$folder/tmp"
-  TMPDIR="$folder/tmp" "$PYTHON" -m pip install "${OPTIONS[@]}" --platform manylinux1_x86_64 --platform manylinux2014_x86_64 \
+  TMPDIR="$folder/tmp" PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore "$PYTHON" -m pip install "${OPTIONS[@]}" --platform manylinux1_x86_64 --platform manylinux2014_x86_64 \
     --target "$folder/tmp/wheels" tritonclient==2.51.0 nvidia-cuda-runtime-cu12==12.4.127 >&2 \
     || die "cannot fetch perf_analyzer (see above)"
   mkdir -p "$folder/bin" "$folder/lib"
@@ -102,6 +115,7 @@ make_perf() {
   find "$folder/tmp/wheels" -name 'libcudart.so.12' -exec mv {} "$folder/lib/" \;
   [ -f "$folder/bin/perf_analyzer" ] || die "the wheel holds no perf_analyzer"
   chmod +x "$folder/bin/perf_analyzer"
+  add_libb64 "$folder"
   rm -rf -- "$folder/tmp"
   touch "$folder/.complete"
 }

@@ -71,6 +71,7 @@ impl App {
             limits: config.limits.clone(),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
+        tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;

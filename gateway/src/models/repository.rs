@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::manifest::Manifest;
+use super::manifest::{Manifest, VersionPolicy};
 use crate::types::{ModelName, Version};
 
 /// File name of a model's manifest.
@@ -32,10 +32,14 @@ pub struct ModelFolder {
     pub versions: BTreeMap<Version, Stamp>,
 }
 
-/// What tells that the files of a version changed, without reading them: size and time of each
-/// file, and the manifest's text.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<(String, u64, Option<SystemTime>)>, String);
+/// What tells that a version has to be loaded anew, without reading its files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stamp {
+    /// Name, size and time of each file.
+    files: Vec<(String, u64, Option<SystemTime>)>,
+    /// What the manifest says about this version: neither the policy nor other versions.
+    manifest: Option<Box<Manifest>>,
+}
 
 /// The files of one version, read.
 #[derive(Debug, Clone, Default)]
@@ -108,7 +112,7 @@ impl Repository {
         })?;
         let versions = numbers
             .into_iter()
-            .map(|version| (version, stamp(&folder, version, &text, &manifest)))
+            .map(|version| (version, stamp(&folder, version, &manifest)))
             .collect();
         Ok(ModelFolder { name: name.clone(), manifest, versions })
     }
@@ -176,7 +180,7 @@ fn versions_in(folder: &Path) -> io::Result<BTreeSet<Version>> {
     Ok(versions)
 }
 
-fn stamp(folder: &Path, version: Version, manifest_text: &str, manifest: &Manifest) -> Stamp {
+fn stamp(folder: &Path, version: Version, manifest: &Manifest) -> Stamp {
     let version_folder = folder.join(version.to_string());
     let mut paths = vec![version_folder.join(MODEL_FILE), version_folder.join(GOLDEN_FILE)];
     paths.extend(manifest.warmup.sample.as_ref().map(|file| folder.join(file)));
@@ -188,7 +192,10 @@ fn stamp(folder: &Path, version: Version, manifest_text: &str, manifest: &Manife
             Some((name, metadata.len(), metadata.modified().ok()))
         })
         .collect();
-    Stamp(files, manifest_text.to_owned())
+    let mut manifest = manifest.clone();
+    manifest.policy = VersionPolicy::All;
+    manifest.versions.retain(|other, _| *other == version);
+    Stamp { files, manifest: Some(Box::new(manifest)) }
 }
 
 #[cfg(test)]
@@ -249,15 +256,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_changes_with_the_files_and_the_manifest() {
+    fn a_stamp_changes_with_the_files_and_with_what_the_manifest_says_of_the_version() {
         let (folder, repository) = repository();
         let before = repository.model(&name()).unwrap().versions;
         assert_eq!(before, repository.model(&name()).unwrap().versions);
         fs::write(folder.path().join("repo/echo/1/golden.json"), "{}").unwrap();
         let golden = repository.model(&name()).unwrap().versions;
         assert_ne!(before, golden);
-        let longer = format!("{MANIFEST_TEXT}[versions]\npolicy = 'all'\n");
-        fs::write(folder.path().join("repo/echo/model.toml"), longer).unwrap();
-        assert_ne!(golden, repository.model(&name()).unwrap().versions);
+        let stamps_with = |more: &str| {
+            let text = format!("{MANIFEST_TEXT}{more}");
+            fs::write(folder.path().join("repo/echo/model.toml"), text).unwrap();
+            repository.model(&name()).unwrap().versions
+        };
+        assert_eq!(golden, stamps_with("[versions]\npolicy = 'all'\n[version.2]\n"));
+        assert_ne!(golden, stamps_with("[warmup]\nruns = 1\n"));
     }
 }

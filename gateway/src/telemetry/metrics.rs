@@ -3,10 +3,13 @@
 //! Labels hold configured names and enums, never what a caller sent. `docs/metrics.md` is
 //! written from this table and a test keeps the two equal.
 
+use std::convert::Infallible;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// What a metric counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -111,6 +114,9 @@ declare! {
         "How long the last load took.";
 }
 
+/// How often recorded values are folded into histograms.
+const UPKEEP: Duration = Duration::from_secs(1);
+
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
@@ -140,6 +146,17 @@ pub fn recorder() -> &'static PrometheusHandle {
         drop(::metrics::set_global_recorder(recorder));
         handle
     })
+}
+
+/// Folds what was recorded into the histograms. Recording only appends, so without this the
+/// memory of the recorder would grow until somebody scrapes.
+pub async fn upkeep() -> Infallible {
+    let mut ticks = interval(UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        recorder().run_upkeep();
+    }
 }
 
 impl Metric {

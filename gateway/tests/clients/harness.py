@@ -78,6 +78,7 @@ class Gateway:
     repository: Path
     log: Path
     summary: dict[str, Any] = field(default_factory=dict)
+    stopping: bool = False
 
     @property
     def http(self) -> str:
@@ -98,17 +99,23 @@ class Gateway:
         """What the gateway has logged so far."""
         return self.log.read_text(errors="replace")
 
-    def stop(self) -> None:
-        """Stops it as a supervisor would; it must end by itself, with status 0."""
+    def begin_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Asks it to stop, as a supervisor would."""
         assert self.process.poll() is None, f"the gateway had ended by itself:\n{self._end_of_log()}"
-        self.process.send_signal(signal.SIGTERM)
+        self.stopping = True
+        self.process.send_signal(number)
+
+    def stop(self) -> None:
+        """Stops it, if nobody has yet; it must end by itself, with status 0."""
+        if not self.stopping:
+            self.begin_stop()
         try:
             status = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"no end on SIGTERM:\n{self._end_of_log()}") from None
-        assert status == 0, f"exit status {status} on SIGTERM:\n{self._end_of_log()}"
+            raise AssertionError(f"no end after the signal:\n{self._end_of_log()}") from None
+        assert status == 0, f"exit status {status} after the signal:\n{self._end_of_log()}"
 
     def _end_of_log(self) -> str:
         return self.log_text()[-4000:]

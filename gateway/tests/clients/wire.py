@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,3 +100,39 @@ def read_until_closed(connection: socket.socket) -> bytes:
         if not piece:
             return received
         received += piece
+
+
+class Meter:
+    """Passes connections on to `address` and counts the bytes that come back."""
+
+    def __init__(self, address: str) -> None:
+        self.target = address
+        self.received = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                caller, _ = self.listener.accept()
+            except OSError:
+                return
+            server = connect(self.target)
+            for source, sink, counted in [(caller, server, False), (server, caller, True)]:
+                threading.Thread(target=self._pump, args=(source, sink, counted), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        try:
+            while piece := source.recv(65536):
+                self.received += len(piece) if counted else 0
+                sink.sendall(piece)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass

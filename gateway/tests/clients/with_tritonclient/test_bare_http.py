@@ -436,6 +436,24 @@ def test_what_is_no_http_request_is_refused_and_the_connection_closed(
         assert 400 <= status < 500, received[:100]
 
 
+def test_a_caller_that_asks_before_it_sends_is_told_to_go_on(gateway: Gateway) -> None:
+    """libcurl does so for bodies of a megabyte and more."""
+    text = json.dumps(JSON_REQUEST).encode()
+    head = f"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(text)}\r\n"
+    with wire.connect(gateway.http) as connection:
+        connection.sendall(head.encode() + b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n")
+        connection.sendall(text)
+        assert wire.read_until_closed(connection).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_http_1_0_is_answered(gateway: Gateway) -> None:
+    with wire.connect(gateway.http) as connection:
+        connection.sendall(b"GET /v2/health/ready HTTP/1.0\r\n\r\n")
+        received = wire.read_until_closed(connection)
+    assert received.startswith(b"HTTP/1.0 200 OK") or received.startswith(b"HTTP/1.1 200 OK")
+
+
 def test_requests_may_be_pipelined_and_connections_kept(gateway: Gateway) -> None:
     one = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
     last = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"

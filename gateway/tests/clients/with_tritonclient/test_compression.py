@@ -9,8 +9,9 @@ import zlib
 import numpy as np
 import pytest
 import wire
-from calls import Caller
+from calls import Caller, grpc_inputs
 from harness import Gateway
+from tritonclient.grpc import InferenceServerClient
 
 # Compresses well and is large enough to be worth it.
 X = np.tile(np.arange(50, dtype=np.float32), (8, 20))
@@ -34,6 +35,15 @@ def test_compressed_calls_are_answered(
 def test_compressed_messages_are_answered(caller: Caller, sent: str | None) -> None:
     answer = caller.infer("identity_fp32", {"x": X}, compress=sent)
     np.testing.assert_array_equal(answer["y"], X)
+
+
+def test_grpc_answers_are_compressed_only_for_callers_that_compress(gateway: Gateway) -> None:
+    """Every gRPC library says that it could inflate; to compress for all of them would cost more
+    than the call."""
+    zeros = np.zeros((8, 10_000), np.float32)
+    with wire.Meter(gateway.grpc) as meter, InferenceServerClient(meter.address) as client:
+        client.infer("identity_fp32", grpc_inputs({"x": zeros}))
+    assert meter.received > zeros.nbytes, f"{zeros.nbytes} bytes came as {meter.received}"
 
 
 def body() -> bytes:
