@@ -1,7 +1,7 @@
 //! The configuration file: one TOML file in, a checked [`Config`] out, or every problem at once.
 //!
-//! [`reader`] walks TOML and collects problems with their paths (model manifests use it too),
-//! [`file`] holds the keys and defaults, [`reference`] the documentation of each key.
+//! [`mod@reader`] walks TOML and collects problems with their paths (model manifests use it too),
+//! [`mod@file`] holds the keys and defaults, [`mod@reference`] the documentation of each key.
 
 pub mod reader;
 pub mod value;

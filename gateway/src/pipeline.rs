@@ -1,6 +1,6 @@
 //! The path of a prediction call, top to bottom: snapshot → version → checks → queue → reply.
 //!
-//! Whatever happens, one [`Record`] says how the call ended: it is written when it is dropped, so
+//! Whatever happens, one `Record` says how the call ended: it is written when it is dropped, so
 //! refusals, cancellations and panics are counted like answers.
 
 use std::sync::Arc;

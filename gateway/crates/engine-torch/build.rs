@@ -12,6 +12,10 @@ fn main() {
     let lib = env::var_os("DEP_TCH_LIBTORCH_LIB")
         .map(PathBuf::from)
         .expect("torch-sys found no libtorch; scripts/libtorch.sh fetches one into .libtorch");
+    // Another libtorch may come under the same path: the set-up script marks it.
+    if let Some(folder) = lib.parent() {
+        println!("cargo:rerun-if-changed={}", folder.join(".complete").display());
+    }
     let lib = lib.canonicalize().unwrap_or(lib);
     compile(&include_dir(&lib));
 

@@ -18,7 +18,7 @@ use tracing::debug;
 use super::Api;
 use crate::error::Rejection;
 
-/// All gRPC services, behind the corrections of [`wire`].
+/// All gRPC services, behind the corrections of `wire`.
 ///
 /// # Errors
 /// When the protocol's descriptors, made by the build, cannot be read.

@@ -217,7 +217,7 @@ impl Limits {
     fn read(mut section: Section<'_>) -> Self {
         let limits = Self {
             max_request: section.or("max_request", Size::mib(64)).0,
-            header_timeout: section.or("header_timeout", Duration::from_secs(10)),
+            header_timeout: section.or("header_timeout", Duration::from_secs(60)),
             body_timeout: section.or("body_timeout", Duration::from_secs(30)),
             queue_rows: section.or("queue_rows", 4096),
             queue_bytes: section.or("queue_bytes", Size::mib(256)).0,

@@ -80,7 +80,7 @@ pub trait Engine: Debug + Send + Sync {
     /// Checks that `device` exists and is usable.
     ///
     /// # Errors
-    /// With [`Fault::Device`](crate::error::Fault::Device) and a reason fit for an operator.
+    /// With [`Fault::Device`] and a reason fit for an operator.
     fn check_device(&self, device: &str) -> Result<(), EngineError>;
 
     /// Loads one version. May take long: call it off the request path.

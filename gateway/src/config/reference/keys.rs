@@ -106,8 +106,8 @@ pub const CONFIG: &[Key] = &[
     key(
         "limits.header_timeout",
         Type::Duration,
-        "\"10s\"",
-        "Longest wait for the head of an HTTP request.",
+        "\"60s\"",
+        "Longest wait for the head of an HTTP request, and so for the next request on an idle connection.",
     ),
     key(
         "limits.body_timeout",

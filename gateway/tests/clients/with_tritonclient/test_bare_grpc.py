@@ -210,7 +210,7 @@ def test_unknown_methods_and_services_are_unimplemented(channel: grpc.Channel) -
 def test_bytes_that_are_no_message_are_refused(channel: grpc.Channel, stub: Any) -> None:
     for rubbish in (b"\xff", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe"):
         status, text = code(bare(channel, "ModelInfer"), rubbish)
-        assert status in (Status.INTERNAL, Status.INVALID_ARGUMENT), text
+        assert status == Status.INVALID_ARGUMENT, text
     assert stub.ModelInfer(request(raw=[ROW])).raw_output_contents == [ROW]
 
 

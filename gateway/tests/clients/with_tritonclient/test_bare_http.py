@@ -382,7 +382,7 @@ def test_a_wrong_verb_is_405(gateway: Gateway, method: str, target: str) -> None
 @pytest.mark.parametrize(
     "target",
     ["/", "/v1/models", "/v3", "/v2/nothing", "/v2/models/digits/nothing", "/metrics",
-     "/v2/models/digits/infer/", "//v2", "/v2/../v2/nothing"],
+     "/v2/models/digits/infer/", "/v2/models/digits/generate", "/v2/models/digits/generate_stream", "//v2", "/v2/../v2/nothing"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_path_is_404(gateway: Gateway, method: str, target: str) -> None:
@@ -390,11 +390,11 @@ def test_an_unknown_path_is_404(gateway: Gateway, method: str, target: str) -> N
     refused(wire.request(gateway.http, method, target, body), 404)
 
 
-def test_an_empty_version_in_a_path_is_no_version(gateway: Gateway) -> None:
-    """A script with an unset variable must not be told about another version."""
-    for what in ("ready", "config", "stats"):
-        answer = wire.request(gateway.http, "GET", f"/v2/models/digits/versions//{what}")
-        refused(answer, 404)
+def test_an_empty_version_means_none_is_given_in_a_path_too(gateway: Gateway) -> None:
+    """Trap 19."""
+    text = json.dumps(JSON_REQUEST).encode()
+    target = "/v2/models/identity_fp32/versions//infer"
+    assert wire.request(gateway.http, "POST", target, text).json()["model_version"] == "1"
 
 
 def test_an_unknown_model_is_404_with_the_phrase_that_programs_look_for(gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import time
@@ -13,10 +14,10 @@ import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc
+import tritonclient.grpc.aio
 import tritonclient.http
-import tritonclient.http.aio
 import wire
-from calls import FAILED, CALLERS, grpc_inputs, http_inputs, refusal
+from calls import CALLERS, FAILED, grpc_inputs, http_inputs, refusal
 from harness import Gateway
 
 MIB = 1 << 20
@@ -162,6 +163,46 @@ def test_a_body_that_trickles_is_a_timeout(tight: Gateway) -> None:
         assert time.monotonic() - begun < 4, "the sender was cut off"
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header in HTTP/2, spelled out."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def test_a_grpc_message_that_does_not_come_is_a_timeout(tight: Gateway) -> None:
+    headers = {
+        b":method": b"POST", b":scheme": b"http", b":authority": b"a", b"te": b"trailers",
+        b":path": b"/inference.GRPCInferenceService/ModelInfer", b"content-type": b"application/grpc",
+    }  # fmt: skip
+    pseudo_first = sorted(headers.items(), key=lambda item: not item[0].startswith(b":"))
+    block = b"".join(literal(name, value) for name, value in pseudo_first)
+    with wire.connect(tight.grpc) as connection:
+        connection.settimeout(5)
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+        connection.sendall(frame(1, 4, 1, block))
+        connection.sendall(frame(0, 0, 1, b"\0\0\0\1\0" + b"only the beginning"))
+        received = b""
+        # The status stands in a HEADERS frame, or the call is reset.
+        while not any(frame_of(received, kind) for kind in (1, 3)):
+            piece = connection.recv(65536)
+            assert piece, "closed without a word"
+            received += piece
+
+
+def frame_of(received: bytes, kind: int) -> bool:
+    """Whether a frame of this kind came on stream 1."""
+    while len(received) >= 9:
+        length = int.from_bytes(received[:3], "big")
+        if received[3] == kind and received[5:9] == b"\0\0\0\1":
+            return True
+        received = received[9 + length :]
+    return False
+
+
 @pytest.mark.parametrize("name", CALLERS)
 def test_a_client_that_paused_longer_than_the_header_timeout_is_answered(
     tight: Gateway, name: str
@@ -193,3 +234,26 @@ def test_a_model_that_hangs_is_given_up_and_the_others_answer(start_gateway: Any
         answer = client.infer("times", grpc_inputs({"x": x})).as_numpy("y")
         np.testing.assert_array_equal(answer, x * 2)
         assert client.is_server_live()
+
+
+def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: Any) -> None:
+    limits = "[limits]\nqueue_rows = 2\n[engine]\ncpu_threads = 1\n"
+    small = start_gateway(limits, "slow")
+    slow = {"loops": np.array([[10_000_000]], np.int64)}
+
+    async def run() -> list[Any]:
+        async with tritonclient.grpc.aio.InferenceServerClient(small.grpc) as client:
+            calls = [client.infer("slow", grpc_inputs(slow)) for _ in range(12)]
+            waiting = asyncio.ensure_future(asyncio.gather(*calls, return_exceptions=True))
+            await asyncio.sleep(0.2)
+            body = {"inputs": [wire.tensor("INT64", [1, 1], [1], "loops")]}
+            over_http = await asyncio.to_thread(wire.infer, small.http, "slow", body)
+            assert over_http.status == 503 and int(over_http.headers["retry-after"]) >= 1
+            assert "queue" in over_http.error()
+            return await waiting
+
+    results = asyncio.run(run())
+    refused = [result for result in results if isinstance(result, BaseException)]
+    assert {result.status() for result in refused} == {"StatusCode.UNAVAILABLE"}
+    # At least one ran and two waited; none was lost.
+    assert 12 - len(refused) >= 3
