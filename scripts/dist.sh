@@ -5,11 +5,14 @@ cd "$(dirname "$0")/.."
 binary=${1:?usage: dist.sh BINARY FOLDER}
 folder=${2:?usage: dist.sh BINARY FOLDER}
 
+if [ -L .libtorch/lib ]; then
+    echo "dist.sh: packs the libtorch that scripts/libtorch.sh fetched: unset PENSTOCK_LIBTORCH and run make dist again" >&2
+    exit 1
+fi
 stage=$(mktemp -d "$(pwd)/.dist.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 mkdir -p "$stage/bin" "$stage/lib" "$stage/licenses"
 cp "$binary" "$stage/bin/penstock"
-# Follow links: with PENSTOCK_LIBTORCH the folder only points to the user's library.
 for library in libtorch.so libtorch_cpu.so libc10.so libgomp.so.1 libshm.so libcudart.so.13 libcupti.so.13; do
     if [ -e ".libtorch/lib/$library" ]; then
         cp -L ".libtorch/lib/$library" "$stage/lib/$library"

@@ -21,7 +21,7 @@ use crate::control::Control;
 use crate::pipeline::Pipeline;
 
 pub use guard::Peer;
-pub use health::Health;
+pub use health::{Health, Stage};
 
 /// Name of the server in its own metadata.
 pub const SERVER_NAME: &str = "penstock";

@@ -7,7 +7,7 @@ use engine::{Engine, IdentityEngine};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use crate::api::{Api, Health};
+use crate::api::{Api, Health, Stage};
 use crate::config::Config;
 use crate::control::Control;
 use crate::models::{Loader, Repository};
@@ -78,7 +78,7 @@ impl App {
         if let Some(every) = config.repository.poll {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
         }
-        api.health.set_open(true);
+        api.health.enter(Stage::Open);
         info!(?addresses, "ready");
         Ok(Self { config, api, server, addresses })
     }
@@ -102,7 +102,7 @@ impl App {
     /// engine threads end.
     ///
     /// # Errors
-    /// When the process cannot listen for signals.
+    /// When the process cannot listen for signals, or a second signal cut the stop short.
     pub async fn run(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -110,14 +110,19 @@ impl App {
             _ = terminate.recv() => info!("stopping on SIGTERM"),
             _ = interrupt.recv() => info!("stopping on SIGINT"),
         }
-        self.stop().await;
-        Ok(())
+        let in_order = self.stop();
+        tokio::select! {
+            () = in_order => Ok(()),
+            _ = terminate.recv() => anyhow::bail!("a second SIGTERM: stopped at once"),
+            _ = interrupt.recv() => anyhow::bail!("a second SIGINT: stopped at once"),
+        }
     }
 
     /// Stops in order.
     pub async fn stop(self) {
-        self.api.health.set_open(false);
+        self.api.health.enter(Stage::Stopping);
         tokio::time::sleep(self.config.server.stop_delay).await;
+        self.api.health.enter(Stage::Draining);
         self.server.stop(self.config.server.drain).await;
         self.api.control.close();
         info!("stopped");

@@ -9,6 +9,7 @@ mod poll;
 mod registry;
 mod upload;
 
+use change::Change;
 pub use registry::{IndexEntry, State};
 pub use upload::Upload;
 
@@ -108,32 +109,28 @@ impl Control {
     async fn load_now(&self, model: ModelName, call: LoadCall) -> Result<(), Rejection> {
         let lock = self.lock_of(&model);
         let mut intent = lock.lock().await;
-        let (folder, upload) = match call.upload {
-            Some(upload) => {
+        let upload = match (call.upload, call.version) {
+            (Some(upload), _) => {
                 upload.check_size(self.settings.uploads)?;
-                (upload.folder(&model)?, Some(Arc::new(upload)))
+                Some(Arc::new(upload))
             }
-            None => (self.folder(&model).await?, None),
+            // A single version is one of those that came with the model.
+            (None, Some(_)) => intent.upload.clone(),
+            (None, None) => None,
         };
+        let folder = match &upload {
+            Some(upload) => upload.folder(&model)?,
+            None => self.folder(&model).await?,
+        };
+        let available: BTreeSet<Version> = folder.versions.keys().copied().collect();
         let targets = match call.version {
-            Some(version) => {
-                if !folder.versions.contains_key(&version) {
-                    let text = format!("version {version} of model '{model}' is not found");
-                    return Err(Rejection::new(Kind::NotFound, text));
-                }
-                let mut targets: BTreeSet<_> = intent.served.keys().copied().collect();
-                targets.insert(version);
-                intent.explicit = Some(targets.clone());
-                targets
+            None => folder.manifest.policy.choose(&available),
+            Some(version) if available.contains(&version) => {
+                intent.served.keys().copied().chain([version]).collect()
             }
-            None => {
-                intent.explicit = None;
-                if upload.is_some() || intent.upload.is_some() {
-                    // Files in memory have no stamp: what comes or leaves with them is new.
-                    intent.served.clear();
-                }
-                intent.upload = upload;
-                folder.manifest.policy.choose(&folder.versions.keys().copied().collect())
+            Some(version) => {
+                let text = format!("version {version} of model '{model}' is not found");
+                return Err(Rejection::new(Kind::NotFound, text));
             }
         };
         if targets.is_empty() {
@@ -141,11 +138,18 @@ impl Control {
             return Err(Rejection::new(Kind::NotFound, text));
         }
         intent.failed.clear();
-        let failures = self.change(&model, &folder, &targets, &mut intent).await;
-        if failures.is_empty() {
-            return Ok(());
+        // Files in memory have no stamp: what comes with a call, or replaces it, is new.
+        let anew = call.version.is_none() && (upload.is_some() || intent.upload.is_some());
+        let explicit = call.version.map(|_| targets.clone());
+        let change = Change { folder: &folder, targets, upload: upload.clone(), anew };
+        let failures = self.change(&model, change, &mut intent).await;
+        if !failures.is_empty() {
+            let text = format!("failed to load '{model}': {}", failures.join("; "));
+            return Err(Rejection::invalid(text));
         }
-        Err(Rejection::invalid(format!("failed to load '{model}': {}", failures.join("; "))))
+        intent.explicit = explicit;
+        intent.upload = upload;
+        Ok(())
     }
 
     /// Unloads a model, or one version of it. Calls in flight are answered first; the memory is
@@ -171,10 +175,19 @@ impl Control {
                 return Err(Rejection::new(Kind::NotFound, text));
             }
         };
+        if version.is_none() {
+            intent.upload = None;
+        }
         intent.explicit = Some(keep.clone());
         self.keep_only(&model, &keep, &mut intent);
         info!(model = %model, version = version.map(|v| v.0), "unloaded");
         Ok(())
+    }
+
+    /// Whether anything serves, where anything should.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.registry.is_serving()
     }
 
     /// Every model in the repository or in memory, with the state of each version.

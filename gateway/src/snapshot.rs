@@ -88,12 +88,6 @@ impl Snapshot {
     pub fn ready(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models().into_iter().flat_map(|(_, model)| model.ready.values())
     }
-
-    /// Whether everything that should serve does.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.models.values().all(|model| !model.ready.is_empty() || model.unready.is_empty())
-    }
 }
 
 /// Holds the current snapshot.

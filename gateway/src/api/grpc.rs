@@ -28,9 +28,8 @@ pub fn router(api: &Api) -> anyhow::Result<Router> {
         .max_decoding_message_size(limit)
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate)
-        .send_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Deflate);
+        // Answers go out plain: every Python client says by itself that it could inflate them.
+        .accept_compressed(CompressionEncoding::Deflate);
     let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()

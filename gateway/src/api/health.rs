@@ -6,28 +6,47 @@ use tokio::sync::watch;
 
 use super::Api;
 
-/// Set once everything was loaded, cleared when the gateway stops. Cheap to clone.
+/// Where the process is between start and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Models are being loaded for the first time.
+    Starting,
+    Open,
+    /// Still answers, but should be given no new work.
+    Stopping,
+    /// Ends what is open.
+    Draining,
+}
+
+/// The stage of the process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health {
-    open: Arc<watch::Sender<bool>>,
+    stage: Arc<watch::Sender<Stage>>,
 }
 
 impl Health {
-    /// Not ready yet.
+    /// A gateway that is starting.
     #[must_use]
     pub fn new() -> Self {
-        Self { open: Arc::new(watch::Sender::new(false)) }
+        Self { stage: Arc::new(watch::Sender::new(Stage::Starting)) }
     }
 
-    /// Says that the gateway takes calls, or no longer should be given any.
-    pub fn set_open(&self, open: bool) {
-        self.open.send_replace(open);
+    /// Enters a stage.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.send_replace(stage);
     }
 
-    /// Tells when that changes.
+    /// Tells when the stage changes.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<bool> {
-        self.open.subscribe()
+    pub fn changes(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    /// Waits until what is open has to end; streams that would outlast every call ask here.
+    pub async fn draining(&self) {
+        let mut stages = self.changes();
+        // The sender lives as long as `self`.
+        drop(stages.wait_for(|stage| *stage == Stage::Draining).await);
     }
 }
 
@@ -44,10 +63,12 @@ impl Api {
         self.control.loader().is_alive()
     }
 
-    /// Whether every model that should serve does, and the gateway is not stopping.
+    /// Whether calls should be sent here: open, alive, and serving something if anything is
+    /// there to be served. Single models have a readiness of their own.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        *self.health.open.borrow() && self.is_live() && self.pipeline.snapshots.load().is_ready()
+        let open = *self.health.stage.borrow() == Stage::Open;
+        open && self.is_live() && self.control.is_serving()
     }
 
     /// Whether a call to this model would be taken.

@@ -52,6 +52,9 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
             *door = Some(address(text)?);
         }
     }
+    if let Some(text) = mismatch(libtorch) {
+        eprintln!("penstock: warning: {text}");
+    }
     let version = libtorch_version(libtorch);
     block_on(async {
         let app = App::start(config, app::engines(), version.as_deref()).await?;
@@ -81,6 +84,16 @@ fn libtorch_version(libtorch: Option<&Libtorch>) -> Option<String> {
 
 #[cfg(not(feature = "torch"))]
 fn libtorch_version(_: Option<&Libtorch>) -> Option<String> {
+    None
+}
+
+#[cfg(feature = "torch")]
+fn mismatch(libtorch: Option<&Libtorch>) -> Option<String> {
+    libtorch.and_then(|process| process.mismatch.clone())
+}
+
+#[cfg(not(feature = "torch"))]
+fn mismatch(_: Option<&Libtorch>) -> Option<String> {
     None
 }
 

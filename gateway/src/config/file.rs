@@ -222,7 +222,7 @@ impl Limits {
             queue_rows: section.or("queue_rows", 4096),
             queue_bytes: section.or("queue_bytes", Size::mib(256)).0,
         };
-        if limits.max_request > i32::MAX as usize {
+        if limits.max_request > 2 << 30 {
             section.problem("max_request", "is above 2GiB, which no client can send in one piece");
         }
         if limits.queue_rows == 0 {

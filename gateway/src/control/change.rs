@@ -6,22 +6,33 @@ use std::sync::{Arc, PoisonError};
 
 use tracing::{error, info};
 
-use super::{Control, Intent};
+use super::{Control, Intent, Upload};
 use crate::models::{LoadFailure, LoadRequest, Manifest, ModelFolder, ServedVersion, VersionFiles};
 use crate::snapshot::{ServedModel, Unready};
 use crate::tasks;
 use crate::telemetry::metrics;
 use crate::types::{ModelName, Version};
 
+/// What one model should become.
+#[derive(Debug)]
+pub(super) struct Change<'a> {
+    pub(super) folder: &'a ModelFolder,
+    pub(super) targets: BTreeSet<Version>,
+    /// Where the files come from, if not from the repository.
+    pub(super) upload: Option<Arc<Upload>>,
+    /// Load every target, whatever is served under its number.
+    pub(super) anew: bool,
+}
+
 impl Control {
     /// Makes exactly `targets` serve, as far as they load. Returns what failed, by version.
     pub(super) async fn change(
         &self,
         model: &ModelName,
-        folder: &ModelFolder,
-        targets: &BTreeSet<Version>,
+        change: Change<'_>,
         intent: &mut Intent,
     ) -> Vec<String> {
+        let Change { folder, targets, upload, anew } = change;
         self.registry.set_model(model, None);
         let current = self.snapshots.load().model(model.as_str()).cloned();
         let mut ready: BTreeMap<Version, Arc<ServedVersion>> =
@@ -31,7 +42,8 @@ impl Control {
             .copied()
             .filter(|version| {
                 let stamp = folder.versions.get(version);
-                let served = ready.contains_key(version) && intent.served.get(version) == stamp;
+                let served =
+                    !anew && ready.contains_key(version) && intent.served.get(version) == stamp;
                 !served && (stamp.is_none() || intent.failed.get(version) != stamp)
             })
             .collect();
@@ -40,7 +52,7 @@ impl Control {
         let mut failures = Vec::new();
         for version in wanted {
             let stamp = folder.versions.get(&version).cloned();
-            match self.load_version(model, version, &manifest, intent).await {
+            match self.load_version(model, version, &manifest, upload.as_deref()).await {
                 Ok(served) => {
                     ready.insert(version, Arc::new(served));
                     intent.failed.remove(&version);
@@ -88,9 +100,9 @@ impl Control {
         model: &ModelName,
         version: Version,
         manifest: &Arc<Manifest>,
-        intent: &Intent,
+        upload: Option<&Upload>,
     ) -> Result<ServedVersion, LoadFailure> {
-        let files = match &intent.upload {
+        let files = match upload {
             Some(upload) => upload.files(version),
             None => self.read_files(model, version, manifest).await?,
         };

@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
 use super::Control;
+use super::change::Change;
 use crate::models::ModelFolder;
 use crate::tasks;
 use crate::types::ModelName;
@@ -99,7 +100,8 @@ impl Control {
             return;
         }
         intent.failed.retain(|version, _| targets.contains(version));
-        self.change(&name, &folder, &targets, &mut intent).await;
+        let change = Change { folder: &folder, targets, upload: None, anew: false };
+        self.change(&name, change, &mut intent).await;
     }
 
     async fn model_left(&self, name: &ModelName) {
@@ -110,7 +112,7 @@ impl Control {
         }
         intent.explicit = None;
         intent.failed.clear();
-        if !intent.served.is_empty() {
+        if self.snapshots.load().model(name.as_str()).is_some() {
             self.keep_only(name, &BTreeSet::new(), &mut intent);
             info!(model = %name, "left the repository, unloaded");
         }

@@ -105,6 +105,16 @@ impl Registry {
         });
     }
 
+    /// Whether at least one version is ready, unless none is wanted. One broken model must not
+    /// take the others off the air, but a gateway that can serve nothing is not ready.
+    pub(super) fn is_serving(&self) -> bool {
+        let models = self.lock();
+        let entries = || models.values().flat_map(|model| model.versions.values());
+        let wanted = models.values().any(|model| model.problem.is_some())
+            || entries().any(|entry| matches!(entry, Entry::Loading | Entry::Failed(_)));
+        !wanted || entries().any(|entry| matches!(entry, Entry::Ready(_)))
+    }
+
     pub(super) fn index(&self, only_ready: bool) -> Vec<IndexEntry> {
         let mut entries = Vec::new();
         for (name, model) in self.lock().iter() {

@@ -95,6 +95,17 @@ impl Rig {
         self.pipeline.infer(self.call(None)).await.unwrap().served.version.0
     }
 
+    /// The same gateway with uploads of up to 1000 bytes switched on.
+    fn with_uploads(&self) -> Arc<Control> {
+        let mut config = Config::for_repository(self.folder.path());
+        config.repository.uploads = config::Uploads { enabled: true, max_bytes: 1000 };
+        let engines: Vec<Arc<dyn engine::Engine>> = vec![Arc::new(self.stub.clone())];
+        let loader = Loader::new(engines, config.engine, config.limits);
+        let repository = Repository::open(self.folder.path()).unwrap();
+        let snapshots = self.pipeline.snapshots.clone();
+        Arc::new(Control::new(repository, loader, snapshots, config.repository))
+    }
+
     fn break_loads(&self) {
         self.stub.fail_loads(Some(EngineError::new(Fault::Load, "a broken file")));
     }
@@ -168,6 +179,63 @@ async fn a_failed_load_leaves_the_old_version_serving_and_shows_why() {
     rig.stub.fail_loads(None);
     rig.control.load("m", LoadCall::default()).await.unwrap();
     assert_eq!(rig.serving(), [2]);
+}
+
+#[tokio::test]
+async fn a_model_that_never_loaded_can_leave() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.break_loads();
+    rig.add(1, "1");
+    rig.sync().await;
+    assert!(!rig.control.is_serving());
+    fs::remove_dir_all(rig.path("")).unwrap();
+    rig.sync().await;
+    assert!(rig.control.is_serving());
+    assert_eq!(rig.pipeline.infer(rig.call(None)).await.unwrap_err().kind(), Kind::NotFound);
+}
+
+fn upload(content: &str) -> LoadCall {
+    let manifest = crate::models::Manifest::parse(MANIFEST).unwrap();
+    let files = vec![("7/model.pt".to_owned(), content.as_bytes().to_vec())];
+    LoadCall { version: None, upload: Some(Upload::new(manifest, files).unwrap()) }
+}
+
+#[tokio::test]
+async fn uploads_replace_the_folder_until_they_are_unloaded() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    let refused = rig.control.load("m", upload("x")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::PermissionDenied);
+    let mut rig = rig;
+    rig.control = rig.with_uploads();
+    rig.sync().await;
+    rig.control.load("m", upload("x")).await.unwrap();
+    rig.sync().await;
+    assert_eq!(rig.serving(), [7]);
+    let hash =
+        |rig: &Rig| rig.pipeline.snapshots.load().find("m", None).unwrap().sha256.clone().unwrap();
+    let before = hash(&rig);
+    rig.control.load("m", upload("y")).await.unwrap();
+    assert_ne!(hash(&rig), before);
+    let too_large = rig.control.load("m", upload(&"z".repeat(2000))).await.unwrap_err();
+    assert_eq!(too_large.kind(), Kind::TooLarge);
+    rig.control.load("m", LoadCall::default()).await.unwrap();
+    assert_eq!(rig.serving(), [1]);
+}
+
+#[tokio::test]
+async fn a_failed_upload_changes_nothing() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    let mut rig = rig;
+    rig.control = rig.with_uploads();
+    rig.sync().await;
+    rig.break_loads();
+    assert!(rig.control.load("m", upload("x")).await.is_err());
+    assert_eq!(rig.answering_version().await, 1);
+    rig.stub.fail_loads(None);
+    rig.add(2, "1");
+    rig.sync().await;
+    assert_eq!(rig.serving(), [2]);
+    rig.control.unload("m", Some(Version(2))).await.unwrap();
 }
 
 #[tokio::test]

@@ -99,9 +99,8 @@ impl Repository {
         if !path.exists() {
             let version = numbers.last().map_or_else(|| "1".to_owned(), ToString::to_string);
             return Err(format!(
-                "no {MANIFEST}: write one, or run `penstock inspect {}/{version}/{MODEL_FILE} \
-                 --input NAME=DTYPE[SHAPE]`",
-                self.root.join(name.as_str()).display()
+                "no {MANIFEST}: write one, or run `penstock inspect {name}/{version}/{MODEL_FILE} \
+                 --input NAME=DTYPE[SHAPE]` in the repository's folder"
             ));
         }
         let text = std::fs::read_to_string(self.inside(&path)?)

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
-use crate::api::Api;
+use crate::api::{Api, Stage};
 use crate::tasks;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
@@ -71,7 +71,7 @@ impl health_server::Health for Health {
         let (sender, receiver) = mpsc::channel(1);
         tasks::spawn("health-watch", async move {
             let mut models = api.pipeline.snapshots.changes();
-            let mut open = api.health.changes();
+            let mut stages = api.health.changes();
             let mut sent = None;
             loop {
                 let status = check(&api, &name).unwrap_or(ServingStatus::ServiceUnknown);
@@ -81,9 +81,12 @@ impl health_server::Health for Health {
                     }
                     sent = Some(status);
                 }
+                if *stages.borrow() == Stage::Draining {
+                    return;
+                }
                 tokio::select! {
                     _ = models.changed() => {}
-                    _ = open.changed() => {}
+                    _ = stages.changed() => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                     () = sender.closed() => return,
                 }

@@ -29,8 +29,11 @@ pub(super) fn replies(
         .metadata()
         .get("triton_grpc_error")
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let health = service.api.health.clone();
     let answers = request
         .into_inner()
+        // An idle stream must not hold up a stop: what came is answered, then the stream ends.
+        .take_until(async move { health.draining().await })
         .map(move |message| {
             let service = service.clone();
             async move {

@@ -57,7 +57,7 @@ pub const CONFIG: &[Key] = &[
         "repository.max_upload",
         Type::Size,
         "\"256MiB\"",
-        "Largest sum of the files of one load call.",
+        "Largest sum of the files of one load call; the call as a whole is bound by `limits.max_request` too.",
     ),
     key("engine", Type::Table, "", "Threads and time limits of engines."),
     key(
@@ -113,7 +113,7 @@ pub const CONFIG: &[Key] = &[
         "limits.body_timeout",
         Type::Duration,
         "\"30s\"",
-        "Longest wait for the body of an HTTP request.",
+        "Longest wait for the body of an HTTP request or the message of a unary gRPC call.",
     ),
     key(
         "limits.queue_rows",
