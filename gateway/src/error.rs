@@ -145,6 +145,10 @@ impl Kind {
     }
 }
 
+/// Longest text sent to a caller, in bytes. Texts quote what callers sent, and gRPC carries them
+/// in a header, which clients bound to a few kilobytes.
+const LONGEST_MESSAGE: usize = 1024;
+
 /// A refused or failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
@@ -155,9 +159,14 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection whose text the caller reads.
+    /// A rejection whose text the caller reads; what is beyond [`LONGEST_MESSAGE`] is cut off.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), detail: None, retry_after: None }
+        let mut message = message.into();
+        if message.len() > LONGEST_MESSAGE {
+            message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+            message.push('…');
+        }
+        Self { kind, message, detail: None, retry_after: None }
     }
 
     /// Shorthand for the most frequent kind.
@@ -229,6 +238,13 @@ mod tests {
             let is_4xx = (400..500).contains(&kind.http());
             assert_eq!(is_4xx || unsupported, kind.blame() == Blame::Caller, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let rejection = Rejection::invalid(format!("x{}", "ü".repeat(5000)));
+        assert!(rejection.public_message().len() < LONGEST_MESSAGE + 4);
+        assert!(rejection.public_message().ends_with("ü…"));
     }
 
     #[test]

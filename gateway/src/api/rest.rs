@@ -6,6 +6,7 @@ mod encoding;
 mod infer;
 mod management;
 mod metadata;
+mod path;
 mod request;
 mod respond;
 mod response;

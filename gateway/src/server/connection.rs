@@ -9,8 +9,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::Watcher;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
 
@@ -46,19 +48,24 @@ impl Door {
     }
 }
 
+/// How a connection learns that it should end.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) watcher: Watcher,
+    pub(super) draining: CancellationToken,
+}
+
 /// Serves a connection in a task of the current event loop.
 pub(super) fn serve(
     door: Door,
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
     services: &Services,
-    open: &GracefulShutdown,
+    end: End,
 ) {
     // Answers are written whole; waiting to fill a packet would only add 40 ms to some of them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let io = TokioIo::new(stream);
     let router = match door {
         Door::Http => &services.http,
         Door::Grpc => &services.grpc,
@@ -67,27 +74,41 @@ pub(super) fn serve(
     let router = router.clone();
     let service = service_fn(move |request| call(router.clone(), request, peer));
     let counted = Open::new(door);
+    let patience = services.limits.header_timeout;
     match door {
         Door::Grpc => {
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_concurrent_streams(STREAMS)
-                .keep_alive_interval(PING)
-                .keep_alive_timeout(PING)
-                .serve_connection(io, service);
-            let watched = open.watch(connection);
-            tasks::spawn("connection", async move { ended(counted, watched.await) });
+            tasks::spawn("connection", async move {
+                if !speaks(&stream, patience, &end.draining).await {
+                    return;
+                }
+                let connection = http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .max_concurrent_streams(STREAMS)
+                    .keep_alive_interval(PING)
+                    .keep_alive_timeout(PING)
+                    .serve_connection(TokioIo::new(stream), service);
+                ended(counted, end.watcher.watch(connection).await);
+            });
         }
         Door::Http | Door::Metrics => {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(services.limits.header_timeout)
-                .serve_connection(io, service);
-            let watched = open.watch(connection);
+                .header_read_timeout(patience)
+                .serve_connection(TokioIo::new(stream), service);
+            let watched = end.watcher.watch(connection);
             tasks::spawn("connection", async move { ended(counted, watched.await) });
         }
+    }
+}
+
+/// Waits for the first byte. An HTTP/2 connection that has not said hello can be told nothing,
+/// so it would hold up a stop for ever.
+async fn speaks(stream: &TcpStream, patience: Duration, draining: &CancellationToken) -> bool {
+    tokio::select! {
+        readable = timeout(patience, stream.readable()) => matches!(readable, Ok(Ok(()))),
+        () = draining.cancelled() => false,
     }
 }
 

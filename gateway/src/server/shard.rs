@@ -9,10 +9,11 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Services;
-use super::connection::{self, Door};
+use super::connection::{self, Door, End};
 use crate::tasks;
 
 /// Connections on their way to a shard; when it is full the acceptor waits, and the kernel's
@@ -61,13 +62,18 @@ impl Shard {
 
 async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
     let mut open = GracefulShutdown::new();
+    let draining = CancellationToken::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Serve(door, stream, peer) => match TcpStream::from_std(stream) {
-                Ok(stream) => connection::serve(door, stream, peer, &services, &open),
+                Ok(stream) => {
+                    let end = End { watcher: open.watcher(), draining: draining.clone() };
+                    connection::serve(door, (stream, peer), &services, end);
+                }
                 Err(error) => warn!(%error, "cannot take a connection"),
             },
             Order::Stop(drain, left) => {
+                draining.cancel();
                 let closing = std::mem::take(&mut open);
                 let count = closing.count();
                 let undrained = match timeout(drain, closing.shutdown()).await {

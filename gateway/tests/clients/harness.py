@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,20 @@ def start(folder: Path, repository: Path, settings: str = "") -> Gateway:
         process.wait()
         raise
     return gateway
+
+
+def waiting(gateway: Gateway, model: str) -> int:
+    """Calls of a model that wait because the engine is busy with another."""
+    url = f"http://{gateway.metrics}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    name = f'nv_inference_pending_request_count{{model="{model}",version="1"}} '
+    return sum(int(line[len(name) :]) for line in lines if line.startswith(name))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use tokio::time::Instant;
 
+use super::path::Names;
 use super::response::Wanted;
 use super::{body, encoding, request, respond};
 use crate::api::Api;
@@ -14,7 +15,7 @@ use crate::types::{Call, Protocol};
 
 pub(super) async fn model(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
     request: Request,
 ) -> Response {
     answer(&api, model, None, request).await
@@ -22,7 +23,7 @@ pub(super) async fn model(
 
 pub(super) async fn version(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
     request: Request,
 ) -> Response {
     answer(&api, model, Some(version), request).await

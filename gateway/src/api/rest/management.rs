@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::path::Names;
 use super::{body, encoding, respond};
 use crate::api::load_call::LoadParameter;
 use crate::api::{Api, Peer};
@@ -61,7 +62,7 @@ struct ParametersBody {
 
 pub(super) async fn load_model(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
@@ -75,7 +76,7 @@ pub(super) async fn load_model(
 
 pub(super) async fn load_version(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
     peer: Option<Extension<Peer>>,
 ) -> Response {
     finish(load(&api, &model, Some(version), peer, Map::new()).await)
@@ -112,7 +113,7 @@ async fn load(
 
 pub(super) async fn unload_model(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
     peer: Option<Extension<Peer>>,
 ) -> Response {
     finish(unload(&api, &model, None, peer).await)
@@ -120,7 +121,7 @@ pub(super) async fn unload_model(
 
 pub(super) async fn unload_version(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
     peer: Option<Extension<Peer>>,
 ) -> Response {
     finish(unload(&api, &model, Some(version), peer).await)

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
+use super::path::Names;
 use super::respond;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, proto_json};
 use crate::error::{Kind, Rejection};
@@ -33,14 +34,14 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 pub(super) async fn model_ready(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
 ) -> Response {
     readiness(&api, &model, None)
 }
 
 pub(super) async fn version_ready(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
 ) -> Response {
     readiness(&api, &model, Some(&version))
 }
@@ -68,13 +69,13 @@ pub(super) async fn models(State(api): State<Arc<Api>>) -> Response {
     respond::json(&json!({ "models": names }))
 }
 
-pub(super) async fn model(State(api): State<Arc<Api>>, Path(model): Path<String>) -> Response {
+pub(super) async fn model(State(api): State<Arc<Api>>, Names(model): Names<String>) -> Response {
     answer(metadata(&api, &model, None))
 }
 
 pub(super) async fn version(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
 ) -> Response {
     answer(metadata(&api, &model, Some(&version)))
 }
@@ -106,14 +107,14 @@ fn properties(served: &ServedVersion) -> Map<String, Value> {
 
 pub(super) async fn model_config(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
 ) -> Response {
     answer(config(&api, &model, None))
 }
 
 pub(super) async fn version_config(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
 ) -> Response {
     answer(config(&api, &model, Some(&version)))
 }
@@ -130,14 +131,14 @@ pub(super) async fn statistics_of_all(State(api): State<Arc<Api>>) -> Response {
 
 pub(super) async fn model_statistics(
     State(api): State<Arc<Api>>,
-    Path(model): Path<String>,
+    Names(model): Names<String>,
 ) -> Response {
     answer(statistics(&api, &model, None))
 }
 
 pub(super) async fn version_statistics(
     State(api): State<Arc<Api>>,
-    Path((model, version)): Path<(String, String)>,
+    Names((model, version)): Names<(String, String)>,
 ) -> Response {
     answer(statistics(&api, &model, Some(&version)))
 }

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 import wire
-from calls import FORBIDDEN, INVALID, NOT_FOUND, UNSUPPORTED, grpc_inputs, http_inputs, refusal
+from calls import FORBIDDEN, INVALID, NOT_FOUND, UNAVAILABLE, UNSUPPORTED, grpc_inputs, http_inputs, refusal
 from harness import Gateway
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
@@ -122,7 +122,7 @@ def test_a_truncated_file_of_an_unloaded_model_is_unavailable_with_the_reason(
     assert line["state"] == "UNAVAILABLE" and line["reason"]
     assert not client.is_model_ready("times")
     status, text = refusal(lambda: times(client))
-    assert status in ("503", "StatusCode.UNAVAILABLE"), text
+    assert status in UNAVAILABLE, text
 
 
 def test_a_wrong_checksum_does_not_load(client: Any, small: Gateway) -> None:
@@ -228,17 +228,27 @@ def test_named_repositories_are_unsupported(small: Gateway, what: str) -> None:
     answer.error()
 
 
-def test_a_model_that_fails_its_warm_up_does_not_serve_and_the_gateway_is_not_ready(
+def test_a_model_that_fails_its_warm_up_does_not_serve_and_the_others_do(
     start_gateway: Any,
 ) -> None:
     lacking = start_gateway("", "drops_rows", "times")
     with tritonclient.http.InferenceServerClient(lacking.http) as client:
-        assert client.is_server_live() and not client.is_server_ready()
+        assert client.is_server_live() and client.is_server_ready()
         assert client.is_model_ready("times") and not client.is_model_ready("drops_rows")
         line = index(lacking, "drops_rows")["1"]
         assert line["state"] == "UNAVAILABLE" and "batch" in line["reason"]
-        client.unload_model("drops_rows")
-        assert client.is_server_ready()
+        inputs = http_inputs({"x": np.ones((1, 2), np.float32)})
+        assert refusal(lambda: client.infer("drops_rows", inputs))[0] == UNAVAILABLE[0]
+
+
+def test_a_gateway_that_can_serve_nothing_is_not_ready(start_gateway: Any) -> None:
+    empty = start_gateway("", "drops_rows", identities=False)
+    with tritonclient.http.InferenceServerClient(empty.http) as client:
+        assert client.is_server_live() and not client.is_server_ready()
+        status = wire.request(empty.http, "GET", "/v2/health/ready")
+        assert (status.status, status.json()) == (503, {"live": True, "ready": False})
+    with tritonclient.grpc.InferenceServerClient(empty.grpc) as client:
+        assert client.is_server_live() and not client.is_server_ready()
 
 
 def test_control_off_refuses_changes_and_allows_looking(start_gateway: Any) -> None:

@@ -17,7 +17,7 @@ import tritonclient.http
 import wire
 from calls import grpc_inputs, http_inputs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import Gateway
+from harness import Gateway, wait_until, waiting
 
 X = np.array([[3]], np.float32)
 # Long enough to tell waiting from not waiting.
@@ -66,19 +66,12 @@ def test_reloading_and_swapping_drops_no_call_and_confuses_none(start_gateway: A
     assert min(answered) > 12, answered
 
 
-def waiting(gateway: Gateway, model: str) -> int:
-    """Calls that wait because the engine is busy with another."""
-    text = wire.request(gateway.metrics, "GET", "/metrics").body.decode()
-    name = f'nv_inference_pending_request_count{{model="{model}",version="1"}} '
-    return sum(int(line[len(name) :]) for line in text.splitlines() if line.startswith(name))
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_calls_in_flight_are_answered_before_the_gateway_ends(
     start_gateway: Any, number: signal.Signals
 ) -> None:
     small: Gateway = start_gateway("[engine]\ncpu_threads = 1\n", "slow")
-    slow = {"loops": np.array([[10_000_000]], np.int64)}
+    slow = {"loops": np.array([[20_000_000]], np.int64)}
     results: list[Any] = []
 
     def call(index: int) -> None:
@@ -90,24 +83,18 @@ def test_calls_in_flight_are_answered_before_the_gateway_ends(
             except Exception as error:  # noqa: BLE001
                 results.append(error)
 
-    # One runs, so the others wait.
-    callers = in_threads(4, call)
-    wait_until(lambda: waiting(small, "slow") >= 1)
+    # The first runs, so the others wait.
+    callers = in_threads(1, call)
+    time.sleep(0.2)
+    callers += in_threads(3, call)
+    wait_until(lambda: waiting(small, "slow") == 3)
     small.begin_stop(number)
     for caller in callers:
         caller.join()
     small.stop()
-    assert results == [[[10_000_000]]] * 4
+    assert results == [[[20_000_000]]] * 4
     with pytest.raises(ConnectionRefusedError):
         wire.request(small.http, "GET", "/v2/health/live")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Waits for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_before_it_stops_the_gateway_says_so_and_still_answers(start_gateway: Any) -> None:
