@@ -37,7 +37,7 @@ def test_compressed_messages_are_answered(caller: Caller, sent: str | None) -> N
     np.testing.assert_array_equal(answer["y"], X)
 
 
-def test_grpc_answers_are_compressed_only_for_callers_that_compress(gateway: Gateway) -> None:
+def test_grpc_answers_go_out_plain(gateway: Gateway) -> None:
     """Every gRPC library says that it could inflate; to compress for all of them would cost more
     than the call."""
     zeros = np.zeros((8, 10_000), np.float32)

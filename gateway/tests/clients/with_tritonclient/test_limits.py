@@ -229,7 +229,7 @@ def test_a_model_that_hangs_is_given_up_and_the_others_answer(start_gateway: Any
     for_ever = np.array([[2**62]], np.int64)
     with tritonclient.grpc.InferenceServerClient(limited.grpc) as client:
         status, text = refusal(lambda: client.infer("slow", grpc_inputs({"loops": for_ever})))
-        assert status == FAILED[1] and "1s" in text
+        assert status == FAILED[1] and "1s" in text, (status, text, limited.log_text())
         x = np.ones((1, 1), np.float32)
         answer = client.infer("times", grpc_inputs({"x": x})).as_numpy("y")
         np.testing.assert_array_equal(answer, x * 2)
@@ -246,7 +246,9 @@ def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: A
             first = asyncio.ensure_future(client.infer("slow", grpc_inputs(slow)))
             await asyncio.sleep(0.2)
             more = [asyncio.ensure_future(client.infer("slow", grpc_inputs(slow))) for _ in range(6)]
-            await asyncio.to_thread(wait_until, lambda: waiting(small, "slow") == 2)
+            full = lambda: first.done() or waiting(small, "slow") == 2  # noqa: E731
+            await asyncio.to_thread(wait_until, full)
+            assert not first.done(), (first.exception(), small.log_text())
             body = {"inputs": [wire.tensor("INT64", [1, 1], [1], "loops")]}
             over_http = await asyncio.to_thread(wire.infer, small.http, "slow", body)
             assert over_http.status == 503 and int(over_http.headers["retry-after"]) >= 1

@@ -109,6 +109,15 @@ def test_before_it_stops_the_gateway_says_so_and_still_answers(start_gateway: An
     small.stop()
 
 
+def test_a_stop_as_soon_as_the_gateway_says_that_it_is_ready_is_a_clean_one(
+    start_gateway: Any,
+) -> None:
+    for _ in range(10):
+        small: Gateway = start_gateway()
+        small.begin_stop()
+        small.stop()
+
+
 def seconds_to_end(gateway: Gateway) -> float:
     """How long a stop takes."""
     begun = time.monotonic()
