@@ -1,11 +1,12 @@
 //! Builds every part in order, runs them, and stops them in order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use engine::{Engine, IdentityEngine};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
 
 use crate::api::{Api, Health, Stage};
 use crate::config::Config;
@@ -17,6 +18,9 @@ use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
 
+/// Longest wait for engine threads at the end: the calls they work for are gone by then.
+const ENGINES_END: Duration = Duration::from_secs(2);
+
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct App {
@@ -24,6 +28,33 @@ pub struct App {
     api: Api,
     server: Server,
     addresses: Addresses,
+}
+
+/// Signals that ask the process to stop. Taken before anything else, so that none is missed
+/// while models load.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one; returns its name.
+    pub async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// The engines of this build.
@@ -102,19 +133,14 @@ impl App {
     /// engine threads end.
     ///
     /// # Errors
-    /// When the process cannot listen for signals, or a second signal cut the stop short.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => info!("stopping on SIGINT"),
-        }
+    /// When a second signal cut the stop short.
+    pub async fn run(self, mut signals: StopSignals) -> anyhow::Result<()> {
+        let name = signals.recv().await;
+        info!("stopping on {name}");
         let in_order = self.stop();
         tokio::select! {
             () = in_order => Ok(()),
-            _ = terminate.recv() => anyhow::bail!("a second SIGTERM: stopped at once"),
-            _ = interrupt.recv() => anyhow::bail!("a second SIGINT: stopped at once"),
+            name = signals.recv() => anyhow::bail!("a second signal, {name}: stopped at once"),
         }
     }
 
@@ -124,7 +150,10 @@ impl App {
         tokio::time::sleep(self.config.server.stop_delay).await;
         self.api.health.enter(Stage::Draining);
         self.server.stop(self.config.server.drain).await;
-        self.api.control.close();
+        let control = self.api.control.clone();
+        if !tasks::blocking(move || control.close(ENGINES_END)).await {
+            warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
+        }
         info!("stopped");
     }
 }

@@ -15,12 +15,14 @@ pub use upload::Upload;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tracing::{error, info};
 
 use crate::config;
 use crate::error::{Kind, Rejection};
+use crate::models::repository::Stamp;
 use crate::models::{Loader, ModelFolder, Repository};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
@@ -47,10 +49,19 @@ struct Intent {
     explicit: Option<BTreeSet<Version>>,
     /// The model came with a load call and not from the folder.
     upload: Option<Arc<Upload>>,
-    /// What was tried and failed, so that polling does not try it again.
-    failed: HashMap<Version, crate::models::repository::Stamp>,
+    /// What was tried and failed, and why, so that polling does not try it again.
+    failed: HashMap<Version, (Stamp, String)>,
     /// What is served, to see changes.
-    served: HashMap<Version, crate::models::repository::Stamp>,
+    served: HashMap<Version, Stamp>,
+}
+
+impl Intent {
+    /// Whether exactly these files of a version failed to load.
+    fn has_failed(&self, version: Version, stamp: Option<&Stamp>) -> bool {
+        stamp.is_some_and(|stamp| {
+            self.failed.get(&version).is_some_and(|(failed, _)| failed == stamp)
+        })
+    }
 }
 
 /// A load call of the repository API.
@@ -97,6 +108,10 @@ impl Control {
     /// what served before still does.
     pub async fn load(self: &Arc<Self>, name: &str, call: LoadCall) -> Result<(), Rejection> {
         let model: ModelName = name.parse()?;
+        // Names nobody has are refused before anything is kept for them.
+        if call.upload.is_none() && !self.is_known(&model) {
+            return Err(ModelName::unknown(name));
+        }
         let (sender, receiver) = oneshot::channel();
         let control = self.clone();
         // A caller that goes away must not leave a change half done.
@@ -159,12 +174,11 @@ impl Control {
     /// `NotFound` when it is not loaded.
     pub async fn unload(&self, name: &str, version: Option<Version>) -> Result<(), Rejection> {
         let model: ModelName = name.parse()?;
-        let lock = self.lock_of(&model);
-        let mut intent = lock.lock().await;
-        let known = self.snapshots.load().model(name).is_some();
-        if !known {
+        if self.snapshots.load().model(name).is_none() {
             return Err(ModelName::unknown(name));
         }
+        let lock = self.lock_of(&model);
+        let mut intent = lock.lock().await;
         let keep: BTreeSet<Version> = match version {
             None => BTreeSet::new(),
             Some(version) if intent.served.contains_key(&version) => {
@@ -178,6 +192,7 @@ impl Control {
         if version.is_none() {
             intent.upload = None;
         }
+        intent.failed.retain(|version, _| keep.contains(version));
         intent.explicit = Some(keep.clone());
         self.keep_only(&model, &keep, &mut intent);
         info!(model = %model, version = version.map(|v| v.0), "unloaded");
@@ -196,23 +211,32 @@ impl Control {
         self.registry.index(only_ready)
     }
 
-    /// Unloads everything and ends the engine threads; the last step of a stop.
-    pub fn close(&self) {
-        self.loader.close();
+    /// Ends the engine threads; the last step of a stop. Blocks for at most `limit`; `false` when
+    /// some are still at work then.
+    #[must_use]
+    pub fn close(&self, limit: Duration) -> bool {
+        self.loader.close(limit)
     }
 
     async fn folder(&self, model: &ModelName) -> Result<ModelFolder, Rejection> {
         let (repository, name) = (self.repository.clone(), model.clone());
-        let exists = repository.root().join(name.as_str()).symlink_metadata().is_ok();
-        if !exists {
+        if !self.is_in_folder(model) {
             return Err(ModelName::unknown(name.as_str()));
         }
         let found = tasks::blocking(move || repository.model(&name)).await;
         found.map_err(|reason| {
-            self.registry.set_model(model, Some(reason.clone()));
+            self.registry.set_problem(model, Some(reason.clone()));
             error!(model = %model, reason, "cannot load");
             Rejection::invalid(format!("failed to load '{model}': {reason}"))
         })
+    }
+
+    fn is_known(&self, model: &ModelName) -> bool {
+        self.snapshots.load().model(model.as_str()).is_some() || self.is_in_folder(model)
+    }
+
+    fn is_in_folder(&self, model: &ModelName) -> bool {
+        self.repository.root().join(model.as_str()).symlink_metadata().is_ok()
     }
 
     /// Models that were ever loaded or asked about.

@@ -53,9 +53,11 @@ impl Pipeline {
     /// # Errors
     /// A rejection of the kind that its cause deserves; never anything private.
     pub async fn infer(&self, call: Call) -> Result<Reply, Rejection> {
-        let snapshot = self.snapshots.load();
-        let served = match snapshot.find(&call.model, call.version.as_deref()) {
-            Ok(served) => served.clone(),
+        // Only the version is kept: holding the snapshot would keep all that it shows alive.
+        let found =
+            self.snapshots.load().find(&call.model, call.version.as_deref()).map(Arc::clone);
+        let served = match found {
+            Ok(served) => served,
             Err(rejection) => {
                 self.wire.count(call.protocol, Outcome::Refused(rejection.kind()));
                 return Err(rejection);
@@ -89,11 +91,11 @@ async fn run(
     let inputs = signature.check(call.inputs)?;
     record.rows = inputs.rows;
     let receiver = served.queue.submit(inputs.tensors, inputs.rows)?;
-    // The sender is dropped unsent only when the engine threads end at shutdown.
+    // The sender is dropped unsent only when batching itself panicked.
     let done = match receiver.await {
         Ok(Ok(done)) => done,
         Ok(Err(failure)) => return Err(refusal(served, failure)),
-        Err(_) => return Err(Rejection::new(Kind::NotReady, "the gateway is stopping")),
+        Err(_) => return Err(Rejection::new(Kind::Internal, "the call was lost")),
     };
     let Done { outputs, timings } = done;
     signature.check_outputs(&outputs, inputs.rows)?;

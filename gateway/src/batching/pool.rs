@@ -142,6 +142,16 @@ impl Pool {
         self.inner.changed.notify_all();
     }
 
+    /// Waits until the threads of a closed pool have ended, at most this long; `false` when some
+    /// are still at work.
+    #[must_use]
+    pub fn wait_ended(&self, limit: Duration) -> bool {
+        let state = self.lock();
+        let waited =
+            self.inner.changed.wait_timeout_while(state, limit, |state| !state.workers.is_empty());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     pub(super) fn next_queue_id(&self) -> u64 {
         self.inner.queue_ids.fetch_add(1, Ordering::Relaxed)
     }
@@ -164,24 +174,27 @@ impl Pool {
         Ok(())
     }
 
-    /// Asks every thread to run `batch` once.
-    pub(super) fn warm_all(
+    /// The threads that take work now.
+    pub(super) fn workers(&self) -> Vec<usize> {
+        self.lock().workers.iter().map(|worker| worker.id).collect()
+    }
+
+    /// Asks one thread to run `batch` once; `None` when it is no longer there.
+    pub(super) fn warm(
         &self,
+        worker: usize,
         queue: &Arc<Shared>,
         batch: &Batch,
         limit: Duration,
-    ) -> Vec<oneshot::Receiver<Result<(), Failure>>> {
+    ) -> Option<oneshot::Receiver<Result<(), Failure>>> {
+        let (reply, receiver) = oneshot::channel();
+        let warmup = Warmup { queue: queue.clone(), batch: batch.clone(), limit, reply };
         let mut state = self.lock();
-        let mut receivers = Vec::with_capacity(state.workers.len());
-        for worker in &mut state.workers {
-            let (reply, receiver) = oneshot::channel();
-            let (queue, batch) = (queue.clone(), batch.clone());
-            worker.warmups.push_back(Warmup { queue, batch, limit, reply });
-            receivers.push(receiver);
-        }
+        let worker = state.workers.iter_mut().find(|other| other.id == worker)?;
+        worker.warmups.push_back(warmup);
         drop(state);
         self.inner.changed.notify_all();
-        receivers
+        Some(receiver)
     }
 
     pub(super) fn pending(&self, id: u64) -> usize {
@@ -200,11 +213,21 @@ impl Pool {
             if let Some(warmup) = own.warmups.pop_front() {
                 return Some(Work::Warmup(warmup));
             }
-            if let Some((queue, jobs)) = state.take_turn() {
+            let mut spent = Vec::new();
+            if let Some((queue, jobs)) = state.take_turn(&mut spent) {
                 let (rows, bytes) = state.totals(queue.id);
                 drop(state);
                 queue.show_waiting(rows, bytes);
                 return Some(Work::Batch(queue, jobs));
+            }
+            if !spent.is_empty() {
+                drop(state);
+                // The last handle to a queue may be among them, and its end takes the lock.
+                for queue in spent {
+                    queue.show_waiting(0, 0);
+                }
+                state = self.lock();
+                continue;
             }
             if state.closed {
                 return None;
@@ -230,9 +253,26 @@ impl Pool {
         };
         let pool = self.clone();
         let name = format!("engine-{}-{id}", self.inner.device);
-        tasks::thread(&name, move || worker::run(&pool, id, &slot))?;
-        self.gauge().increment(1);
-        Ok(())
+        let started = tasks::thread(&name, move || {
+            worker::run(&pool, id, &slot);
+            pool.ended(id);
+        });
+        match started {
+            Ok(_) => self.gauge().increment(1),
+            Err(_) => self.ended(id),
+        }
+        started.map(drop)
+    }
+
+    /// A thread is no more; nobody may wait for it.
+    fn ended(&self, worker: usize) {
+        let mut state = self.lock();
+        let at = state.workers.iter().position(|other| other.id == worker);
+        let gone = at.map(|at| state.workers.remove(at));
+        drop(state);
+        // Its warm-ups are dropped without the lock, for they may hold the last of a queue.
+        drop(gone);
+        self.inner.changed.notify_all();
     }
 
     fn gauge(&self) -> ::metrics::Gauge {
@@ -246,14 +286,22 @@ impl Pool {
 
 impl State {
     /// The next batch of the queue whose turn it is; a queue with more waits for another turn.
-    fn take_turn(&mut self) -> Option<(Arc<Shared>, Vec<Job>)> {
-        while let Some(queue) = self.turns.pop_front() {
-            let Some(waiting) = self.queues.get_mut(&queue.id) else { continue };
+    /// Queues whose callers have all gone come out in `spent`, to be let go without the lock.
+    fn take_turn(&mut self, spent: &mut Vec<Arc<Shared>>) -> Option<(Arc<Shared>, Vec<Job>)> {
+        // A batch ends the search before anything spent could be forgotten.
+        while spent.is_empty() {
+            let queue = self.turns.pop_front()?;
+            let Some(waiting) = self.queues.get_mut(&queue.id) else {
+                spent.push(queue);
+                continue;
+            };
             let jobs = waiting.take_batch(queue.settings.max_batch);
             if !waiting.jobs.is_empty() {
                 self.turns.push_back(queue.clone());
             }
-            if !jobs.is_empty() {
+            if jobs.is_empty() {
+                spent.push(queue);
+            } else {
                 return Some((queue, jobs));
             }
         }

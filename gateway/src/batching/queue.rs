@@ -105,13 +105,16 @@ impl Queue {
         Ok(receiver)
     }
 
-    /// Runs `batch` once on every engine thread of the device, one thread after the other.
+    /// Runs `batch` once on every engine thread of the device, one thread after the other, so
+    /// that the others go on with live calls.
     ///
     /// # Errors
     /// The first failure.
     pub async fn warm(&self, batch: &Batch, limit: Duration) -> Result<(), Failure> {
-        for receiver in self.shared.pool.warm_all(&self.shared, batch, limit) {
-            // A dropped sender means that the pool is closing.
+        let pool = &self.shared.pool;
+        for worker in pool.workers() {
+            let Some(receiver) = pool.warm(worker, &self.shared, batch, limit) else { continue };
+            // A dropped sender means that the thread has ended.
             receiver.await.unwrap_or(Err(Failure::Panicked))?;
         }
         Ok(())
@@ -218,11 +221,12 @@ impl Waiting {
             let text = format!("the queue of {} is full: {what}", settings.label);
             Err(Rejection::new(Kind::Overloaded, text).with_retry_after(Duration::from_secs(1)))
         };
-        if self.rows + job.rows > settings.max_rows {
+        // One call may always wait alone, however large: its size was checked at the door.
+        let alone = self.jobs.is_empty();
+        if self.rows + job.rows > settings.max_rows && !alone {
             return full("too many items wait");
         }
-        // One call may always wait alone, however large: its size was checked at the door.
-        if self.bytes + job.bytes > settings.max_bytes && !self.jobs.is_empty() {
+        if self.bytes + job.bytes > settings.max_bytes && !alone {
             return full("too many bytes wait");
         }
         self.rows += job.rows;

@@ -99,13 +99,14 @@ fn calls_of_other_shapes_wait_for_their_own_batch() {
 fn a_full_queue_refuses_and_says_so() {
     let rig = rig(8, 2);
     let first = rig.block();
-    let second = rig.submit(&[1, 2]);
+    // One call may wait alone even beyond the bound.
+    let second = rig.submit(&[1, 2, 4]);
     let refused = rig.queue.submit(rows(&[3]), 1).unwrap_err();
     assert_eq!(refused.kind(), Kind::Overloaded);
     assert!(refused.retry_after().is_some());
     rig.stub.release();
     answer(first);
-    assert_eq!(answer(second), [1, 2]);
+    assert_eq!(answer(second), [1, 2, 4]);
 }
 
 #[test]
@@ -137,6 +138,35 @@ fn one_bad_row_hurts_only_its_caller() {
             _ => assert_eq!(result.unwrap().outputs[0].data().to_vec(), [value]),
         }
     }
+}
+
+#[test]
+fn a_version_that_leaves_with_its_last_caller_does_not_stop_the_threads() {
+    let rig = rig(8, 100);
+    let first = rig.block();
+    // Another version on the same thread: its caller gives up, then it is swapped out.
+    let stub = rig.stub.clone();
+    let metrics = Arc::new(VersionMetrics::new("other", "1"));
+    let settings = rig.queue.shared.settings.clone();
+    let other = Queue::new(settings, Box::new(stub.clone()), Arc::new(stub), metrics, &rig.pool);
+    drop(other.submit(rows(&[1]), 1).unwrap());
+    drop(other);
+    rig.stub.release();
+    answer(first);
+    assert_eq!(answer(rig.submit(&[2])), [2]);
+}
+
+#[test]
+fn a_closed_pool_finishes_what_waits_and_ends() {
+    let rig = rig(1, 100);
+    let first = rig.block();
+    let second = rig.submit(&[2]);
+    rig.pool.close();
+    assert_eq!(rig.queue.submit(rows(&[3]), 1).unwrap_err().kind(), Kind::NotReady);
+    assert!(!rig.pool.wait_ended(Duration::ZERO));
+    rig.stub.release();
+    assert_eq!((answer(first), answer(second)), (vec![0], vec![2]));
+    assert!(rig.pool.wait_ended(Duration::from_secs(60)));
 }
 
 #[test]

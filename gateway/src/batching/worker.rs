@@ -28,13 +28,23 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
             queue.prepare_thread();
             prepared.push(queue.platform());
         }
-        let kept = match work {
+        let label = queue.settings.label.clone();
+        let run = AssertUnwindSafe(|| match work {
             Work::Batch(queue, jobs) => run_batch(&queue, jobs, slot),
             Work::Warmup(warmup) => run_warmup(warmup, slot),
-        };
-        if !kept {
-            pool.recovered();
-            return;
+        });
+        match catch_unwind(run) {
+            Ok(true) => {}
+            Ok(false) => {
+                pool.recovered();
+                return;
+            }
+            Err(_) => {
+                error!(model = label, "batching panicked");
+                if let Some(running) = slot.end() {
+                    running.waiters.fail(&Failure::Panicked);
+                }
+            }
         }
     }
 }

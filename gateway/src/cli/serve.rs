@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::{Libtorch, block_on, report, table};
-use crate::app::{self, App};
+use crate::app::{self, App, StopSignals};
 use crate::config::{self, Config};
 use crate::control::IndexEntry;
 
@@ -57,13 +57,18 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
     }
     let version = libtorch_version(libtorch);
     block_on(async {
-        let app = App::start(config, app::engines(), version.as_deref()).await?;
+        let mut signals = StopSignals::listen()?;
+        let app = tokio::select! {
+            app = App::start(config, app::engines(), version.as_deref()) => app?,
+            // Nothing serves yet, so there is nothing to end in order.
+            _ = signals.recv() => return Ok(()),
+        };
         if arguments.json {
             println!("{}", summary_json(&app, libtorch));
         } else {
             print!("{}", summary(&app, libtorch));
         }
-        app.run().await
+        app.run(signals).await
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
+use tokio::time::timeout;
 use tracing::{error, info};
 
 use super::{Control, Intent, Upload};
@@ -33,49 +34,56 @@ impl Control {
         intent: &mut Intent,
     ) -> Vec<String> {
         let Change { folder, targets, upload, anew } = change;
-        self.registry.set_model(model, None);
+        self.registry.set_problem(model, None);
         let current = self.snapshots.load().model(model.as_str()).cloned();
-        let mut ready: BTreeMap<Version, Arc<ServedVersion>> =
+        let before: BTreeMap<Version, Arc<ServedVersion>> =
             current.as_ref().map(|served| served.ready.clone()).unwrap_or_default();
         let wanted: Vec<Version> = targets
             .iter()
             .copied()
             .filter(|version| {
                 let stamp = folder.versions.get(version);
-                let served =
-                    !anew && ready.contains_key(version) && intent.served.get(version) == stamp;
-                !served && (stamp.is_none() || intent.failed.get(version) != stamp)
+                let serves = before.contains_key(version) && intent.served.get(version) == stamp;
+                anew || !(serves || intent.has_failed(*version, stamp))
             })
             .collect();
-        self.show_loading(model, &ready, &wanted);
+        self.show_loading(model, &before, &wanted);
         let manifest = Arc::new(folder.manifest.clone());
-        let mut failures = Vec::new();
+        let (mut loaded, mut failures) = (BTreeMap::new(), BTreeMap::new());
         for version in wanted {
-            let stamp = folder.versions.get(&version).cloned();
-            match self.load_version(model, version, &manifest, upload.as_deref()).await {
-                Ok(served) => {
-                    ready.insert(version, Arc::new(served));
-                    intent.failed.remove(&version);
-                    intent.served.extend(stamp.map(|stamp| (version, stamp)));
-                    metrics::LOADS.counter(&[model.as_str(), "ready"]).increment(1);
-                }
+            let result = self.load_version(model, version, &manifest, upload.as_deref()).await;
+            let outcome = if result.is_ok() { "ready" } else { "failed" };
+            metrics::LOADS.counter(&[model.as_str(), outcome]).increment(1);
+            match result {
+                Ok(served) => drop(loaded.insert(version, Arc::new(served))),
                 Err(failure) => {
-                    metrics::LOADS.counter(&[model.as_str(), "failed"]).increment(1);
                     error!(
                         model = %model, version = version.0, reason = %failure,
                         detail = failure.detail(), "cannot load, what served still does"
                     );
-                    failures.push((version, failure.to_string()));
-                    intent.failed.extend(stamp.map(|stamp| (version, stamp)));
+                    failures.insert(version, failure.to_string());
                 }
             }
         }
-        // While something failed, what served before goes on, even beyond the targets: an old
-        // version is better than none. Only what left the folder for good has to go.
-        if failures.is_empty() && targets.iter().all(|version| ready.contains_key(version)) {
-            ready.retain(|version, _| targets.contains(version));
+        let mut ready = before;
+        // Files of one call belong together: all of them serve, or none.
+        if !anew || failures.is_empty() {
+            for (version, served) in loaded {
+                ready.insert(version, served);
+                intent.failed.remove(&version);
+                intent.served.extend(folder.versions.get(&version).map(|s| (version, s.clone())));
+            }
+            for (version, reason) in &failures {
+                let stamp = folder.versions.get(version).cloned().unwrap_or_default();
+                intent.failed.insert(*version, (stamp, reason.clone()));
+            }
+            // While something failed, what served before goes on, even beyond the targets: an
+            // old version is better than none.
+            if targets.iter().all(|version| ready.contains_key(version)) && failures.is_empty() {
+                ready.retain(|version, _| targets.contains(version));
+            }
         }
-        self.commit(model, ready, &failures, intent);
+        self.commit(model, ready, intent);
         failures
             .into_iter()
             .map(|(version, reason)| format!("version {version}: {reason}"))
@@ -92,7 +100,7 @@ impl Control {
         let current = self.snapshots.load().model(model.as_str()).cloned();
         let mut ready = current.map(|served| served.ready.clone()).unwrap_or_default();
         ready.retain(|version, _| keep.contains(version));
-        self.commit(model, ready, &[], intent);
+        self.commit(model, ready, intent);
     }
 
     async fn load_version(
@@ -104,7 +112,13 @@ impl Control {
     ) -> Result<ServedVersion, LoadFailure> {
         let files = match upload {
             Some(upload) => upload.files(version),
-            None => self.read_files(model, version, manifest).await?,
+            None => {
+                let limit = self.loader.load_timeout();
+                let reading = timeout(limit, self.read_files(model, version, manifest));
+                reading.await.map_err(|_| {
+                    LoadFailure::new(format!("reading the files took longer than {limit:?}"))
+                })??
+            }
         };
         let request =
             LoadRequest { model: model.clone(), version, manifest: manifest.clone(), files };
@@ -147,56 +161,46 @@ impl Control {
         self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready }));
     }
 
-    fn commit(
+    /// Makes `ready` what serves and lets everybody know. The only place that stores a snapshot
+    /// with other versions in it.
+    pub(super) fn commit(
         &self,
         model: &ModelName,
         ready: BTreeMap<Version, Arc<ServedVersion>>,
-        failures: &[(Version, String)],
         intent: &mut Intent,
     ) {
+        intent.served.retain(|version, _| ready.contains_key(version));
+        let failures: BTreeMap<Version, String> =
+            intent.failed.iter().map(|(version, (_, reason))| (*version, reason.clone())).collect();
         let unready: BTreeMap<Version, Unready> = failures
             .iter()
             .filter(|(version, _)| !ready.contains_key(version))
             .map(|(version, reason)| (*version, Unready::Failed(reason.clone())))
             .collect();
-        intent.served.retain(|version, _| ready.contains_key(version));
         let held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
         let gone = ready.is_empty() && unready.is_empty();
         let served = ServedModel { ready: ready.clone(), unready };
         self.snapshots.commit(model, (!gone).then_some(served));
         drop(held);
+        let is_in = |all: &BTreeMap<Version, Arc<ServedVersion>>, served: &Arc<ServedVersion>| {
+            all.get(&served.version).is_some_and(|other| Arc::ptr_eq(other, served))
+        };
+        let left: Vec<_> =
+            before.ready.values().filter(|old| !is_in(&ready, old)).cloned().collect();
+        let came = ready.values().any(|new| !is_in(&before.ready, new));
+        for old in &left {
+            old.show_ready(false);
+        }
+        // After those that left: a newer file takes the place of the older in the same series.
         for served in ready.values() {
-            self.registry.ready(model, served.version);
             served.show_ready(true);
         }
-        for (version, reason) in failures {
-            let serves = ready.contains_key(version);
-            self.registry.failed(model, *version, reason.clone(), serves);
-        }
-        let mut left = Vec::new();
-        for (version, old) in &before.ready {
-            match ready.get(version) {
-                Some(new) if Arc::ptr_eq(old, new) => {}
-                Some(new) => {
-                    // Another file under the same number: its series lives on, the hash's ends.
-                    old.show_ready(false);
-                    new.show_ready(true);
-                    left.push(version.0);
-                }
-                None => {
-                    old.show_ready(false);
-                    self.registry.leaving(old);
-                    left.push(version.0);
-                }
-            }
-        }
-        let came = ready.values().any(|served| {
-            before.ready.get(&served.version).is_none_or(|old| !Arc::ptr_eq(old, served))
-        });
+        self.registry.settle(model, &ready, &failures, &left);
         if came || !left.is_empty() {
             metrics::SWAPS.counter(&[model.as_str()]).increment(1);
             let serving: Vec<u64> = ready.keys().map(|version| version.0).collect();
+            let left: Vec<u64> = left.iter().map(|served| served.version.0).collect();
             info!(model = %model, ?serving, ?left, "swapped");
         }
     }

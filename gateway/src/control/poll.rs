@@ -1,6 +1,6 @@
 //! Follows the folder: loads what appears, swaps what changes, unloads what leaves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -10,42 +10,56 @@ use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
-use super::Control;
 use super::change::Change;
+use super::{Control, Intent};
 use crate::models::ModelFolder;
 use crate::tasks;
-use crate::types::ModelName;
+use crate::types::{ModelName, Version};
+
+/// Models by name, each with why it cannot be served if it cannot.
+type Found = BTreeMap<ModelName, Result<ModelFolder, String>>;
 
 /// How often stuck threads are looked for.
 const WATCH: Duration = Duration::from_millis(200);
 
 impl Control {
-    /// Looks at the folder once and brings every model in step with it.
+    /// Looks at the folder once and brings every model in step with it; returns when all are.
     ///
     /// # Errors
     /// When the folder cannot be read; then nothing changes.
     pub async fn sync(self: &Arc<Self>) -> io::Result<()> {
-        let repository = self.repository.clone();
-        let found = tasks::blocking(move || repository.scan()).await?;
-        self.registry.retain(|name| found.contains_key(name));
-        for name in self.asked_about().into_iter().filter(|name| !found.contains_key(name)) {
-            self.model_left(&name).await;
-        }
+        let found = self.look().await?;
         // Models load beside each other: a slow one must not hold up the rest.
-        let changes = found.into_iter().map(|(name, found)| self.clone().sync_model(name, found));
-        join_all(changes).await;
+        join_all(found.into_iter().map(|(name, found)| async move {
+            let lock = self.lock_of(&name);
+            let mut intent = lock.lock().await;
+            self.sync_model(&name, found, &mut intent).await;
+        }))
+        .await;
         Ok(())
     }
 
-    /// Polls for as long as the process lives.
+    /// Polls for as long as the process lives. A model whose last change is still under way is
+    /// left to it and looked at again the next time.
     pub async fn follow(self: Arc<Self>, every: Duration) -> Infallible {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            if let Err(error) = self.sync().await {
-                error!(%error, "cannot read the repository, nothing changes");
+            let found = match self.look().await {
+                Ok(found) => found,
+                Err(error) => {
+                    error!(%error, "cannot read the repository, nothing changes");
+                    continue;
+                }
+            };
+            for (name, found) in found {
+                let (control, lock) = (self.clone(), self.lock_of(&name));
+                let Ok(mut intent) = lock.try_lock_owned() else { continue };
+                tasks::spawn("sync", async move {
+                    control.sync_model(&name, found, &mut intent).await;
+                });
             }
         }
     }
@@ -60,9 +74,23 @@ impl Control {
         }
     }
 
-    async fn sync_model(self: Arc<Self>, name: ModelName, found: Result<ModelFolder, String>) {
-        let lock = self.lock_of(&name);
-        let mut intent = lock.lock().await;
+    /// What is in the folder now; models that left it are unloaded.
+    async fn look(&self) -> io::Result<Found> {
+        let repository = self.repository.clone();
+        let found = tasks::blocking(move || repository.scan()).await?;
+        for name in self.asked_about().into_iter().filter(|name| !found.contains_key(name)) {
+            self.model_left(&name);
+        }
+        self.registry.retain(|name| found.contains_key(name));
+        Ok(found)
+    }
+
+    async fn sync_model(
+        &self,
+        name: &ModelName,
+        found: Result<ModelFolder, String>,
+        intent: &mut Intent,
+    ) {
         if intent.upload.is_some() {
             return;
         }
@@ -70,48 +98,47 @@ impl Control {
             Ok(folder) => folder,
             Err(reason) => {
                 // A manifest that broke leaves what serves; it is only noted.
-                if self.registry.note_problem(&name, &reason) {
+                if self.registry.set_problem(name, Some(reason.clone())) {
                     error!(model = %name, reason, "cannot load, what served still does");
                 }
                 return;
             }
         };
+        self.registry.set_problem(name, None);
         let available: BTreeSet<_> = folder.versions.keys().copied().collect();
-        let targets = match &intent.explicit {
+        let targets: BTreeSet<Version> = match &intent.explicit {
             Some(explicit) => explicit.intersection(&available).copied().collect(),
             None => folder.manifest.policy.choose(&available),
         };
-        let failed = |version| intent.failed.get(version) == folder.versions.get(version);
+        let known_failures = intent.failed.len();
+        intent.failed.retain(|version, _| targets.contains(version));
+        let forgotten = intent.failed.len() != known_failures;
+        let failed = |version: &Version| intent.has_failed(*version, folder.versions.get(version));
         let in_step = targets.iter().all(|version| {
             failed(version) || intent.served.get(version) == folder.versions.get(version)
         });
         // An old version stays beyond the targets while a newer one fails.
         let none_to_go =
             intent.served.keys().all(|v| targets.contains(v)) || targets.iter().any(failed);
-        if in_step && none_to_go {
-            self.registry.set_model(&name, None);
+        if in_step && none_to_go && !forgotten {
             return;
         }
         if targets.is_empty() {
-            self.registry.set_model(&name, None);
-            if !intent.served.is_empty() {
-                self.keep_only(&name, &targets, &mut intent);
-            }
+            self.keep_only(name, &targets, intent);
             return;
         }
-        intent.failed.retain(|version, _| targets.contains(version));
         let change = Change { folder: &folder, targets, upload: None, anew: false };
-        self.change(&name, change, &mut intent).await;
+        self.change(name, change, intent).await;
     }
 
-    async fn model_left(&self, name: &ModelName) {
+    fn model_left(&self, name: &ModelName) {
+        // A change under way finds out by itself; the next look sees what it left.
         let lock = self.lock_of(name);
-        let mut intent = lock.lock().await;
+        let Ok(mut intent) = lock.try_lock() else { return };
         if intent.upload.is_some() {
             return;
         }
-        intent.explicit = None;
-        intent.failed.clear();
+        *intent = Intent::default();
         if self.snapshots.load().model(name.as_str()).is_some() {
             self.keep_only(name, &BTreeSet::new(), &mut intent);
             info!(model = %name, "left the repository, unloaded");

@@ -44,14 +44,15 @@ struct Model {
     versions: BTreeMap<Version, Entry>,
 }
 
-#[derive(Debug)]
-enum Entry {
-    Loading,
-    /// Serves; the text says what went wrong with a newer file of the same version.
-    Ready(String),
+/// One version. It may serve and load at once: a newer file of the same number is coming.
+#[derive(Debug, Default)]
+struct Entry {
+    serves: bool,
+    loading: bool,
+    /// Why the last load failed.
+    failure: Option<String>,
     /// Out of the snapshot; calls in flight may still hold it.
-    Leaving(Weak<ServedVersion>),
-    Failed(String),
+    leaving: Option<Weak<ServedVersion>>,
 }
 
 /// States by model and version.
@@ -61,47 +62,55 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Notes a model and what is wrong with it as a whole.
-    pub(super) fn set_model(&self, model: &ModelName, problem: Option<String>) {
-        self.lock().entry(model.clone()).or_default().problem = problem;
-    }
-
-    /// Notes what is wrong with a model; `false` when that was known already.
-    pub(super) fn note_problem(&self, model: &ModelName, problem: &str) -> bool {
+    /// Notes a model and what is wrong with it as a whole; `false` when that was known already.
+    pub(super) fn set_problem(&self, model: &ModelName, problem: Option<String>) -> bool {
         let mut models = self.lock();
         let known = &mut models.entry(model.clone()).or_default().problem;
-        let is_new = known.as_deref() != Some(problem);
-        *known = Some(problem.to_owned());
+        let is_new = *known != problem;
+        *known = problem;
         is_new
     }
 
+    /// Notes that a version is being loaded, whether or not an older file of it serves.
     pub(super) fn loading(&self, model: &ModelName, version: Version) {
-        self.set(model, version, Entry::Loading);
+        let mut models = self.lock();
+        let versions = &mut models.entry(model.clone()).or_default().versions;
+        versions.entry(version).or_default().loading = true;
     }
 
-    pub(super) fn ready(&self, model: &ModelName, version: Version) {
-        self.set(model, version, Entry::Ready(String::new()));
+    /// Notes what serves, what failed and what has just left; forgets everything else but
+    /// versions that left before.
+    pub(super) fn settle(
+        &self,
+        model: &ModelName,
+        ready: &BTreeMap<Version, Arc<ServedVersion>>,
+        failures: &BTreeMap<Version, String>,
+        left: &[Arc<ServedVersion>],
+    ) {
+        let mut models = self.lock();
+        let versions = &mut models.entry(model.clone()).or_default().versions;
+        versions.retain(|_, entry| {
+            entry.serves = false;
+            entry.loading = false;
+            entry.failure = None;
+            entry.leaving.is_some()
+        });
+        for served in left {
+            versions.entry(served.version).or_default().leaving = Some(Arc::downgrade(served));
+        }
+        for version in ready.keys() {
+            let entry = versions.entry(*version).or_default();
+            *entry = Entry { serves: true, ..Entry::default() };
+        }
+        for (version, reason) in failures {
+            versions.entry(*version).or_default().failure = Some(reason.clone());
+        }
     }
 
-    /// Notes a failed load of a version that may still serve from its older file.
-    pub(super) fn failed(&self, model: &ModelName, version: Version, reason: String, serves: bool) {
-        let entry = if serves { Entry::Ready(reason) } else { Entry::Failed(reason) };
-        self.set(model, version, entry);
-    }
-
-    pub(super) fn leaving(&self, served: &Arc<ServedVersion>) {
-        self.set(&served.model, served.version, Entry::Leaving(Arc::downgrade(served)));
-    }
-
-    /// Forgets models that are neither in the folder nor loaded.
+    /// Forgets models that are neither in the folder nor in memory.
     pub(super) fn retain(&self, keep: impl Fn(&ModelName) -> bool) {
         self.lock().retain(|name, model| {
-            let in_memory = model.versions.values().any(|entry| match entry {
-                Entry::Loading | Entry::Ready(_) => true,
-                Entry::Leaving(served) => served.strong_count() > 0,
-                Entry::Failed(_) => false,
-            });
-            keep(name) || in_memory
+            keep(name) || model.versions.values().any(|entry| entry.is_in_memory())
         });
     }
 
@@ -111,8 +120,8 @@ impl Registry {
         let models = self.lock();
         let entries = || models.values().flat_map(|model| model.versions.values());
         let wanted = models.values().any(|model| model.problem.is_some())
-            || entries().any(|entry| matches!(entry, Entry::Loading | Entry::Failed(_)));
-        !wanted || entries().any(|entry| matches!(entry, Entry::Ready(_)))
+            || entries().any(|entry| entry.loading || entry.failure.is_some());
+        !wanted || entries().any(|entry| entry.serves)
     }
 
     pub(super) fn index(&self, only_ready: bool) -> Vec<IndexEntry> {
@@ -142,23 +151,26 @@ impl Registry {
         entries
     }
 
-    fn set(&self, model: &ModelName, version: Version, entry: Entry) {
-        self.lock().entry(model.clone()).or_default().versions.insert(version, entry);
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ModelName, Model>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Entry {
+    fn is_in_memory(&self) -> bool {
+        let leaves = self.leaving.as_ref().is_some_and(|served| served.strong_count() > 0);
+        self.serves || self.loading || leaves
+    }
+
     fn state(&self) -> (State, &str) {
+        let failure = self.failure.as_deref();
         match self {
-            Self::Loading => (State::Loading, ""),
-            Self::Ready(reason) => (State::Ready, reason),
-            Self::Leaving(served) if served.strong_count() > 0 => (State::Unloading, ""),
-            Self::Leaving(_) => (State::Unavailable, "unloaded"),
-            Self::Failed(reason) => (State::Unavailable, reason),
+            Self { serves: true, .. } => (State::Ready, failure.unwrap_or("")),
+            Self { loading: true, .. } => (State::Loading, ""),
+            Self { leaving: Some(served), .. } if served.strong_count() > 0 => {
+                (State::Unloading, failure.unwrap_or(""))
+            }
+            _ => (State::Unavailable, failure.unwrap_or("unloaded")),
         }
     }
 }

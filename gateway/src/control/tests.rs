@@ -113,7 +113,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        self.control.close();
+        // Threads that hang on purpose are left behind.
+        let _ended = self.control.close(Duration::ZERO);
     }
 }
 
@@ -220,6 +221,93 @@ async fn uploads_replace_the_folder_until_they_are_unloaded() {
     assert_eq!(too_large.kind(), Kind::TooLarge);
     rig.control.load("m", LoadCall::default()).await.unwrap();
     assert_eq!(rig.serving(), [1]);
+}
+
+#[tokio::test]
+async fn earlier_failures_stay_in_sight_until_their_files_leave() {
+    let rig = Rig::new(&[1], "policy = 'all'").await;
+    rig.break_loads();
+    rig.add(2, "1");
+    rig.sync().await;
+    rig.stub.fail_loads(None);
+    rig.add(3, "1");
+    rig.sync().await;
+    assert_eq!(rig.serving(), [1, 3]);
+    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotReady);
+    assert_eq!(rig.states()[1], (Some(2), "UNAVAILABLE", "a broken file".to_owned()));
+    fs::remove_dir_all(rig.path("2")).unwrap();
+    rig.sync().await;
+    assert_eq!(rig.states().len(), 2);
+    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+}
+
+#[tokio::test]
+async fn unloading_a_model_that_failed_forgets_the_failure() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    rig.break_loads();
+    rig.add(1, "1");
+    rig.sync().await;
+    assert!(!rig.control.is_serving());
+    rig.control.unload("m", None).await.unwrap();
+    assert!(rig.control.is_serving());
+}
+
+#[tokio::test]
+async fn a_version_that_is_loaded_again_stays_ready_meanwhile() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    rig.stub.push(StubStep::Hang);
+    rig.add(1, "replaced");
+    let reload = async { rig.sync().await };
+    let look = async {
+        let stub = rig.stub.clone();
+        tasks::blocking(move || stub.wait_hanging(1)).await;
+        assert!(rig.control.is_serving());
+        assert_eq!(rig.states()[0].1, "READY");
+        rig.stub.release();
+    };
+    tokio::join!(reload, look);
+    assert_eq!(rig.serving(), [1]);
+}
+
+#[tokio::test]
+async fn a_call_keeps_only_its_own_version_in_memory() {
+    let rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    rig.stub.push(StubStep::Hang);
+    let running = rig.pipeline.infer(rig.call(Some("1")));
+    let leave = async {
+        let stub = rig.stub.clone();
+        tasks::blocking(move || stub.wait_hanging(1)).await;
+        rig.control.unload("m", Some(Version(2))).await.unwrap();
+        assert_eq!(rig.states()[1], (Some(2), "UNAVAILABLE", "unloaded".to_owned()));
+        rig.stub.release();
+    };
+    let (reply, ()) = tokio::join!(running, leave);
+    assert_eq!(reply.unwrap().served.version, Version(1));
+}
+
+#[tokio::test]
+async fn figures_survive_a_reload_under_the_same_number() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    crate::telemetry::metrics::recorder();
+    let counted = || {
+        let text = crate::telemetry::metrics::recorder().render();
+        let line = "nv_inference_request_success{model=\"m\",version=\"1\"} ";
+        text.lines().find_map(|l| l.strip_prefix(line)?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let before = counted();
+    for _ in 0..3 {
+        rig.pipeline.infer(rig.call(None)).await.unwrap().encoded();
+    }
+    rig.add(1, "replaced");
+    rig.sync().await;
+    rig.pipeline.infer(rig.call(None)).await.unwrap().encoded();
+    for served in rig.pipeline.snapshots.load().ready() {
+        served.publish_stats();
+    }
+    // Other tests of this process count under the same name, but none takes away.
+    assert!(counted() >= before + 4, "{} after {before}", counted());
 }
 
 #[tokio::test]

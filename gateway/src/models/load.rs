@@ -4,19 +4,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::{Batch, Engine, Model, ModelSource, TensorSpec};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::golden::{self, Golden};
 use super::manifest::Manifest;
-use super::repository::VersionFiles;
+use super::repository::{GOLDEN_FILE, VersionFiles};
 use super::sample;
 use super::stats::Stats;
-use super::version::ServedVersion;
+use super::version::{Published, ServedVersion};
 use crate::batching::{Device, Failure, Pool, Queue, QueueSettings, StuckThreads};
 use crate::config;
 use crate::tasks;
@@ -31,6 +32,8 @@ pub struct Loader {
     settings: config::Engine,
     limits: config::Limits,
     stuck: StuckThreads,
+    /// Loads under way together: more would only compete for the cores, and for their own limits.
+    turns: Semaphore,
 }
 
 /// What to load.
@@ -87,7 +90,8 @@ impl Loader {
         limits: config::Limits,
     ) -> Self {
         let stuck = StuckThreads::default();
-        Self { engines, pools: Mutex::default(), settings, limits, stuck }
+        let turns = Semaphore::new(settings.cpu_threads.max(2));
+        Self { engines, pools: Mutex::default(), settings, limits, stuck, turns }
     }
 
     /// The platform's engine.
@@ -105,6 +109,8 @@ impl Loader {
     /// # Errors
     /// What is wrong with the version; nothing that serves is touched.
     pub async fn load(&self, request: LoadRequest) -> Result<ServedVersion, LoadFailure> {
+        let turn = self.turns.acquire().await;
+        let _held = turn.map_err(|_| LoadFailure::new("the gateway is stopping"))?;
         let started = Instant::now();
         let LoadRequest { model, version, manifest, mut files } = request;
         let label = format!("{model}/{version}");
@@ -119,6 +125,13 @@ impl Loader {
             }
             None => (vec![], None),
         };
+        let others = [(GOLDEN_FILE, &files.golden), ("sample", &files.sample)];
+        let hashes: Vec<(String, String)> = others
+            .into_iter()
+            .filter_map(|(name, file)| {
+                Some((name.to_owned(), hex(&Sha256::digest(file.as_ref()?))))
+            })
+            .collect();
         let samples = sample::batches(&manifest, files.sample.as_deref())?;
         let goldens = match &files.golden {
             Some(text) => golden::parse(text, &manifest.signature)
@@ -164,8 +177,10 @@ impl Loader {
             version,
             manifest,
             sha256,
+            hashes,
             queue,
             stats: Stats::default(),
+            published: Published::default(),
             metrics: version_metrics,
             load_time,
         })
@@ -178,11 +193,21 @@ impl Loader {
         }
     }
 
-    /// Ends the engine threads once they have finished what they hold.
-    pub fn close(&self) {
-        for pool in self.lock().values() {
+    /// The longest that reading and loading one version may take.
+    #[must_use]
+    pub fn load_timeout(&self) -> Duration {
+        self.settings.load_timeout
+    }
+
+    /// Ends the engine threads once they have finished what they hold. Blocks for at most
+    /// `limit`; `false` when some are still at work then.
+    #[must_use]
+    pub fn close(&self, limit: Duration) -> bool {
+        let pools: Vec<Pool> = self.lock().values().cloned().collect();
+        for pool in &pools {
             pool.close();
         }
+        pools.iter().all(|pool| pool.wait_ended(limit))
     }
 
     /// Whether so many threads are stuck in native code that only a restart helps.
@@ -333,9 +358,12 @@ fn describe(what: &str, failure: Failure) -> LoadFailure {
 }
 
 fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {
-    let digest = Sha256::digest(&file);
-    let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    (file, hex)
+    let hash = hex(&Sha256::digest(&file));
+    (file, hash)
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn check_pin(manifest: &Manifest, version: Version, hash: &str) -> Result<(), LoadFailure> {

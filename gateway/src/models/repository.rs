@@ -150,6 +150,10 @@ impl Repository {
         }
         let name = path.file_name().map_or_else(String::new, |n| n.display().to_string());
         let inside = self.inside(path)?;
+        // A pipe or device would be read for ever.
+        if !inside.is_file() {
+            return Err(format!("{name} is not a regular file"));
+        }
         std::fs::read(inside).map(Some).map_err(|error| format!("cannot read {name}: {error}"))
     }
 

@@ -1,6 +1,7 @@
 //! A version that serves: its signature, its way to the engine and its figures.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::manifest::{Lineage, Manifest};
@@ -17,11 +18,28 @@ pub struct ServedVersion {
     pub manifest: Arc<Manifest>,
     /// Hash of the model file, lower-case hex; `None` for engines without a file.
     pub sha256: Option<String>,
+    /// Hashes of the other files that decided whether it may serve, by file name.
+    pub hashes: Vec<(String, String)>,
     pub queue: Queue,
     pub stats: Stats,
     pub metrics: Arc<VersionMetrics>,
     /// Load, warm-up and golden requests together.
     pub load_time: Duration,
+    /// What of the figures the metrics have already; they outlive a version, which may be loaded
+    /// again under its number.
+    pub published: Published,
+}
+
+/// Figures as last added to the metrics.
+#[derive(Debug, Default)]
+pub struct Published([AtomicU64; 12]);
+
+impl Published {
+    /// Adds what is new to a counter.
+    fn add(&self, index: usize, counter: &::metrics::Counter, value: u64) {
+        let before = self.0[index].fetch_max(value, Ordering::Relaxed);
+        counter.increment(value.saturating_sub(before));
+    }
 }
 
 impl ServedVersion {
@@ -47,6 +65,9 @@ impl ServedVersion {
         };
         let Lineage { data, code, hyperparameters, metrics, approved_by } =
             self.manifest.facts(self.version).lineage;
+        for (file, hash) in &self.hashes {
+            add(&format!("sha256.{file}"), hash.clone());
+        }
         add("sha256", self.sha256.clone().unwrap_or_default());
         add("device", self.manifest.device.clone());
         add("engine", self.queue.notes().join("; "));
@@ -79,11 +100,19 @@ impl ServedVersion {
     /// Brings Triton's metrics up to date; called before they are rendered.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub fn publish_stats(&self) {
+        self.publish_counts();
+        let version = self.version.to_string();
+        let labels = [self.model.as_str(), version.as_str()];
+        metrics::NV_PENDING.gauge(&labels).set(self.queue.pending() as f64);
+        metrics::NV_LOAD_SECONDS.gauge(&labels).set(self.load_time.as_secs_f64());
+    }
+
+    fn publish_counts(&self) {
         let version = self.version.to_string();
         let labels = [self.model.as_str(), version.as_str()];
         let stats = &self.stats;
         let executions: u64 = self.queue.executions().values().map(|batch| batch.count).sum();
-        for (metric, value) in [
+        let counts = [
             (&metrics::NV_SUCCESS, stats.success.count()),
             (&metrics::NV_COUNT, stats.inferences()),
             (&metrics::NV_EXEC_COUNT, executions),
@@ -92,14 +121,21 @@ impl ServedVersion {
             (&metrics::NV_INPUT_US, stats.input.nanoseconds() / 1000),
             (&metrics::NV_INFER_US, stats.infer.nanoseconds() / 1000),
             (&metrics::NV_OUTPUT_US, stats.output.nanoseconds() / 1000),
-        ] {
-            metric.counter(&labels).absolute(value);
+        ];
+        for (index, (metric, value)) in counts.iter().enumerate() {
+            self.published.add(index, &metric.counter(&labels), *value);
         }
-        for reason in FailureReason::ALL {
+        for (index, reason) in FailureReason::ALL.into_iter().enumerate() {
             let labels = [labels[0], labels[1], reason.label()];
-            metrics::NV_FAILURE.counter(&labels).absolute(stats.failures(reason));
+            let counter = metrics::NV_FAILURE.counter(&labels);
+            self.published.add(counts.len() + index, &counter, stats.failures(reason));
         }
-        metrics::NV_PENDING.gauge(&labels).set(self.queue.pending() as f64);
-        metrics::NV_LOAD_SECONDS.gauge(&labels).set(self.load_time.as_secs_f64());
+    }
+}
+
+impl Drop for ServedVersion {
+    /// The last call has ended: what no scrape has seen yet is not lost.
+    fn drop(&mut self) {
+        self.publish_counts();
     }
 }

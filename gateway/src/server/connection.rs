@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, with the limits that keep slow or greedy peers harmless.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
@@ -26,6 +27,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Calls that one HTTP/2 connection may have open together.
 const STREAMS: u32 = 1024;
+/// Length of the connection preface of HTTP/2 (RFC 9113, 3.4).
+const GREETING: usize = 24;
 /// An HTTP/2 peer that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(30);
 
@@ -53,6 +56,8 @@ impl Door {
 pub(super) struct End {
     pub(super) watcher: Watcher,
     pub(super) draining: CancellationToken,
+    /// Lives as long as the connection; the shard counts these.
+    pub(super) _open: Arc<()>,
 }
 
 /// Serves a connection in a task of the current event loop.
@@ -97,17 +102,32 @@ pub(super) fn serve(
                 .timer(TokioTimer::new())
                 .header_read_timeout(patience)
                 .serve_connection(TokioIo::new(stream), service);
-            let watched = end.watcher.watch(connection);
-            tasks::spawn("connection", async move { ended(counted, watched.await) });
+            let End { watcher, _open, .. } = end;
+            let watched = watcher.watch(connection);
+            tasks::spawn("connection", async move {
+                let _open = _open;
+                ended(counted, watched.await);
+            });
         }
     }
 }
 
-/// Waits for the first byte. An HTTP/2 connection that has not said hello can be told nothing,
-/// so it would hold up a stop for ever.
+/// Waits for the greeting of HTTP/2. A connection that has not said it can be told nothing, so it
+/// would hold up a stop for ever.
 async fn speaks(stream: &TcpStream, patience: Duration, draining: &CancellationToken) -> bool {
+    let greeting = async {
+        let mut seen = [0; GREETING];
+        loop {
+            match stream.peek(&mut seen).await {
+                Ok(GREETING) => return true,
+                Ok(0) | Err(_) => return false,
+                // What is there stays readable: only time can bring the rest.
+                Ok(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
     tokio::select! {
-        readable = timeout(patience, stream.readable()) => matches!(readable, Ok(Ok(()))),
+        spoke = timeout(patience, greeting) => spoke.unwrap_or(false),
         () = draining.cancelled() => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
@@ -63,11 +63,17 @@ impl Shard {
 async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
     let mut open = GracefulShutdown::new();
     let draining = CancellationToken::new();
+    // As many references as connections, and one.
+    let alive = Arc::new(());
     while let Some(order) = orders.recv().await {
         match order {
             Order::Serve(door, stream, peer) => match TcpStream::from_std(stream) {
                 Ok(stream) => {
-                    let end = End { watcher: open.watcher(), draining: draining.clone() };
+                    let end = End {
+                        watcher: open.watcher(),
+                        draining: draining.clone(),
+                        _open: alive.clone(),
+                    };
                     connection::serve(door, (stream, peer), &services, end);
                 }
                 Err(error) => warn!(%error, "cannot take a connection"),
@@ -75,10 +81,9 @@ async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
             Order::Stop(drain, left) => {
                 draining.cancel();
                 let closing = std::mem::take(&mut open);
-                let count = closing.count();
                 let undrained = match timeout(drain, closing.shutdown()).await {
                     Ok(()) => 0,
-                    Err(_) => count,
+                    Err(_) => Arc::strong_count(&alive) - 1,
                 };
                 // The server waits for this word, so it is there to hear it.
                 let _heard = left.send(undrained);

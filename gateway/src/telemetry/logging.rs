@@ -48,8 +48,10 @@ pub fn settings() -> Settings {
     *lock()
 }
 
-/// Changes the filter of the running gateway.
+/// Changes the filter of the running gateway. Severities are a ladder: who wants one gets those
+/// above it too, and [`settings`] then says so.
 pub fn change(settings: Settings) {
+    let settings = Settings::of_level(settings.directive());
     *lock() = settings;
     if let Some(filter) = FILTER.get() {
         // The subscriber lives as long as the process, so the handle cannot have lost it.
@@ -64,9 +66,9 @@ fn lock() -> std::sync::MutexGuard<'static, Settings> {
 impl Settings {
     fn of_level(level: &str) -> Self {
         Self {
-            error: true,
-            warning: level != "error",
-            info: !matches!(level, "error" | "warn"),
+            error: level != "off",
+            warning: !matches!(level, "off" | "error"),
+            info: !matches!(level, "off" | "error" | "warn"),
             verbose: match level {
                 "trace" => 2,
                 "debug" => 1,
@@ -94,7 +96,7 @@ mod tests {
 
     #[test]
     fn levels_and_settings_agree() {
-        for level in ["error", "warn", "info", "debug", "trace"] {
+        for level in ["off", "error", "warn", "info", "debug", "trace"] {
             assert_eq!(Settings::of_level(level).directive(), level);
         }
         let silent = Settings { error: false, warning: false, info: false, verbose: 0 };

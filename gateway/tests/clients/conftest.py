@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import harness  # noqa: E402
+import harness
 
 pytest.register_assert_rewrite("calls", "wire")
 
@@ -26,7 +26,9 @@ def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory: pytest.TempPathFactory, torchscript: Path) -> Iterator[harness.Gateway]:
+def gateway(
+    tmp_path_factory: pytest.TempPathFactory, torchscript: Path
+) -> Iterator[harness.Gateway]:
     """The gateway that most tests share, with every model; no test changes what it serves."""
     repository = tmp_path_factory.mktemp("repository")
     harness.copy_models(harness.MODELS / "repository", repository)

@@ -81,6 +81,7 @@ class Gateway:
     log: Path
     summary: dict[str, Any] = field(default_factory=dict)
     stopping: bool = False
+    ended: bool = False
 
     @property
     def http(self) -> str:
@@ -103,12 +104,17 @@ class Gateway:
 
     def begin_stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Asks it to stop, as a supervisor would."""
-        assert self.process.poll() is None, f"the gateway had ended by itself:\n{self._end_of_log()}"
+        assert self.process.poll() is None, (
+            f"the gateway had ended by itself:\n{self._end_of_log()}"
+        )
         self.stopping = True
         self.process.send_signal(number)
 
     def stop(self) -> None:
         """Stops it, if nobody has yet; it must end by itself, with status 0."""
+        if self.ended:
+            return
+        self.ended = True
         if not self.stopping:
             self.begin_stop()
         try:

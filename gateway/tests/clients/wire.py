@@ -68,7 +68,11 @@ def request(
 
 
 def infer(
-    address: str, model: str, body: Any, headers: Mapping[str, str] | None = None, blobs: bytes = b""
+    address: str,
+    model: str,
+    body: Any,
+    headers: Mapping[str, str] | None = None,
+    blobs: bytes = b"",
 ) -> Response:
     """POST …/infer with a JSON body (or bytes as they are), followed by binary tensors."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -126,7 +130,9 @@ class Meter:
                 return
             server = connect(self.target)
             for source, sink, counted in [(caller, server, False), (server, caller, True)]:
-                threading.Thread(target=self._pump, args=(source, sink, counted), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(source, sink, counted), daemon=True
+                ).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
         try:

@@ -117,3 +117,31 @@ fn every_promise_of_the_architecture_names_a_test_that_exists() {
     }
     assert!(checked >= 8, "only {checked} promises name their test");
 }
+
+#[test]
+fn every_trap_of_the_wire_names_tests_that_exist() {
+    let tests = files("gateway/tests/clients", "py");
+    let exists = |name: &str| {
+        let file = format!("test_{name}.py");
+        tests.iter().any(|(path, text)| {
+            path.ends_with(name)
+                || path.ends_with(&file)
+                || text.contains(&format!("def test_{name}("))
+        })
+    };
+    let mut held = 0;
+    for row in read("docs/traps.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        if cells[0].parse::<u32>().is_err() {
+            continue;
+        }
+        let [_, _, what, tests] = cells[..] else { panic!("not four columns: {row}") };
+        for name in tests.split('`').skip(1).step_by(2).filter(|name| *name != "triton_") {
+            assert!(exists(name), "docs/traps.md: no test '{name}'");
+            held += 1;
+        }
+        let excused = what.contains("later version") || what.contains("not applicable");
+        assert!(excused || tests.contains('`'), "nothing holds: {row}");
+    }
+    assert!(held >= 30, "only {held} tests are named");
+}

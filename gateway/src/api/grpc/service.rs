@@ -274,7 +274,7 @@ impl GrpcInferenceService for Service {
             }
             logging::change(settings);
         }
-        Ok(Response::new(pb::LogSettingsResponse { settings: shown(settings) }))
+        Ok(Response::new(pb::LogSettingsResponse { settings: shown(logging::settings()) }))
     }
 
     async fn system_shared_memory_status(

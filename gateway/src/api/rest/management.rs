@@ -67,6 +67,9 @@ pub(super) async fn load_model(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
+    if let Err(rejection) = api.authorize_control(peer.map(|Extension(peer)| peer)) {
+        return respond::rejection(&rejection);
+    }
     let parameters = match read::<ParametersBody>(&api, &headers, body).await {
         Ok(body) => body.parameters,
         Err(response) => return response,
@@ -162,7 +165,7 @@ pub(super) async fn change_log_settings(
         }
     }
     logging::change(settings);
-    respond::json(&shown(settings))
+    respond::json(&shown(logging::settings()))
 }
 
 fn change(settings: &mut Settings, key: &str, value: &Value) -> Result<(), Rejection> {

@@ -112,6 +112,14 @@ proptest! {
     }
 
     #[test]
+    fn doubles_survive_json_bit_for_bit(values in prop::collection::vec(any::<f64>().prop_filter("finite", |v| v.is_finite()), 0..20)) {
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensor = Tensor::new(DataType::Fp64, vec![values.len()], data.into()).unwrap();
+        let text = written(&tensor);
+        prop_assert_eq!(parse(&text, DataType::Fp64, &[values.len()]).unwrap(), tensor);
+    }
+
+    #[test]
     fn text_survives_json(values in prop::collection::vec(".*", 0..6)) {
         let tensor = Tensor::from_strings(vec![values.len()], &values).unwrap();
         let text = written(&tensor);

@@ -11,11 +11,12 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from harness import Gateway
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.infer_type import RequestedOutput
+
+from harness import Gateway
 
 T = TypeVar("T")
 A = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
@@ -91,15 +92,17 @@ def test_the_server_is_live_and_ready_over_grpc(gateway: Gateway) -> None:
 
 def test_models_are_ready_one_by_one(gateway: Gateway) -> None:
     for name, ready in [("digits", True), ("nobody", False)]:
-        assert rest(gateway, lambda c, url: c.is_model_ready(url, name)) is ready  # noqa: B023
-        assert over_grpc(gateway, lambda c: c.is_model_ready(name)) is ready  # noqa: B023
+        assert rest(gateway, lambda c, url: c.is_model_ready(url, name)) is ready
+        assert over_grpc(gateway, lambda c: c.is_model_ready(name)) is ready
 
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_two_inputs_and_two_outputs(gateway: Gateway, protocol: str, binary: bool) -> None:
     """Trap 11: the parser needs model_name, and data or binary_data_size on each output."""
-    answer = infer(gateway, protocol, request("add_sub", {"a": A, "b": A * 10}, binary, request_id="7"))
+    answer = infer(
+        gateway, protocol, request("add_sub", {"a": A, "b": A * 10}, binary, request_id="7")
+    )
     assert (answer.model_name, answer.id) == ("add_sub", "7")
     # The client's REST half drops the version.
     assert answer.model_version == ("1" if protocol == "grpc" else None)
@@ -154,7 +157,9 @@ def test_an_unknown_model_is_not_found_over_grpc(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-def test_wrong_inputs_are_refused_and_the_next_call_is_answered(gateway: Gateway, protocol: str) -> None:
+def test_wrong_inputs_are_refused_and_the_next_call_is_answered(
+    gateway: Gateway, protocol: str
+) -> None:
     with pytest.raises((httpx.HTTPStatusError, grpc.RpcError)) as raised:
         infer(gateway, protocol, request("add_sub", {"a": A}, binary=True))
     error = raised.value
@@ -194,7 +199,9 @@ def test_metadata_in_the_client_s_own_messages(gateway: Gateway) -> None:
         assert server.name == "penstock" and "binary_tensor_data" in server.extensions
         model = stub.ModelMetadata(pb.ModelMetadataRequest(name="digits"))
         assert list(model.versions) == ["1", "2"]
-        assert [(i.name, i.datatype, list(i.shape)) for i in model.inputs] == [("pixels", "FP32", [-1, 64])]
+        assert [(i.name, i.datatype, list(i.shape)) for i in model.inputs] == [
+            ("pixels", "FP32", [-1, 64])
+        ]
 
 
 def test_loading_in_the_client_s_own_messages(start_gateway: Any) -> None:

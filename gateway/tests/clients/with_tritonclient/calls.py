@@ -213,7 +213,9 @@ class GrpcCaller(_Refusing):
         self.client = tritonclient.grpc.InferenceServerClient(address)
 
     def infer(self, model: str, inputs: Arrays, **options: Any) -> Answer:
-        return grpc_answer(self.client.infer(**_grpc_arguments(model, inputs, **_for_grpc(options))))
+        return grpc_answer(
+            self.client.infer(**_grpc_arguments(model, inputs, **_for_grpc(options)))
+        )
 
     def close(self) -> None:
         self.client.close()

@@ -14,8 +14,8 @@ import tritonclient.http
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import calls  # noqa: E402
-import harness  # noqa: E402
+import calls
+import harness
 
 
 @pytest.fixture(scope="session", params=calls.CALLERS)

@@ -9,10 +9,13 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from harness import Gateway
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
+
+from harness import Gateway
 
 SERVICE = "inference.GRPCInferenceService"
 ROW = struct.pack("<3f", 1, 2, 3)
@@ -115,7 +118,9 @@ def test_wrong_contents_are_refused(stub: Any) -> None:
     refused(stub, request("identity_bool", "BOOL", (1, 2), raw=[b"\0\2"]))
 
 
-@pytest.mark.parametrize("shape", [(-1, 3), (1, -3), (3,), (1, 3, 1), (), (2**62, 64), (2**63 - 1, 2), (3, 0)])
+@pytest.mark.parametrize(
+    "shape", [(-1, 3), (1, -3), (3,), (1, 3, 1), (), (2**62, 64), (2**63 - 1, 2), (3, 0)]
+)
 def test_shapes_that_do_not_fit_are_refused(stub: Any, shape: tuple[int, ...]) -> None:
     """Trap 27, and the product that overflows."""
     refused(stub, request(shape=shape, raw=[ROW]))
@@ -129,7 +134,9 @@ def test_an_error_is_short_enough_for_a_trailer(stub: Any) -> None:
     assert code(stub.ModelInfer, unknown)[0] == Status.NOT_FOUND
 
 
-@pytest.mark.parametrize("blob", [b"\x05\0\0\0abc", b"\1\0\0\0a\2", b"\xff\xff\xff\xff", b"\0\0\0\0", b"abc", b""])
+@pytest.mark.parametrize(
+    "blob", [b"\x05\0\0\0abc", b"\1\0\0\0a\2", b"\xff\xff\xff\xff", b"\0\0\0\0", b"abc", b""]
+)
 def test_malformed_bytes_are_refused(stub: Any, blob: bytes) -> None:
     refused(stub, request("identity_bytes", "BYTES", (1, 2), raw=[blob]), "'x'")
 
@@ -146,7 +153,11 @@ def test_parameters_may_be_of_any_type(stub: Any) -> None:
         assert answer.raw_output_contents == [ROW]
         # kserve's messages know only bool, int64 and string.
         for value in answer.parameters.values():
-            assert value.WhichOneof("parameter_choice") in ("bool_param", "int64_param", "string_param")
+            assert value.WhichOneof("parameter_choice") in (
+                "bool_param",
+                "int64_param",
+                "string_param",
+            )
 
 
 def test_reserved_parameters_are_refused_but_for_the_one_that_clients_send(stub: Any) -> None:
@@ -160,7 +171,10 @@ def test_reserved_parameters_are_refused_but_for_the_one_that_clients_send(stub:
 
 def test_metadata_of_other_systems_is_let_be(stub: Any) -> None:
     """Trap 30."""
-    metadata = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("ce-id", "1")]
+    metadata = [
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("ce-id", "1"),
+    ]
     assert stub.ModelInfer(request(raw=[ROW]), metadata=metadata).raw_output_contents == [ROW]
 
 

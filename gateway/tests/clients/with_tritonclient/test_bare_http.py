@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 import wire
 from harness import Gateway
 
 ROW = [1.0, 2.0, 3.0]
 RAW = struct.pack("<3f", *ROW)
 JSON_REQUEST = {"inputs": [wire.tensor("FP32", [1, 3], ROW)]}
-BINARY_INPUT = {"name": "x", "datatype": "FP32", "shape": [1, 3], "parameters": {"binary_data_size": 12}}
+BINARY_INPUT = {
+    "name": "x",
+    "datatype": "FP32",
+    "shape": [1, 3],
+    "parameters": {"binary_data_size": 12},
+}
 BINARY_REQUEST = {"inputs": [BINARY_INPUT]}
 
 
@@ -53,7 +59,11 @@ def test_the_content_type_does_not_matter(gateway: Gateway, content_type: str | 
     headers = {} if content_type is None else {"Content-Type": content_type}
     assert wire.infer(gateway.http, "identity_fp32", JSON_REQUEST, headers).status == 200
     assert wire.infer(gateway.http, "identity_fp32", BINARY_REQUEST, headers, RAW).status == 200
-    for target in ("/v2/repository/index", "/v2/repository/models/identity_fp32/load", "/v2/logging"):
+    for target in (
+        "/v2/repository/index",
+        "/v2/repository/models/identity_fp32/load",
+        "/v2/logging",
+    ):
         assert wire.request(gateway.http, "POST", target, b"{}", headers).status == 200, target
 
 
@@ -324,7 +334,12 @@ def test_text_that_is_no_unicode_is_refused(gateway: Gateway, text: bytes) -> No
 
 
 def test_a_boolean_byte_is_zero_or_one(gateway: Gateway) -> None:
-    tensor = {"name": "x", "datatype": "BOOL", "shape": [1, 2], "parameters": {"binary_data_size": 2}}
+    tensor = {
+        "name": "x",
+        "datatype": "BOOL",
+        "shape": [1, 2],
+        "parameters": {"binary_data_size": 2},
+    }
     refused(wire.infer(gateway.http, "identity_bool", {"inputs": [tensor]}, blobs=b"\1\2"), 400)
 
 
@@ -346,7 +361,20 @@ def test_an_error_does_not_send_back_a_megabyte(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a%2Fb", "..", ".", "..%2F..%2Fetc", "%2e%2e", "a%00b", "%ff", "a%20b", "digits%2F", "*", "%", ""],
+    [
+        "a%2Fb",
+        "..",
+        ".",
+        "..%2F..%2Fetc",
+        "%2e%2e",
+        "a%00b",
+        "%ff",
+        "a%20b",
+        "digits%2F",
+        "*",
+        "%",
+        "",
+    ],
 )
 def test_names_that_no_model_has_are_not_found(gateway: Gateway, name: str) -> None:
     """Trap 6."""
@@ -464,6 +492,9 @@ def test_requests_may_be_pipelined_and_connections_kept(gateway: Gateway) -> Non
 
 
 def test_a_caller_that_leaves_in_the_middle_harms_nobody(gateway: Gateway) -> None:
-    for part in (b"POST", b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{"):
+    for part in (
+        b"POST",
+        b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{",
+    ):
         with wire.connect(gateway.http) as connection:
             connection.sendall(part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import wire
 from calls import INVALID, Caller
 from harness import Gateway

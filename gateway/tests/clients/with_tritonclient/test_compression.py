@@ -8,10 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
+from tritonclient.grpc import InferenceServerClient
+
 import wire
 from calls import Caller, grpc_inputs
 from harness import Gateway
-from tritonclient.grpc import InferenceServerClient
 
 # Compresses well and is large enough to be worth it.
 X = np.tile(np.arange(50, dtype=np.float32), (8, 20))
@@ -89,10 +90,14 @@ def test_the_header_length_of_a_compressed_answer_is_that_of_the_inflated_json(
         ("POST", "/v2/repository/index"), ("GET", "/v2/models/nobody"), ("GET", "/nothing"),
     ],
 )  # fmt: skip
-def test_nothing_but_inference_is_ever_compressed(gateway: Gateway, method: str, target: str) -> None:
+def test_nothing_but_inference_is_ever_compressed(
+    gateway: Gateway, method: str, target: str
+) -> None:
     """Traps 7 and 8: clients inflate neither metadata nor errors."""
     everything = {"Accept-Encoding": "gzip, deflate, br, zstd"}
-    answer = wire.request(gateway.http, method, target, b"" if method == "POST" else None, everything)
+    answer = wire.request(
+        gateway.http, method, target, b"" if method == "POST" else None, everything
+    )
     assert "content-encoding" not in answer.headers
     answer.json()
 
@@ -101,7 +106,9 @@ def test_a_refused_inference_is_not_compressed(gateway: Gateway) -> None:
     """Trap 8."""
     name = "n" * 5000
     request = {"inputs": [wire.tensor("FP32", [1, 1], [1.0], name)]}
-    answer = wire.infer(gateway.http, "identity_fp32", request, {"Accept-Encoding": "gzip, deflate"})
+    answer = wire.infer(
+        gateway.http, "identity_fp32", request, {"Accept-Encoding": "gzip, deflate"}
+    )
     assert answer.status == 400
     answer.error()
 

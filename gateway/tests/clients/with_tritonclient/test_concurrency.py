@@ -11,9 +11,10 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
+from tritonclient.utils import InferenceServerException
+
 from calls import grpc_inputs, http_inputs
 from harness import Gateway
-from tritonclient.utils import InferenceServerException
 
 Inputs = dict[str, np.ndarray]
 
@@ -108,7 +109,9 @@ def test_bytes_of_many_lengths_find_back_to_their_callers(gateway: Gateway) -> N
 
     async def run() -> None:
         async with tritonclient.http.aio.InferenceServerClient(gateway.http) as client:
-            calls = [client.infer("identity_bytes", http_inputs({"x": text(c)})) for c in range(200)]
+            calls = [
+                client.infer("identity_bytes", http_inputs({"x": text(c)})) for c in range(200)
+            ]
             for call, result in enumerate(await asyncio.gather(*calls)):
                 assert result.as_numpy("y").tolist() == text(call).tolist()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+
 import wire
 from calls import INVALID, Caller
 from harness import DTYPES, Gateway
@@ -105,7 +106,9 @@ def test_bytes_that_are_no_text_come_back_in_binary(caller: Caller) -> None:
 def test_bytes_that_are_no_text_are_refused_as_json_output(http_caller: Caller) -> None:
     """Trap 25: the client could not decode the answer."""
     sent = np.array([[b"\xff\xfe"]], np.object_)
-    text = http_caller.refused(INVALID, "identity_bytes", {"x": sent}, outputs=["y"], binary_out=False)
+    text = http_caller.refused(
+        INVALID, "identity_bytes", {"x": sent}, outputs=["y"], binary_out=False
+    )
     assert "UTF-8" in text
 
 
@@ -119,7 +122,9 @@ def test_zero_sized_outputs_keep_their_shape(caller: Caller, dtype: str) -> None
 
 @pytest.mark.parametrize("dtype", ["FP16", "BF16"])
 @pytest.mark.parametrize("nested", [True, False])
-def test_half_precision_is_accepted_as_json_numbers(gateway: Gateway, dtype: str, nested: bool) -> None:
+def test_half_precision_is_accepted_as_json_numbers(
+    gateway: Gateway, dtype: str, nested: bool
+) -> None:
     data = [[1.5, -2.0], [0.25, 3.0]] if nested else [1.5, -2.0, 0.25, 3.0]
     body = {"inputs": [wire.tensor(dtype, [2, 2], data)]}
     answer = wire.infer(gateway.http, f"identity_{dtype.lower()}", body)

@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+
 from calls import Caller
 from harness import MODELS
 
@@ -35,7 +36,9 @@ def promised(model: str, version: str) -> int:
 
 
 @pytest.mark.parametrize(("model", "version"), ROUTES)
-def test_batches_of_64_reach_the_promised_accuracy(caller: Caller, model: str, version: str) -> None:
+def test_batches_of_64_reach_the_promised_accuracy(
+    caller: Caller, model: str, version: str
+) -> None:
     correct = 0
     for begin in range(0, len(PIXELS), 64):
         batch = PIXELS[begin : begin + 64]

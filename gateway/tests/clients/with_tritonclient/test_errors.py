@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
 import wire
 from calls import FAILED, INVALID, NOT_FOUND, Arrays, Caller
 from harness import Gateway

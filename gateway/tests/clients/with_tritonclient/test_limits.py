@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
+
 import wire
 from calls import CALLERS, FAILED, grpc_inputs, http_inputs, refusal
 from harness import Gateway, wait_until, waiting
@@ -109,9 +110,13 @@ def test_a_grpc_message_beyond_the_limit_is_refused(
 def test_a_large_answer_passes_although_its_request_could_not_be_larger(gateway: Gateway) -> None:
     x = np.ones((8, 1_500_000), np.float32)
     with tritonclient.grpc.InferenceServerClient(gateway.grpc) as client:
-        np.testing.assert_array_equal(client.infer("identity_fp32", grpc_inputs({"x": x})).as_numpy("y"), x)
+        np.testing.assert_array_equal(
+            client.infer("identity_fp32", grpc_inputs({"x": x})).as_numpy("y"), x
+        )
     with tritonclient.http.InferenceServerClient(gateway.http) as client:
-        np.testing.assert_array_equal(client.infer("identity_fp32", http_inputs({"x": x})).as_numpy("y"), x)
+        np.testing.assert_array_equal(
+            client.infer("identity_fp32", http_inputs({"x": x})).as_numpy("y"), x
+        )
 
 
 def closed_within(connection: Any, seconds: float) -> bytes:
@@ -120,7 +125,9 @@ def closed_within(connection: Any, seconds: float) -> bytes:
     return wire.read_until_closed(connection)
 
 
-@pytest.mark.parametrize("begin", [b"", b"POST /v2/models/ident", b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: y"])
+@pytest.mark.parametrize(
+    "begin", [b"", b"POST /v2/models/ident", b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: y"]
+)
 def test_a_head_that_does_not_come_ends_the_connection(tight: Gateway, begin: bytes) -> None:
     with wire.connect(tight.http) as connection:
         connection.sendall(begin)
@@ -152,7 +159,9 @@ def test_a_body_that_does_not_come_is_a_timeout(tight: Gateway) -> None:
 
 def test_a_body_that_trickles_is_a_timeout(tight: Gateway) -> None:
     with wire.connect(tight.http) as connection:
-        connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n".encode())
+        connection.sendall(
+            f"POST {INFER} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n".encode()
+        )
         begun = time.monotonic()
         try:
             for _ in range(100):
@@ -165,7 +174,9 @@ def test_a_body_that_trickles_is_a_timeout(tight: Gateway) -> None:
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A frame of HTTP/2."""
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
 
 
 def literal(name: bytes, value: bytes) -> bytes:
@@ -245,8 +256,10 @@ def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: A
         async with tritonclient.grpc.aio.InferenceServerClient(small.grpc) as client:
             first = asyncio.ensure_future(client.infer("slow", grpc_inputs(slow)))
             await asyncio.sleep(0.2)
-            more = [asyncio.ensure_future(client.infer("slow", grpc_inputs(slow))) for _ in range(6)]
-            full = lambda: first.done() or waiting(small, "slow") == 2  # noqa: E731
+            more = [
+                asyncio.ensure_future(client.infer("slow", grpc_inputs(slow))) for _ in range(6)
+            ]
+            full = lambda: first.done() or waiting(small, "slow") == 2
             await asyncio.to_thread(wait_until, full)
             assert not first.done(), (first.exception(), small.log_text())
             body = {"inputs": [wire.tensor("INT64", [1, 1], [1], "loops")]}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+
 from calls import FORBIDDEN, INVALID, UNSUPPORTED, refusal
 
 STARTED = {
@@ -33,7 +34,9 @@ def settings(client: Any, change: dict[str, Any] | None = None) -> dict[str, Any
 def restored(client: Any) -> Iterator[Any]:
     """A client whose changes are undone."""
     yield client
-    settings(client, {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0})
+    settings(
+        client, {"log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0}
+    )
 
 
 def test_all_settings_are_told(client: Any) -> None:
@@ -53,7 +56,8 @@ def test_where_and_how_to_log_is_fixed(client: Any, change: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"log_colour": True}, {"log_info": "yes"}, {"log_verbose_level": -1}, {"log_error": None}]
+    "change",
+    [{"log_colour": True}, {"log_info": "yes"}, {"log_verbose_level": -1}, {"log_error": None}],
 )
 def test_wrong_changes_are_refused_whole(http_client: Any, change: dict[str, Any]) -> None:
     wrong = {"log_warning": False} | change

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 import wire
 from calls import NOT_FOUND, refusal
 from harness import Gateway
@@ -102,7 +103,7 @@ def test_readiness_over_http_has_a_body_and_an_unknown_model_is_404(gateway: Gat
 def test_unknown_models_and_versions_are_not_found(client: Any, what: str) -> None:
     get = getattr(client, f"get_model_{what}")
     for name, version in [("nobody", ""), ("digits", "9"), ("digits", "3"), ("digits", "one")]:
-        status, text = refusal(lambda: get(name, version))  # noqa: B023
+        status, text = refusal(lambda: get(name, version))
         assert status in NOT_FOUND, text
     assert "Request for unknown model: 'nobody' is not found" in refusal(lambda: get("nobody"))[1]
 
@@ -151,6 +152,6 @@ def test_metrics_have_the_names_that_existing_dashboards_read(gateway: Gateway) 
         "nv_inference_exec_count", "nv_inference_request_duration_us",
         "nv_inference_queue_duration_us", "nv_inference_compute_infer_duration_us",
     ):  # fmt: skip
-        assert f'\n{name}{{' in text, name
+        assert f"\n{name}{{" in text, name
     assert wire.request(gateway.metrics, "POST", "/metrics").status == 405
     assert wire.request(gateway.metrics, "GET", "/v2/models/digits/ready").status == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 import wire
 from calls import INVALID, Caller
 from harness import Gateway
@@ -84,7 +85,11 @@ def test_binary_data_of_an_output_wins_over_the_request(gateway: Gateway) -> Non
 
 def test_parameters_that_nobody_knows_are_let_be(caller: Caller) -> None:
     """Trap 17: `priority` comes as either integer type."""
-    options = {"priority": 3, "timeout": 20_000_000, "parameters": {"note": "x", "n": 1, "yes": True}}
+    options = {
+        "priority": 3,
+        "timeout": 20_000_000,
+        "parameters": {"note": "x", "n": 1, "yes": True},
+    }
     answer = caller.infer("add_sub", INPUTS, **options)
     np.testing.assert_array_equal(answer["sum"], A * 11)
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from harness import ROOT, Gateway
 
 FOLDER = ROOT / ".venv" / "perf"

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-import wire
-from calls import FORBIDDEN, INVALID, NOT_FOUND, UNAVAILABLE, UNSUPPORTED, grpc_inputs, http_inputs, refusal
-from harness import Gateway
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+import wire
+from calls import (
+    FORBIDDEN,
+    INVALID,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNSUPPORTED,
+    grpc_inputs,
+    http_inputs,
+    refusal,
+)
+from harness import Gateway
 
 ONE = np.array([[1], [2]], np.float32)
 
@@ -43,7 +53,10 @@ def restored(small: Gateway) -> Iterator[None]:
         path.write_bytes(content)
     manifest.write_text(text)
     for name in ("times", "digits"):
-        assert wire.request(small.http, "POST", f"/v2/repository/models/{name}/load", b"").status == 200
+        assert (
+            wire.request(small.http, "POST", f"/v2/repository/models/{name}/load", b"").status
+            == 200
+        )
     assert wire.request(small.http, "GET", "/v2/health/ready").status == 200
 
 
@@ -61,7 +74,9 @@ def times(client: Any, version: str = "") -> float:
     return float(answer[0, 0])
 
 
-def test_unloading_takes_a_model_away_and_loading_brings_it_back(client: Any, small: Gateway) -> None:
+def test_unloading_takes_a_model_away_and_loading_brings_it_back(
+    client: Any, small: Gateway
+) -> None:
     client.unload_model("times")
     assert not client.is_model_ready("times")
     status, text = refusal(lambda: times(client))
@@ -85,7 +100,7 @@ def test_loading_again_changes_nothing_for_callers(client: Any) -> None:
 
 def test_unknown_models_can_be_neither_loaded_nor_unloaded(client: Any) -> None:
     for call in (client.load_model, client.unload_model):
-        status, text = refusal(lambda: call("nobody"))  # noqa: B023
+        status, text = refusal(lambda: call("nobody"))
         assert status in NOT_FOUND
         assert "Request for unknown model: 'nobody' is not found" in text
 
@@ -177,7 +192,10 @@ def test_one_version_loads_beside_those_that_serve(client: Any, small: Gateway) 
     status, text = load_version(client, small, "1")
     assert status in ("200", "StatusCode.OK"), text
     assert (times(client, "1"), times(client, "2"), times(client)) == (1, 2, 2)
-    assert {v: line["state"] for v, line in index(small, "times").items()} == {"1": "READY", "2": "READY"}
+    assert {v: line["state"] for v, line in index(small, "times").items()} == {
+        "1": "READY",
+        "2": "READY",
+    }
 
 
 def test_a_version_that_is_not_there_is_not_found(client: Any, small: Gateway) -> None:
@@ -255,7 +273,7 @@ def test_control_off_refuses_changes_and_allows_looking(start_gateway: Any) -> N
     closed = start_gateway('control = "off"\n', "times")
     with tritonclient.http.InferenceServerClient(closed.http) as http:
         for call in (http.load_model, http.unload_model):
-            status, text = refusal(lambda: call("times"))  # noqa: B023
+            status, text = refusal(lambda: call("times"))
             assert status == FORBIDDEN[0] and "repository.control" in text
         assert http.get_model_repository_index()
         assert http.is_model_ready("times")
@@ -265,6 +283,6 @@ def test_control_off_refuses_changes_and_allows_looking(start_gateway: Any) -> N
     with tritonclient.grpc.InferenceServerClient(closed.grpc) as grpc:
         for call in (grpc.load_model, grpc.unload_model):
             # Trap 15: clients retry UNAVAILABLE, so a refusal must be another status.
-            assert refusal(lambda: call("times"))[0] == FORBIDDEN[1]  # noqa: B023
+            assert refusal(lambda: call("times"))[0] == FORBIDDEN[1]
         assert grpc.get_model_repository_index().models
         assert grpc.is_model_ready("times")

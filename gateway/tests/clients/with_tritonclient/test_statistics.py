@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http
+
 import wire
 from calls import INVALID, NOT_FOUND, Caller, refusal
 from harness import Gateway
@@ -61,7 +62,9 @@ def test_counts_move_by_exactly_what_was_sent(caller: Caller, http_client: Any, 
         caller.infer("echo_fp64", {"x": np.ones((rows, 2))})
     after = counts(http_client, "echo_fp64")
     moved = {name: after[name] - before[name] for name in after if after[name] != before[name]}
-    calls = dict.fromkeys(["success", "queue", "compute_input", "compute_infer", "compute_output"], 7)
+    calls = dict.fromkeys(
+        ["success", "queue", "compute_input", "compute_infer", "compute_output"], 7
+    )
     assert moved == calls | {"rows": 7 * rows, "runs": 7}
 
 
@@ -104,7 +107,7 @@ def test_a_model_that_nobody_called_has_zeros_and_its_warm_up_does_not_count(
 
 def test_statistics_of_unknown_models_are_not_found(client: Any) -> None:
     for model, version in [("nobody", ""), ("digits", "9")]:
-        status, _ = refusal(lambda: statistics(client, model, version))  # noqa: B023
+        status, _ = refusal(lambda: statistics(client, model, version))
         assert status in NOT_FOUND
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
+
 from calls import grpc_inputs
 from harness import Gateway
-from tritonclient.utils import InferenceServerException
 
 Item = tuple[Any, Any]
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 import wire
 from calls import grpc_inputs, http_inputs
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from harness import Gateway, wait_until, waiting
 
 X = np.array([[3]], np.float32)
@@ -47,7 +48,7 @@ def test_reloading_and_swapping_drops_no_call_and_confuses_none(start_gateway: A
                     version = got["model_version"] if index % 2 else got.model_version
                     if answer.as_numpy("y")[0, 0] != 3 * int(version):
                         wrong.append((version, answer.as_numpy("y")))
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     wrong.append(error)
                 answered[index] += 1
 
@@ -80,7 +81,7 @@ def test_calls_in_flight_are_answered_before_the_gateway_ends(
         with module.InferenceServerClient(small.http if index % 2 else small.grpc) as client:
             try:
                 results.append(client.infer("slow", make(slow)).as_numpy("done").tolist())
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 results.append(error)
 
     # The first runs, so the others wait.
@@ -140,6 +141,7 @@ def test_idle_clients_do_not_hold_up_the_end(start_gateway: Any) -> None:
 def test_a_connection_that_never_spoke_does_not_hold_up_the_end(start_gateway: Any) -> None:
     small: Gateway = start_gateway(DRAIN)
     with wire.connect(small.grpc):
+        assert wire.request(small.http, "GET", "/v2/health/live").status == 200
         assert seconds_to_end(small) < 4
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from calls import FAILED, INVALID, Caller
 
 RANDOM = np.random.default_rng(7)
@@ -29,7 +30,9 @@ def test_inputs_may_come_in_any_order(caller: Caller) -> None:
     np.testing.assert_array_equal(answer["difference"], a - b)
 
 
-def test_a_dictionary_gives_its_outputs_by_name_in_the_order_of_the_signature(caller: Caller) -> None:
+def test_a_dictionary_gives_its_outputs_by_name_in_the_order_of_the_signature(
+    caller: Caller,
+) -> None:
     x = np.array([[-1.5, 0, 2], [3, -4, 0]], np.float32)
     answer = caller.infer("dict_out", {"x": x})
     assert answer.outputs == ["double", "sign"]

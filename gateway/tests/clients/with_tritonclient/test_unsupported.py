@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+
 from calls import UNSUPPORTED, refusal
 
 CALLS: dict[str, Callable[[Any], Any]] = {

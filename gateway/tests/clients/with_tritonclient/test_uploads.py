@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from calls import FORBIDDEN, INVALID, NOT_FOUND, TOO_LARGE, UNSUPPORTED, grpc_inputs, http_inputs, refusal
+
+from calls import (
+    FORBIDDEN,
+    INVALID,
+    NOT_FOUND,
+    TOO_LARGE,
+    UNSUPPORTED,
+    grpc_inputs,
+    http_inputs,
+    refusal,
+)
 from harness import Gateway
 
 X = np.array([[3], [4]], np.float32)
@@ -60,7 +70,9 @@ def infer(client: Any, name: str, version: str = "") -> np.ndarray:
     return client.infer(name, make({"x": X}), model_version=version).as_numpy("y")
 
 
-def test_an_uploaded_model_serves_and_leaves_no_file(client: Any, small: Gateway, model: bytes) -> None:
+def test_an_uploaded_model_serves_and_leaves_no_file(
+    client: Any, small: Gateway, model: bytes
+) -> None:
     before = sorted(small.repository.rglob("*"))
     client.load_model("fresh", config=config(), files={"file:1/model.pt": model})
     np.testing.assert_array_equal(infer(client, "fresh"), X * 2)
@@ -91,7 +103,7 @@ def test_an_upload_may_stand_in_for_a_model_of_the_folder(client: Any, torchscri
 def test_an_upload_that_does_not_load_leaves_what_served(client: Any, model: bytes) -> None:
     for broken in (model[:500], b"", b"no model at all"):
         files = {"file:2/model.pt": broken}
-        status, text = refusal(lambda: client.load_model("times", config=config(), files=files))  # noqa: B023
+        status, text = refusal(lambda: client.load_model("times", config=config(), files=files))
         assert status in INVALID and "failed to load" in text
         np.testing.assert_array_equal(infer(client, "times"), X * 2)
 
@@ -102,20 +114,27 @@ def test_files_need_a_configuration(client: Any, model: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["file:model.pt", "file:../1/model.pt", "file:1/../../x", "file:1/other.pt", "file:0/model.pt"]
+    "path",
+    ["file:model.pt", "file:../1/model.pt", "file:1/../../x", "file:1/other.pt", "file:0/model.pt"],
 )
 def test_paths_that_are_no_version_s_file_are_refused(client: Any, model: bytes, path: str) -> None:
     status, _ = refusal(lambda: client.load_model("fresh", config=config(), files={path: model}))
     assert status in INVALID
 
 
-def test_what_a_configuration_cannot_change_is_refused_not_dropped(client: Any, model: bytes) -> None:
+def test_what_a_configuration_cannot_change_is_refused_not_dropped(
+    client: Any, model: bytes
+) -> None:
     files = {"file:1/model.pt": model}
-    for more in ({"sequence_batching": {}}, {"ensemble_scheduling": {}}, {"backend": "onnxruntime"}):
-        load = lambda: client.load_model("fresh", config=config(**more), files=files)  # noqa: B023, E731
+    for more in (
+        {"sequence_batching": {}},
+        {"ensemble_scheduling": {}},
+        {"backend": "onnxruntime"},
+    ):
+        load = lambda: client.load_model("fresh", config=config(**more), files=files)
         assert refusal(load)[0] in UNSUPPORTED
     for wrong in ("{", "[]", '{"colour": 1}', config(input=[])):
-        load = lambda: client.load_model("fresh", config=wrong, files=files)  # noqa: B023, E731
+        load = lambda: client.load_model("fresh", config=wrong, files=files)
         assert refusal(load)[0] in INVALID
 
 
@@ -136,6 +155,6 @@ def test_uploads_are_off_unless_switched_on(gateway: Gateway, model: bytes) -> N
     for protocol in ("http", "grpc"):
         module = getattr(tritonclient, protocol)
         with module.InferenceServerClient(getattr(gateway, protocol)) as client:
-            status, text = refusal(lambda: client.load_model("fresh", config=config(), files=files))  # noqa: B023
+            status, text = refusal(lambda: client.load_model("fresh", config=config(), files=files))
             assert status in FORBIDDEN and "repository.uploads" in text
             assert not client.is_model_ready("fresh")
