@@ -27,11 +27,14 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo build -p engine-torch --example fixtures
 	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
-	scripts/clients.sh
+	scripts/clients.sh --perf
 	gateway/tests/clients/run.sh
+	scripts/test-dist.sh target/debug/penstock
+	$(MAKE) --no-print-directory test-lite
 
+# In a folder of its own, so that the binary with libtorch is not built over.
 test-lite:        ## Every test that needs no libtorch
-	cargo test --no-default-features
+	cargo test --no-default-features --target-dir target/lite
 
 soak: libtorch    ## The long ones: thousands of swaps
 	cargo build --release -p penstock -p penstock-loadtest

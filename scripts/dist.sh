@@ -26,7 +26,7 @@ cp LICENSE-MIT LICENSE-APACHE "$stage/licenses/"
 chmod -R u+w,a+rX "$stage"
 
 # It must find its libraries in its own folder and nowhere else.
-if env -u LD_LIBRARY_PATH ldd "$stage/bin/penstock" | grep -E 'libtorch|libc10' | grep -v "$stage/lib/"; then
+if env -u LD_LIBRARY_PATH ldd "$stage/bin/penstock" | grep -E 'libtorch|libc10' | grep -vF -e "$stage/lib/" -e "$stage/bin/../lib/"; then
     echo "dist.sh: the binary looks for libtorch outside its own folder" >&2
     exit 1
 fi

@@ -44,9 +44,15 @@ def test_all_settings_are_told(client: Any) -> None:
 
 
 def test_changes_are_answered_with_the_new_settings_and_stay(restored: Any) -> None:
-    changed = settings(restored, {"log_verbose_level": 1, "log_info": False})
-    assert changed == STARTED | {"log_verbose_level": 1, "log_info": False}
+    changed = settings(restored, {"log_info": False})
+    assert changed == STARTED | {"log_info": False}
     assert settings(restored) == changed
+    assert settings(restored, {"log_verbose_level": 1}) == STARTED | {"log_verbose_level": 1}
+
+
+def test_severities_are_a_ladder_and_the_answer_says_so(restored: Any) -> None:
+    """Who wants to see warnings sees errors too, whatever was asked."""
+    assert settings(restored, {"log_error": False}) == STARTED
 
 
 @pytest.mark.parametrize("change", [{"log_file": "/tmp/elsewhere"}, {"log_format": "ISO8601"}])
