@@ -9,6 +9,7 @@ pub mod guard;
 pub mod health;
 pub mod load_call;
 pub mod model_config;
+pub mod parameters;
 pub mod proto_json;
 pub mod statistics;
 pub mod grpc;

@@ -1,8 +1,6 @@
 //! The classification extension: an output as its `k` largest values, each as the text
 //! `value:index` or `value:index:label`.
 
-use std::cmp::Ordering;
-
 use engine::{DataType, Tensor};
 
 use crate::codec::numbers;
@@ -27,32 +25,42 @@ pub fn classify(
         return Err(Rejection::invalid(format!("output '{name}': classification must be above 0")));
     }
     let rows = if batched { tensor.rows() } else { 1 };
-    let values = numbers::to_f64(tensor);
+    // Integers are ranked as such: as floats, neighbours beyond 2^53 would tie.
+    let texts = match numbers::to_integers(tensor) {
+        Some(values) => ranked(&values, rows, k, &output.labels, ToString::to_string),
+        None => ranked(&numbers::to_f64(tensor), rows, k, &output.labels, |v| format!("{v:.6}")),
+    };
+    let k = texts.len().checked_div(rows).unwrap_or(0);
+    let shape = if batched { vec![rows, k] } else { vec![k] };
+    Tensor::from_strings(shape, &texts).map_err(|error| Rejection::invalid(error.to_string()))
+}
+
+/// The `k` largest of each row, as texts. NaN ranks last; equal values keep their order.
+fn ranked<T: PartialOrd>(
+    values: &[T],
+    rows: usize,
+    k: usize,
+    labels: &[String],
+    shown: impl Fn(&T) -> String,
+) -> Vec<String> {
     let classes = values.len().checked_div(rows).unwrap_or(0);
-    let k = k.min(classes);
-    let is_integer = !matches!(
-        tensor.datatype(),
-        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64
-    );
-    let mut texts = Vec::with_capacity(rows * k);
+    let mut texts = Vec::with_capacity(rows * k.min(classes));
     for row in values.chunks(classes.max(1)).take(rows) {
         let mut order: Vec<usize> = (0..row.len()).collect();
-        // NaN ranks last; equal values keep their order.
+        // A value that does not equal itself is NaN.
+        let is_nan = |index: usize| row[index].partial_cmp(&row[index]).is_none();
         order.sort_by(|&a, &b| {
-            let by_value = row[b].partial_cmp(&row[a]);
-            by_value.unwrap_or_else(|| row[a].is_nan().cmp(&row[b].is_nan())).then(Ordering::Equal)
+            row[b].partial_cmp(&row[a]).unwrap_or_else(|| is_nan(a).cmp(&is_nan(b)))
         });
         texts.extend(order.into_iter().take(k).map(|index| {
-            let value = row[index];
-            let value = if is_integer { format!("{value}") } else { format!("{value:.6}") };
-            match output.labels.get(index) {
+            let value = shown(&row[index]);
+            match labels.get(index) {
                 Some(label) => format!("{value}:{index}:{label}"),
                 None => format!("{value}:{index}"),
             }
         }));
     }
-    let shape = if batched { vec![rows, k] } else { vec![k] };
-    Tensor::from_strings(shape, &texts).map_err(|error| Rejection::invalid(error.to_string()))
+    texts
 }
 
 #[cfg(test)]
@@ -84,6 +92,15 @@ mod tests {
         let classes = classify(&output(&["a", "b"]), &tensor, 2, true).unwrap();
         assert_eq!(classes.shape(), [2, 2]);
         assert_eq!(texts(&classes), ["0.700000:1:b", "0.200000:2", "5.000000:2", "3.000000:0:a"]);
+    }
+
+    #[test]
+    fn large_integers_are_ranked_exactly() {
+        let values = [u64::MAX - 1, u64::MAX, 0];
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensor = Tensor::new(DataType::Uint64, vec![3], data.into()).unwrap();
+        let classes = classify(&output(&[]), &tensor, 2, false).unwrap();
+        assert_eq!(texts(&classes), ["18446744073709551615:1", "18446744073709551614:0"]);
     }
 
     #[test]

@@ -25,7 +25,24 @@ pub fn to_f64(tensor: &Tensor) -> Vec<f64> {
     }
 }
 
-fn words<const N: usize>(data: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
+/// The elements exactly, where the type is an integer one or BOOL.
+#[must_use]
+pub fn to_integers(tensor: &Tensor) -> Option<Vec<i128>> {
+    let data = tensor.data();
+    Some(match tensor.datatype() {
+        DataType::Bool | DataType::Uint8 => data.iter().map(|byte| i128::from(*byte)).collect(),
+        DataType::Int8 => data.iter().map(|byte| i128::from(i8::from_le_bytes([*byte]))).collect(),
+        DataType::Uint16 => words(data, |bytes| i128::from(u16::from_le_bytes(bytes))),
+        DataType::Int16 => words(data, |bytes| i128::from(i16::from_le_bytes(bytes))),
+        DataType::Uint32 => words(data, |bytes| i128::from(u32::from_le_bytes(bytes))),
+        DataType::Int32 => words(data, |bytes| i128::from(i32::from_le_bytes(bytes))),
+        DataType::Uint64 => words(data, |bytes| i128::from(u64::from_le_bytes(bytes))),
+        DataType::Int64 => words(data, |bytes| i128::from(i64::from_le_bytes(bytes))),
+        _ => return None,
+    })
+}
+
+fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
     data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect()
 }
 

@@ -144,7 +144,7 @@ impl Signature {
             )));
         }
         let shape = tensor.shape();
-        if !shape_fits(&spec.shape, shape) {
+        if !spec.fits(shape) {
             return Err(Rejection::invalid(format!(
                 "input '{}' has shape {shape:?}, the model takes {:?}",
                 spec.name, spec.shape
@@ -202,7 +202,7 @@ impl Signature {
         for (output, tensor) in self.outputs.iter().zip(outputs) {
             let spec = &output.spec;
             let fits = spec.datatype == tensor.datatype()
-                && shape_fits(&spec.shape, tensor.shape())
+                && spec.fits(tensor.shape())
                 && (self.max_batch_size == 0 || tensor.rows() == rows);
             if !fits {
                 return failed(format!(
@@ -217,15 +217,6 @@ impl Signature {
         }
         Ok(())
     }
-}
-
-/// Whether a shape matches a pattern in which `-1` stands for any size.
-fn shape_fits(pattern: &[i64], shape: &[usize]) -> bool {
-    pattern.len() == shape.len()
-        && pattern
-            .iter()
-            .zip(shape)
-            .all(|(&want, &have)| want == -1 || usize::try_from(want) == Ok(have))
 }
 
 /// Names come from callers: an error must not echo a megabyte.

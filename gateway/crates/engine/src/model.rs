@@ -17,6 +17,19 @@ pub struct TensorSpec {
     pub shape: Vec<i64>,
 }
 
+impl TensorSpec {
+    /// Whether a tensor of this shape may stand where this is declared.
+    #[must_use]
+    pub fn fits(&self, shape: &[usize]) -> bool {
+        self.shape.len() == shape.len()
+            && self
+                .shape
+                .iter()
+                .zip(shape)
+                .all(|(&declared, &size)| declared == -1 || usize::try_from(declared) == Ok(size))
+    }
+}
+
 /// Which form of the graph should run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Graph {
@@ -139,5 +152,25 @@ impl Run {
     #[must_use]
     pub fn instant(outputs: Vec<Tensor>) -> Self {
         Self { outputs, input: Duration::ZERO, infer: Duration::ZERO, output: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_shapes_leave_room_only_where_they_say_so() {
+        let fits = |declared: &[i64], shape: &[usize]| {
+            let spec =
+                TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: declared.into() };
+            spec.fits(shape)
+        };
+        assert!(fits(&[-1, 4], &[3, 4]));
+        assert!(fits(&[], &[]));
+        assert!(fits(&[-1, 4], &[0, 4]));
+        assert!(!fits(&[-1, 4], &[3, 5]));
+        assert!(!fits(&[-1, 4], &[3]));
+        assert!(!fits(&[-1, 4], &[3, 4, 1]));
     }
 }

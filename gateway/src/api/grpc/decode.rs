@@ -1,16 +1,15 @@
 //! From a `ModelInferRequest` to a call. Raw tensors are shared with the received message.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use engine::tensor::frame_strings;
 use engine::{DataType, Tensor};
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
+use proto::inference::{InferTensorContents, ModelInferRequest};
 use tokio::time::Instant;
 
-use crate::error::{Kind, Rejection};
+use crate::api::parameters::{no_shared_memory, refuse_reserved, shorten};
+use crate::error::Rejection;
 use crate::types::{Call, Inputs, NamedTensor, Protocol};
 
 /// What the answer needs of a request once its tensors are on their way.
@@ -26,7 +25,9 @@ pub(super) fn decode(
     request: ModelInferRequest,
     arrived: Instant,
 ) -> Result<(Call, Wanted), Rejection> {
-    check_parameters(&request.parameters)?;
+    // C++ clients always send this one.
+    let known = "triton_enable_empty_final_response";
+    refuse_reserved(request.parameters.keys().filter(|name| *name != known))?;
     let classes = request.outputs.iter().map(classes_of).collect::<Result<_, _>>()?;
     let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
     let call = Call {
@@ -195,28 +196,6 @@ fn classes_of(output: &InferRequestedOutputTensor) -> Result<Option<usize>, Reje
         let name = shorten(&output.name);
         Rejection::invalid(format!("output '{name}': classification must be a whole number"))
     })
-}
-
-fn check_parameters(parameters: &HashMap<String, InferParameter>) -> Result<(), Rejection> {
-    let reserved = parameters
-        .keys()
-        .find(|key| key.starts_with("triton_") && *key != "triton_enable_empty_final_response");
-    match reserved {
-        Some(key) => Err(Rejection::invalid(format!(
-            "parameter '{}' is reserved: names with 'triton_' are not for callers",
-            shorten(key)
-        ))),
-        None => Ok(()),
-    }
-}
-
-fn no_shared_memory(what: &str, name: &str) -> Rejection {
-    let text = format!("{what} '{}': shared memory is not implemented", shorten(name));
-    Rejection::new(Kind::Unsupported, text)
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::api::parameters::{no_shared_memory, refuse_reserved, shorten};
 use crate::codec::tensors;
-use crate::error::{Kind, Rejection};
+use crate::error::Rejection;
 use crate::types::{Inputs, NamedTensor};
 
 /// Length of the JSON part of a body with binary tensors, after decompression.
@@ -81,7 +82,7 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<InferRequest, R
     let json = body.slice(..json_length.unwrap_or(body.len()));
     let mut blobs = body.slice(json.len()..);
     let parsed = parse(&json)?;
-    check_parameters(parsed.parameters.as_ref())?;
+    refuse_reserved(parsed.parameters.iter().flat_map(|parameters| parameters.keys()))?;
     let mut inputs = Vec::with_capacity(parsed.inputs.len());
     for input in &parsed.inputs {
         inputs.push(decode_input(input, &mut blobs)?);
@@ -222,33 +223,15 @@ fn binary_size<'a>(input: &'a Input<'_>) -> Option<&'a Value> {
     input.parameters.as_ref()?.get("binary_data_size")
 }
 
-fn check_parameters(parameters: Option<&Map<String, Value>>) -> Result<(), Rejection> {
-    let reserved = parameters.iter().flat_map(|p| p.keys()).find(|key| key.starts_with("triton_"));
-    match reserved {
-        Some(key) => Err(Rejection::invalid(format!(
-            "parameter '{}' is reserved: names with 'triton_' are not for callers",
-            shorten(key)
-        ))),
-        None => Ok(()),
-    }
-}
-
 fn refuse_shared_memory(
     what: &str,
     name: &str,
     parameters: Option<&Map<String, Value>>,
 ) -> Result<(), Rejection> {
-    if parameters.is_some_and(|parameters| parameters.contains_key("shared_memory_region")) {
-        return Err(Rejection::new(
-            Kind::Unsupported,
-            format!("{what} '{}': shared memory is not implemented", shorten(name)),
-        ));
+    match parameters.is_some_and(|parameters| parameters.contains_key("shared_memory_region")) {
+        true => Err(no_shared_memory(what, name)),
+        false => Ok(()),
     }
-    Ok(())
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

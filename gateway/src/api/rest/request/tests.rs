@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Kind;
 
 fn with_length(body: &str, blobs: &[u8], length: &str) -> Result<InferRequest, Rejection> {
     let headers = HeaderMap::from_iter([(
