@@ -11,8 +11,7 @@ use penstock::batching::{Device, Pool, Queue, QueueSettings, StuckThreads};
 use penstock::telemetry::VersionMetrics;
 
 fn queue(pool: &Pool) -> Queue {
-    let spec =
-        [TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1, 64] }];
+    let spec = [TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1, 64] }];
     let model = IdentityEngine
         .load(&ModelSource {
             label: "identity/1",

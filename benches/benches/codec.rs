@@ -10,7 +10,8 @@ use penstock::types::{NamedTensor, OutputSpec, Signature};
 
 /// One digit: 64 numbers as a client's JSON library writes them.
 fn digit() -> String {
-    let numbers: Vec<String> = (0..64_u8).map(|i| format!("{}", f64::from(i % 17) / 16.0)).collect();
+    let numbers: Vec<String> =
+        (0..64_u8).map(|i| format!("{}", f64::from(i % 17) / 16.0)).collect();
     format!("[{}]", numbers.join(","))
 }
 

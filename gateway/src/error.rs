@@ -159,7 +159,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection whose text the caller reads; what is beyond [`LONGEST_MESSAGE`] is cut off.
+    /// A rejection whose text the caller reads; what is beyond 1 KiB is cut off.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > LONGEST_MESSAGE {
