@@ -106,7 +106,11 @@ fn report(path: &Path, problems: &[crate::config::Problem]) -> ExitCode {
 
 /// Runs one asynchronous command to its end.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    // What had to be waited for has been: a file that hangs on a network must not hold the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// A path as the user gave it, for messages.

@@ -158,6 +158,10 @@ impl Control {
         let explicit = call.version.map(|_| targets.clone());
         let change = Change { folder: &folder, targets, upload: upload.clone(), anew };
         let failures = self.change(&model, change, &mut intent).await;
+        if call.version.is_none() && !anew {
+            // Who asks for the model wants its policy to hold again, whatever of it failed.
+            intent.explicit = None;
+        }
         if !failures.is_empty() {
             let text = format!("failed to load '{model}': {}", failures.join("; "));
             return Err(Rejection::invalid(text));
@@ -189,7 +193,7 @@ impl Control {
                 return Err(Rejection::new(Kind::NotFound, text));
             }
         };
-        if version.is_none() {
+        if keep.is_empty() {
             intent.upload = None;
         }
         intent.failed.retain(|version, _| keep.contains(version));

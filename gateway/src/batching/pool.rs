@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 use super::job::{Failure, Job};
 use super::queue::{Shared, Waiting};
-use super::running::Slot;
+use super::running::{Rest, Slot};
 use super::stuck::StuckThreads;
 use super::worker;
 use crate::error::{Kind, Rejection};
@@ -112,7 +112,7 @@ impl Pool {
             let mut state = self.lock();
             let workers = std::mem::take(&mut state.workers);
             for worker in workers {
-                match worker.slot.take_expired(now) {
+                match worker.slot.take_expired(now, || self.inner.stuck.abandon("run")) {
                     Some(running) => expired.push((running, worker.warmups)),
                     None => state.workers.push(worker),
                 }
@@ -123,9 +123,9 @@ impl Pool {
                 device = %self.inner.device, model = running.label,
                 limit = ?running.limit, "gave up an engine thread that is stuck in native code"
             );
-            self.inner.stuck.abandon("run");
             let failure = Failure::TimedOut(running.limit);
             running.waiters.fail(&failure);
+            self.requeue(running.rest);
             for warmup in warmups {
                 drop(warmup.reply.send(Err(failure.clone())));
             }
@@ -172,6 +172,26 @@ impl Pool {
         queue.show_waiting(rows, bytes);
         self.inner.changed.notify_one();
         Ok(())
+    }
+
+    /// Puts calls back whose thread was lost before their own run began.
+    pub(super) fn requeue(&self, rest: Rest) {
+        let Rest { queue: Some(queue), groups } = rest else { return };
+        let mut state = self.lock();
+        let waiting = state.queues.entry(queue.id).or_default();
+        let had_turn = !waiting.jobs.is_empty();
+        // The last group was the next to run, so it goes to the very front.
+        for job in groups.into_iter().flat_map(|group| group.into_iter().rev()) {
+            waiting.rows += job.rows;
+            waiting.bytes += job.bytes;
+            waiting.jobs.push_front(job);
+        }
+        let has_turn = !waiting.jobs.is_empty();
+        if has_turn && !had_turn {
+            state.turns.push_back(queue.clone());
+        }
+        drop(state);
+        self.inner.changed.notify_one();
     }
 
     /// The threads that take work now.

@@ -1,12 +1,13 @@
 //! What an engine thread is doing, kept where the watchdog can take it away.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::job::{Done, Failure};
+use super::job::{Done, Failure, Job};
+use super::queue::Shared;
 
 /// The work in one thread's hands.
 #[derive(Debug)]
@@ -15,6 +16,15 @@ pub(super) struct Running {
     pub(super) limit: Duration,
     pub(super) label: String,
     pub(super) waiters: Waiters,
+    /// Calls of the same split batch whose run comes next; they are not part of this one.
+    pub(super) rest: Rest,
+}
+
+/// Groups of calls that wait for their run, the next one last, and the queue they came from.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub(super) queue: Option<Arc<Shared>>,
+    pub(super) groups: Vec<Vec<Job>>,
 }
 
 /// Who waits for it.
@@ -50,9 +60,15 @@ impl Slot {
         self.lock().take()
     }
 
-    /// Takes the work away from its thread if it is past its limit.
-    pub(super) fn take_expired(&self, now: Instant) -> Option<Running> {
-        self.lock().take_if(|running| now.duration_since(running.since) > running.limit)
+    /// Takes the work away from its thread if it is past its limit. `taken` is called before
+    /// the thread can find its hands empty, so that giving up is counted before coming back.
+    pub(super) fn take_expired(&self, now: Instant, taken: impl FnOnce()) -> Option<Running> {
+        let mut slot = self.lock();
+        let expired = slot.take_if(|running| now.duration_since(running.since) > running.limit);
+        if expired.is_some() {
+            taken();
+        }
+        expired
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {

@@ -193,6 +193,24 @@ async fn a_thread_stuck_in_native_code_is_replaced_and_counted() {
     rig.stub.release();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_other_half_of_a_split_batch_outlives_a_thread_that_hangs() {
+    let rig = rig(8, 100);
+    let first = rig.block();
+    let (hangs, waits) = (rig.submit(&[1]), rig.submit(&[2]));
+    let failure = engine::EngineError::new(engine::error::Fault::Run, "one of two");
+    rig.stub.push(StubStep::Fail(failure));
+    rig.stub.push(StubStep::Hang);
+    rig.stub.release();
+    assert!(first.await.unwrap().is_ok());
+    rig.stub.wait_hanging(1);
+    tokio::time::advance(LIMIT * 100).await;
+    rig.pool.watch();
+    assert_eq!(hangs.await.unwrap().unwrap_err(), Failure::TimedOut(LIMIT));
+    assert_eq!(waits.await.unwrap().unwrap().outputs[0].data().to_vec(), [2]);
+    rig.stub.release();
+}
+
 #[tokio::test]
 async fn warm_up_runs_on_every_thread_and_reports_failures() {
     let rig = rig(8, 100);

@@ -12,7 +12,7 @@ use tracing::error;
 use super::job::{Done, Failure, Job};
 use super::pool::{Pool, Warmup, Work};
 use super::queue::Shared;
-use super::running::{Running, Slot, Waiter, Waiters};
+use super::running::{Rest, Running, Slot, Waiter, Waiters};
 use crate::types::Timings;
 
 /// The body of an engine thread.
@@ -43,6 +43,7 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
                 error!(model = label, "batching panicked");
                 if let Some(running) = slot.end() {
                     running.waiters.fail(&Failure::Panicked);
+                    pool.requeue(running.rest);
                 }
             }
         }
@@ -62,11 +63,14 @@ fn run_batch(queue: &Arc<Shared>, jobs: Vec<Job>, slot: &Slot) -> bool {
             limit: queue.settings.run_timeout,
             label: queue.settings.label.clone(),
             waiters: Waiters::Calls(jobs.into_iter().map(|job| waiter(job, started)).collect()),
+            // Where the watchdog finds them, should this run never end.
+            rest: Rest { queue: Some(queue.clone()), groups: std::mem::take(&mut groups) },
         });
         let result = guarded_run(queue, &batch);
-        let Some(Running { waiters: Waiters::Calls(waiters), .. }) = slot.end() else {
+        let Some(Running { waiters: Waiters::Calls(waiters), rest, .. }) = slot.end() else {
             return false;
         };
+        groups = rest.groups;
         match result {
             Ok(run) => scatter(queue, &batch, run, waiters),
             Err(failure) if waiters.len() > 1 && may_be_one_call(&failure) => {
@@ -88,6 +92,7 @@ fn run_warmup(warmup: Warmup, slot: &Slot) -> bool {
         limit: warmup.limit,
         label: warmup.queue.settings.label.clone(),
         waiters: Waiters::Warmup(warmup.reply),
+        rest: Rest::default(),
     });
     let result = guarded_run(&warmup.queue, &warmup.batch);
     match slot.end() {

@@ -2,8 +2,10 @@
 //! swap once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 
+use futures_util::FutureExt;
 use tokio::time::timeout;
 use tracing::{error, info};
 
@@ -51,7 +53,12 @@ impl Control {
         let manifest = Arc::new(folder.manifest.clone());
         let (mut loaded, mut failures) = (BTreeMap::new(), BTreeMap::new());
         for version in wanted {
-            let result = self.load_version(model, version, &manifest, upload.as_deref()).await;
+            let loading = self.load_version(model, version, &manifest, upload.as_deref());
+            // Whatever happens, the commit below has to come: else it would load for ever.
+            let result = AssertUnwindSafe(loading)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(LoadFailure::new("the load panicked")));
             let outcome = if result.is_ok() { "ready" } else { "failed" };
             metrics::LOADS.counter(&[model.as_str(), outcome]).increment(1);
             match result {
@@ -61,7 +68,7 @@ impl Control {
                         model = %model, version = version.0, reason = %failure,
                         detail = failure.detail(), "cannot load, what served still does"
                     );
-                    failures.insert(version, failure.to_string());
+                    failures.insert(version, failure);
                 }
             }
         }
@@ -73,9 +80,11 @@ impl Control {
                 intent.failed.remove(&version);
                 intent.served.extend(folder.versions.get(&version).map(|s| (version, s.clone())));
             }
-            for (version, reason) in &failures {
-                let stamp = folder.versions.get(version).cloned().unwrap_or_default();
-                intent.failed.insert(*version, (stamp, reason.clone()));
+            for (version, failure) in &failures {
+                // Without the stamp of its files, a failure that may pass is tried again.
+                let stamp = folder.versions.get(version).filter(|_| !failure.is_transient());
+                let stamp = stamp.cloned().unwrap_or_default();
+                intent.failed.insert(*version, (stamp, failure.to_string()));
             }
             // While something failed, what served before goes on, even beyond the targets: an
             // old version is better than none.
@@ -110,13 +119,15 @@ impl Control {
         manifest: &Arc<Manifest>,
         upload: Option<&Upload>,
     ) -> Result<ServedVersion, LoadFailure> {
+        // Files are read in turn too: all of them at once would fill memory and the disk's time.
+        let _turn = self.loader.turn().await?;
         let files = match upload {
             Some(upload) => upload.files(version),
             None => {
                 let limit = self.loader.load_timeout();
                 let reading = timeout(limit, self.read_files(model, version, manifest));
                 reading.await.map_err(|_| {
-                    LoadFailure::new(format!("reading the files took longer than {limit:?}"))
+                    LoadFailure::transient(format!("reading the files took longer than {limit:?}"))
                 })??
             }
         };

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::{Batch, Engine, Model, ModelSource, TensorSpec};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
@@ -50,11 +51,23 @@ pub struct LoadRequest {
 pub struct LoadFailure {
     message: String,
     detail: Option<String>,
+    transient: bool,
 }
 
 impl LoadFailure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: None }
+        Self { message: message.into(), detail: None, transient: false }
+    }
+
+    /// A failure that is not the files' fault and may pass by itself.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { transient: true, ..Self::new(message) }
+    }
+
+    /// Whether trying the same files again may help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.transient
     }
 
     /// The engine's own words, for the log.
@@ -72,7 +85,8 @@ impl fmt::Display for LoadFailure {
 
 impl From<engine::EngineError> for LoadFailure {
     fn from(error: engine::EngineError) -> Self {
-        Self { message: error.message().to_owned(), detail: error.detail().map(ToOwned::to_owned) }
+        let detail = error.detail().map(ToOwned::to_owned);
+        Self { detail, ..Self::new(error.message()) }
     }
 }
 
@@ -104,13 +118,20 @@ impl Loader {
         })
     }
 
-    /// Makes a version ready.
+    /// Waits for a turn to load; whoever holds one reads and loads one version.
+    ///
+    /// # Errors
+    /// Never while the loader lives.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>, LoadFailure> {
+        let turn = self.turns.acquire().await;
+        turn.map_err(|_| LoadFailure::transient("the gateway is stopping"))
+    }
+
+    /// Makes a version ready. Take a [`Loader::turn`] before.
     ///
     /// # Errors
     /// What is wrong with the version; nothing that serves is touched.
     pub async fn load(&self, request: LoadRequest) -> Result<ServedVersion, LoadFailure> {
-        let turn = self.turns.acquire().await;
-        let _held = turn.map_err(|_| LoadFailure::new("the gateway is stopping"))?;
         let started = Instant::now();
         let LoadRequest { model, version, manifest, mut files } = request;
         let label = format!("{model}/{version}");
@@ -240,12 +261,13 @@ impl Loader {
         let (sender, mut receiver) = oneshot::channel();
         let stuck = self.stuck.clone();
         tasks::thread("load", move || {
-            let result = work.run();
+            let result = catch_unwind(AssertUnwindSafe(|| work.run()))
+                .unwrap_or_else(|_| Err(LoadFailure::new("the engine panicked while loading")));
             if sender.send(result).is_err() {
                 stuck.recover();
             }
         })
-        .map_err(|error| LoadFailure::new(format!("cannot start a thread: {error}")))?;
+        .map_err(|error| LoadFailure::transient(format!("cannot start a thread: {error}")))?;
         let limit = self.settings.load_timeout;
         match timeout(limit, &mut receiver).await {
             Ok(Ok(result)) => result,
@@ -294,7 +316,7 @@ impl Loader {
                 Ok(Ok(Ok(done))) => done.outputs,
                 Ok(Ok(Err(failure))) => return Err(describe(&name, failure)),
                 Ok(Err(_)) | Err(_) => {
-                    return Err(LoadFailure::new(format!("{name}: no answer in time")));
+                    return Err(LoadFailure::transient(format!("{name}: no answer in time")));
                 }
             };
             golden
@@ -354,7 +376,7 @@ fn describe(what: &str, failure: Failure) -> LoadFailure {
         Failure::Panicked => ("the engine panicked".to_owned(), None),
         Failure::Outputs(text) => (text, None),
     };
-    LoadFailure { message: format!("{what}: {message}"), detail }
+    LoadFailure { detail, ..LoadFailure::new(format!("{what}: {message}")) }
 }
 
 fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {

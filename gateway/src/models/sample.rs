@@ -9,6 +9,9 @@ use super::manifest::Manifest;
 use crate::codec::tensors::JsonTensor;
 use crate::types::Signature;
 
+/// Largest generated tensor; a shape in a file may ask for any size.
+const LARGEST: usize = 1 << 30;
+
 #[derive(Deserialize)]
 struct SampleFile<'a> {
     #[serde(borrow)]
@@ -80,6 +83,14 @@ pub fn generated(
         })
         .collect();
     let count = engine::tensor::element_count(&shape).map_err(|error| error.to_string())?;
+    let size = spec.datatype.size().unwrap_or(5);
+    if count.checked_mul(size).is_none_or(|bytes| bytes > LARGEST) {
+        return Err(format!(
+            "input '{}': a generated sample of shape {shape:?} is too large, set warmup.sample or \
+             warmup.variable",
+            spec.name
+        ));
+    }
     let one: Vec<u8> = match spec.datatype {
         DataType::Bool | DataType::Uint8 | DataType::Int8 => vec![1],
         DataType::Uint16 | DataType::Int16 => 1_u16.to_le_bytes().into(),
@@ -118,6 +129,15 @@ mod tests {
             .collect();
         assert_eq!(shapes, [(1, vec![1, 5]), (3, vec![3, 5])]);
         assert!(batches[1].inputs()[1].joined().is_ok());
+    }
+
+    #[test]
+    fn a_sample_that_no_memory_holds_is_an_error() {
+        for size in [1_000_000_000_000_000_i64, 2_000_000_000_000_000_000] {
+            let spec =
+                TensorSpec { name: "x".into(), datatype: DataType::Fp64, shape: vec![-1, size] };
+            assert!(generated(&spec, Some(1), 16).unwrap_err().contains("too large"));
+        }
     }
 
     #[test]

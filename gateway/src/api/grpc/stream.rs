@@ -1,6 +1,8 @@
 //! `ModelStreamInfer`: many calls on one stream, answered in order, several at a time.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use proto::inference as pb;
@@ -30,10 +32,15 @@ pub(super) fn replies(
         .get("triton_grpc_error")
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     let health = service.api.health.clone();
+    let cut = Arc::new(AtomicBool::new(false));
+    let was_cut = cut.clone();
     let answers = request
         .into_inner()
-        // An idle stream must not hold up a stop: what came is answered, then the stream ends.
-        .take_until(async move { health.draining().await })
+        // An idle stream must not hold up a stop: what is under way is answered, then it ends.
+        .take_until(async move {
+            health.draining().await;
+            cut.store(true, Ordering::Relaxed);
+        })
         .map(move |message| {
             let service = service.clone();
             async move {
@@ -52,6 +59,11 @@ pub(super) fn replies(
                 Err(rejection) => Ok(failed(id, &rejection)),
             }
         });
+    // With a status: messages may have been on their way that nobody reads any more.
+    let end = futures_util::stream::once(async move { was_cut.load(Ordering::Relaxed) })
+        .filter(|cut| futures_util::future::ready(*cut))
+        .map(|_| Err(Status::unavailable("the gateway is stopping")));
+    let answers = answers.chain(end);
     // Nothing follows a status: the first one ends the stream.
     let until_error = answers.scan(false, |ended, answer| {
         let go_on = !std::mem::replace(ended, answer.is_err());
