@@ -176,8 +176,8 @@ impl Rejection {
 
     /// Adds what only the log may show.
     #[must_use]
-    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+    pub fn with_detail(mut self, detail: Option<&str>) -> Self {
+        self.detail = detail.map(ToOwned::to_owned);
         self
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use engine::Tensor;
 use engine::error::Fault;
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::error;
 
 use crate::batching::{Done, Failure};
 use crate::error::{Kind, Rejection};
@@ -117,8 +117,8 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
                 Fault::Memory => Kind::Overloaded,
                 Fault::Load | Fault::Device | Fault::Run => Kind::EngineFailed,
             };
-            debug!(model = label, error = error.message(), detail = error.detail(), "run failed");
-            Rejection::new(kind, format!("model {label}: {}", error.message()))
+            let text = format!("model {label}: {}", error.message());
+            Rejection::new(kind, text).with_detail(error.detail())
         }
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,

@@ -88,7 +88,8 @@ impl Sink<'_> {
         E::custom(format!("element {} is {what}, not {}", self.elements - 1, self.datatype))
     }
 
-    fn unsigned<E: serde::de::Error>(&mut self, value: u64) -> Result<(), E> {
+    /// Any JSON integer; 128 bits hold both `u64` and `i64`.
+    fn integer<E: serde::de::Error>(&mut self, value: i128) -> Result<(), E> {
         macro_rules! narrow {
             ($type:ty) => {
                 match <$type>::try_from(value) {
@@ -106,29 +107,8 @@ impl Sink<'_> {
             DataType::Int16 => narrow!(i16),
             DataType::Int32 => narrow!(i32),
             DataType::Int64 => narrow!(i64),
-            #[expect(clippy::cast_precision_loss, reason = "a float input rounds, as JSON does")]
-            _ => return self.float(value as f64),
-        }
-        Ok(())
-    }
-
-    fn signed<E: serde::de::Error>(&mut self, value: i64) -> Result<(), E> {
-        if let Ok(value) = u64::try_from(value) {
-            return self.unsigned(value);
-        }
-        macro_rules! narrow {
-            ($type:ty) => {
-                match <$type>::try_from(value) {
-                    Ok(value) => self.out.extend_from_slice(&value.to_le_bytes()),
-                    Err(_) => return Err(self.wrong(&value)),
-                }
-            };
-        }
-        match self.datatype {
-            DataType::Int8 => narrow!(i8),
-            DataType::Int16 => narrow!(i16),
-            DataType::Int32 => narrow!(i32),
-            DataType::Int64 => narrow!(i64),
+            // What takes no numbers is named with the integer, not with its rounding.
+            DataType::Bool | DataType::Bytes => return Err(self.wrong(&value)),
             #[expect(clippy::cast_precision_loss, reason = "a float input rounds, as JSON does")]
             _ => return self.float(value as f64),
         }
@@ -212,12 +192,12 @@ impl<'de> Visitor<'de> for Level<'_, '_> {
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
         self.sink.begin_element(self.depth)?;
-        self.sink.unsigned(value)
+        self.sink.integer(value.into())
     }
 
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
         self.sink.begin_element(self.depth)?;
-        self.sink.signed(value)
+        self.sink.integer(value.into())
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {

@@ -187,11 +187,6 @@ impl<'p> Section<'p> {
         names.into_iter().map(|name| (name.clone(), parent.section(&name))).collect()
     }
 
-    /// Everything left in this table, whatever its keys.
-    pub fn rest(mut self) -> Table {
-        std::mem::take(&mut self.table)
-    }
-
     /// Reports keys that nobody asked for, with the nearest known one.
     pub fn finish(self) {
         for key in self.table.keys() {

@@ -17,7 +17,6 @@ pub enum Type {
     Number,
     Duration,
     Size,
-    Address,
     /// A duration or `"off"`.
     DurationOrOff,
     /// An address or `"off"`.
@@ -54,7 +53,6 @@ impl Type {
             Self::Number => "number".into(),
             Self::Duration => "duration".into(),
             Self::Size => "size".into(),
-            Self::Address => "address".into(),
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
@@ -70,7 +68,7 @@ impl Type {
 
     fn schema(self) -> Value {
         match self {
-            Self::Text | Self::Address | Self::AddressOrOff => json!({"type": "string"}),
+            Self::Text | Self::AddressOrOff => json!({"type": "string"}),
             Self::Flag => json!({"type": "boolean"}),
             Self::Count => json!({"type": "integer", "minimum": 0}),
             Self::Number => json!({"type": "number"}),

@@ -148,6 +148,17 @@ pub struct Run {
 }
 
 impl Run {
+    /// A run that answers its inputs.
+    ///
+    /// # Errors
+    /// As [`BatchInput::joined`](crate::BatchInput::joined).
+    pub fn echo(batch: &Batch) -> Result<Self, EngineError> {
+        let joined = batch.inputs().iter().map(|input| {
+            input.joined().map_err(|error| EngineError::new(Fault::Run, error.to_string()))
+        });
+        Ok(Self::instant(joined.collect::<Result<_, _>>()?))
+    }
+
     /// A run whose parts took no time worth measuring.
     #[must_use]
     pub fn instant(outputs: Vec<Tensor>) -> Self {

@@ -74,7 +74,7 @@ pub(super) async fn load_model(
         Ok(body) => body.parameters,
         Err(response) => return response,
     };
-    finish(load(&api, &model, None, peer, parameters).await)
+    finish(load(&api, &model, None, parameters).await)
 }
 
 pub(super) async fn load_version(
@@ -82,17 +82,18 @@ pub(super) async fn load_version(
     Names((model, version)): Names<(String, String)>,
     peer: Option<Extension<Peer>>,
 ) -> Response {
-    finish(load(&api, &model, Some(version), peer, Map::new()).await)
+    if let Err(rejection) = api.authorize_control(peer.map(|Extension(peer)| peer)) {
+        return respond::rejection(&rejection);
+    }
+    finish(load(&api, &model, Some(version), Map::new()).await)
 }
 
 async fn load(
     api: &Arc<Api>,
     model: &str,
     version: Option<String>,
-    peer: Option<Extension<Peer>>,
     parameters: Map<String, Value>,
 ) -> Result<(), Rejection> {
-    api.authorize_control(peer.map(|Extension(peer)| peer))?;
     let mut decoded = Vec::with_capacity(parameters.len() + 1);
     for (key, value) in parameters {
         let text = match value {
