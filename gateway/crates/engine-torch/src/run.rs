@@ -97,7 +97,7 @@ fn fill(module: &Module, batch: &Batch) -> Result<Inputs, RunError> {
             let text = format!("a TorchScript model takes no {} input", input.datatype());
             return Err(RunError::Input(text));
         };
-        arguments.push(scalar_type, input.shape(), input.chunks())?;
+        arguments.push(scalar_type, input)?;
     }
     arguments.move_to(module)?;
     Ok(arguments)

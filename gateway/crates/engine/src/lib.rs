@@ -13,7 +13,7 @@ pub mod model;
 pub mod identity;
 pub mod stub;
 
-pub use batch::{Batch, BatchInput};
+pub use batch::{Batch, BatchInput, Pad};
 pub use datatype::DataType;
 pub use error::EngineError;
 pub use identity::IdentityEngine;

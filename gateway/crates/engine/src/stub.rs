@@ -128,7 +128,7 @@ impl Model for StubEngine {
             let poisoned = batch
                 .inputs()
                 .iter()
-                .flat_map(|input| input.chunks())
+                .flat_map(|input| input.pieces())
                 .any(|chunk| poison.is_some_and(|byte| chunk.contains(&byte)));
             if poisoned {
                 return Err(EngineError::new(Fault::Run, "poisoned row"));

@@ -5,6 +5,7 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use bytes::Bytes;
+use engine::BatchInput;
 
 use super::{Cause, Failure, Module, check, handed_out, sys};
 
@@ -26,13 +27,9 @@ impl Inputs {
         Ok(Self(handed_out(raw)))
     }
 
-    /// Appends a tensor that holds the chunks one after the other.
-    pub(crate) fn push(
-        &mut self,
-        scalar_type: i8,
-        shape: &[usize],
-        chunks: &[Bytes],
-    ) -> Result<(), Failure> {
+    /// Appends a tensor that holds the whole input.
+    pub(crate) fn push(&mut self, scalar_type: i8, input: &BatchInput) -> Result<(), Failure> {
+        let shape = input.shape();
         let mut memory = ptr::null_mut();
         let mut size = 0;
         // SAFETY: the handle is valid, the shape readable for its rank, both pointers writable.
@@ -47,20 +44,23 @@ impl Inputs {
             )
         };
         check(status)?;
-        let given: usize = chunks.iter().map(Bytes::len).sum();
+        let given = input.byte_len();
         if given != size {
             let text = format!("{given} bytes were given for a tensor of {size}");
             return Err(Failure { cause: Cause::Failed, text });
         }
         let mut offset = 0;
-        for chunk in chunks {
-            // SAFETY: the chunks before this one took `offset` bytes, and all together take `size`.
+        input.write(|slice| {
+            assert!(slice.len() <= size - offset, "the slices are as long as the input");
+            // SAFETY: `offset` is at most `size`, the length of the tensor's memory.
             let target = unsafe { memory.add(offset) };
             // SAFETY: the tensor has just been allocated with `size` bytes, which nothing else
-            // refers to, and the chunk ends within them.
-            unsafe { ptr::copy_nonoverlapping(chunk.as_ptr(), target, chunk.len()) };
-            offset += chunk.len();
-        }
+            // refers to, and the slice ends within them.
+            unsafe { ptr::copy_nonoverlapping(slice.as_ptr(), target, slice.len()) };
+            offset += slice.len();
+        });
+        // Memory that nobody wrote must not reach a model, whose outputs a caller reads.
+        assert_eq!(offset, size, "the slices are as long as the input");
         Ok(())
     }
 
