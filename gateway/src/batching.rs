@@ -1,21 +1,32 @@
 //! From many calls to one engine run and back.
 //!
-//! A [`Queue`] holds the waiting calls of one model version. The engine threads of a device form
-//! a [`Pool`]; a free one takes as many waiting calls of one queue as fit a batch, so batches
-//! form while engines are busy and an idle engine waits for nothing. A watchdog gives up threads
-//! that stay in native code past the time limit.
+//! A [`Queue`] admits the calls of one model version; what waits is kept by shape, and by bucket
+//! of length where a model says so. The engine threads of a device form a [`Pool`]; a free one
+//! takes the most urgent batch of all versions ([`scheduler`]), so batches form while engines are
+//! busy and an idle engine waits for nothing. A watchdog gives up threads that stay in native
+//! code past the time limit.
 
+mod variable;
+mod reply;
+mod load;
 mod job;
-mod pool;
+mod probe;
+mod stuck;
+mod cost;
+mod bucket;
 mod queue;
 mod running;
-mod stuck;
+mod scheduler;
+mod pool;
 mod worker;
+mod handover;
 
+pub use handover::attach;
 pub use job::{Done, Failure};
 pub use pool::{Device, Pool};
 pub use queue::{ExecutionStats, Queue, QueueSettings};
 pub use stuck::StuckThreads;
+pub use variable::VariableLength;
 
 #[cfg(test)]
 mod tests;

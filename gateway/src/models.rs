@@ -10,7 +10,7 @@ pub mod version;
 pub mod load;
 
 pub use load::{LoadFailure, LoadRequest, Loader};
-pub use manifest::{Lineage, Manifest, VersionPolicy};
+pub use manifest::{Batching, Lineage, Manifest, VersionPolicy};
 pub use repository::{ModelFolder, Repository, VersionFiles};
 pub use stats::Stats;
 pub use version::ServedVersion;

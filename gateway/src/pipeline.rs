@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::Tensor;
 use engine::error::Fault;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use crate::batching::{Done, Failure};
@@ -16,7 +16,7 @@ use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Call, Protocol, Timings};
+use crate::types::{Call, Deadline, Protocol, Timings};
 
 /// What every call needs; cheap to clone.
 #[derive(Debug, Clone)]
@@ -90,9 +90,17 @@ async fn run(
         .collect::<Result<Vec<_>, _>>()?;
     let inputs = signature.check(call.inputs)?;
     record.rows = inputs.rows;
-    let receiver = served.queue.submit(inputs.tensors, inputs.rows)?;
+    let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
+    let ending = match call.schedule.deadline {
+        None => receiver.await,
+        // Nobody waits beyond the deadline, however long the engine is busy with others.
+        Some(Deadline(at)) => match timeout_at(at, receiver).await {
+            Ok(ending) => ending,
+            Err(_) => return Err(refusal(served, Failure::Expired)),
+        },
+    };
     // The sender is dropped unsent only when batching itself panicked.
-    let done = match receiver.await {
+    let done = match ending {
         Ok(Ok(done)) => done,
         Ok(Err(failure)) => return Err(refusal(served, failure)),
         Err(_) => return Err(Rejection::new(Kind::Internal, "the call was lost")),
@@ -120,6 +128,15 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
             let text = format!("model {label}: {}", error.message());
             Rejection::new(kind, text).with_detail(error.detail())
         }
+        // The model answers its own inputs: this call's are the cause.
+        Failure::Input(error) => Rejection::invalid(format!("model {label}: {}", error.message()))
+            .with_detail(error.detail()),
+        Failure::Expired => Rejection::new(
+            Kind::DeadlineExceeded,
+            format!("model {label}: the deadline passed before there was an answer"),
+        ),
+        Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
+        Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,
             format!("model {label}: the run took longer than {limit:?} and was given up"),

@@ -5,4 +5,4 @@ pub mod metrics;
 pub mod handles;
 pub mod logging;
 
-pub use handles::{Outcome, VersionMetrics, WireMetrics};
+pub use handles::{Closed, Dropped, Outcome, VersionMetrics, WireMetrics};

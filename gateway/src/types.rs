@@ -3,8 +3,10 @@
 
 pub mod call;
 pub mod id;
+pub mod schedule;
 pub mod signature;
 
 pub use call::{Call, Inputs, NamedTensor, Protocol, Timings};
 pub use id::{ModelName, Version};
+pub use schedule::{Deadline, Priority, Schedule};
 pub use signature::{OutputSpec, Signature};

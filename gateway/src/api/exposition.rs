@@ -21,6 +21,7 @@ async fn render(State(api): State<Arc<Api>>) -> Response {
     for served in api.pipeline.snapshots.load().ready() {
         served.publish_stats();
     }
+    api.control.loader().publish();
     metrics::refresh_process();
     let mut response = Response::new(metrics::recorder().render().into());
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

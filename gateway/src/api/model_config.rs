@@ -10,7 +10,7 @@ use proto::inference::{self as pb, ModelConfig, model_config, model_version_poli
 use super::proto_json;
 use crate::error::{Kind, Rejection};
 use crate::models::{Manifest, ServedVersion, VersionPolicy};
-use crate::types::{OutputSpec, Signature, Version};
+use crate::types::{OutputSpec, Priority, Signature, Version};
 
 /// The platform as metadata names it: framework and format.
 #[must_use]
@@ -76,9 +76,8 @@ pub fn of_version(served: &ServedVersion) -> ModelConfig {
             ..pb::ModelInstanceGroup::default()
         }],
         default_model_filename: crate::models::repository::MODEL_FILE.to_owned(),
-        scheduling_choice: (max_batch_size > 0).then(|| {
-            model_config::SchedulingChoice::DynamicBatching(pb::ModelDynamicBatching::default())
-        }),
+        scheduling_choice: (max_batch_size > 0)
+            .then(|| model_config::SchedulingChoice::DynamicBatching(dynamic_batching(manifest))),
         parameters: served
             .properties()
             .into_iter()
@@ -86,6 +85,17 @@ pub fn of_version(served: &ServedVersion) -> ModelConfig {
             .collect(),
         model_transaction_policy: Some(pb::ModelTransactionPolicy { decoupled: false }),
         ..ModelConfig::default()
+    }
+}
+
+fn dynamic_batching(manifest: &Manifest) -> pb::ModelDynamicBatching {
+    let batching = &manifest.batching;
+    let delay = u64::try_from(batching.max_delay.as_micros()).unwrap_or(u64::MAX);
+    pb::ModelDynamicBatching {
+        max_queue_delay_microseconds: delay,
+        priority_levels: u64::from(Priority::LEAST),
+        default_priority_level: u64::from(batching.priority.level()),
+        ..pb::ModelDynamicBatching::default()
     }
 }
 
@@ -120,6 +130,7 @@ pub fn to_manifest(text: &str) -> Result<Manifest, Rejection> {
         inputs: inputs.collect::<Result<_, Rejection>>()?,
         outputs: outputs.collect::<Result<_, Rejection>>()?,
         max_batch_size,
+        splits: true,
     };
     if signature.inputs.is_empty() || signature.outputs.is_empty() {
         return Err(Rejection::invalid("config: input and output are needed, shapes included"));

@@ -1,6 +1,11 @@
 //! What both protocols refuse in the parameters of a call.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::error::{Kind, Rejection};
+use crate::types::{Deadline, Priority, Schedule};
 
 /// Names come from callers: an error must not echo a megabyte.
 #[must_use]
@@ -20,6 +25,34 @@ pub fn refuse_reserved<'a>(mut names: impl Iterator<Item = &'a String>) -> Resul
         ))),
         None => Ok(()),
     }
+}
+
+/// What the parameters `priority` and `timeout` ask for; `None` stands for one that is not there,
+/// `Some(None)` for one that is no whole number from 0 on. 0 asks for nothing.
+///
+/// # Errors
+/// `InvalidInput`, naming the parameter.
+pub fn schedule(
+    arrived: Instant,
+    priority: Option<Option<u64>>,
+    timeout: Option<Option<u64>>,
+) -> Result<Schedule, Rejection> {
+    let number = |name: &str, given: Option<Option<u64>>| match given {
+        None => Ok(0),
+        Some(Some(number)) => Ok(number),
+        Some(None) => {
+            Err(Rejection::invalid(format!("parameter '{name}' must be a whole number from 0 on")))
+        }
+    };
+    let timeout = number("timeout", timeout)?;
+    Ok(Schedule {
+        priority: Priority::of(number("priority", priority)?),
+        deadline: match timeout {
+            0 => None,
+            micros => Deadline::after(arrived, Duration::from_micros(micros)),
+        },
+        shadow: false,
+    })
 }
 
 /// The refusal of a tensor in shared memory; `what` is `input` or `output`.

@@ -1,27 +1,95 @@
 //! One call on its way through the batcher.
 
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use engine::{EngineError, Tensor};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::types::Timings;
+use super::load::Place;
+use super::reply::Reply;
+use crate::types::{Deadline, Timings};
 
-/// A waiting call.
+/// A waiting call. Jobs are ordered by urgency, the most urgent first.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) inputs: Vec<Tensor>,
-    pub(super) rows: usize,
-    pub(super) bytes: usize,
-    pub(super) enqueued: Instant,
-    pub(super) reply: oneshot::Sender<Result<Done, Failure>>,
+    pub(super) ticket: Ticket,
 }
 
-impl Job {
-    /// Whether the other call can be stacked under this one: equal but for dimension 0.
-    pub(super) fn stacks_with(&self, other: &Self) -> bool {
-        self.inputs.iter().zip(&other.inputs).all(|(a, b)| a.shape()[1..] == b.shape()[1..])
+/// Waiting calls, the most urgent one on top.
+pub(super) type Jobs = BinaryHeap<Reverse<Job>>;
+
+/// What is known of a call besides its inputs.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) rows: usize,
+    /// Size of the variable dimension; 0 where there is none.
+    pub(super) length: usize,
+    pub(super) urgency: Urgency,
+    pub(super) level: u8,
+    pub(super) enqueued: Instant,
+    pub(super) deadline: Option<Deadline>,
+    pub(super) reply: Reply,
+    /// Its room in the queue, given back when it leaves.
+    pub(super) place: Option<Place>,
+}
+
+/// Waiting for this long makes a call as urgent as one of the next level that has just come.
+pub(super) const AGEING: Duration = Duration::from_millis(100);
+
+/// Where a call stands in its bucket: smaller is sooner. It never changes while the call waits;
+/// a call ages because those that come later get a later window, so none waits for ever behind
+/// others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Urgency {
+    pub(super) shadow: bool,
+    /// Arrival in steps of [`AGEING`], plus the level of priority.
+    window: u64,
+    pub(super) due: Due,
+    /// Order of arrival at the pool, given there.
+    pub(super) sequence: u64,
+}
+
+/// When an answer is due; what is due earlier is smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    At(Deadline),
+    Never,
+}
+
+impl Urgency {
+    /// `since_start` is the time of arrival on the pool's own scale.
+    pub(super) fn new(
+        shadow: bool,
+        level: u8,
+        since_start: Duration,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let window = since_start.as_millis() / AGEING.as_millis() + u128::from(level);
+        let window = u64::try_from(window).unwrap_or(u64::MAX);
+        Self { shadow, window, due: deadline.map_or(Due::Never, Due::At), sequence: 0 }
+    }
+}
+
+impl PartialEq for Job {
+    fn eq(&self, other: &Self) -> bool {
+        self.ticket.urgency == other.ticket.urgency
+    }
+}
+
+impl Eq for Job {}
+
+impl PartialOrd for Job {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Job {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.ticket.urgency.cmp(&other.ticket.urgency)
     }
 }
 
@@ -35,12 +103,20 @@ pub struct Done {
 /// Why a call got no outputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The engine said so.
+    /// The engine said so, and inputs that it once could run fail too.
     Engine(EngineError),
+    /// The engine said so of this call alone.
+    Input(EngineError),
     /// The run broke the time limit.
     TimedOut(Duration),
     /// The engine panicked.
     Panicked,
     /// The outputs do not fit the batch that was run.
     Outputs(String),
+    /// Its deadline passed while it waited.
+    Expired,
+    /// Its caller went away while it waited.
+    Cancelled,
+    /// The gateway is stopping.
+    Stopping,
 }

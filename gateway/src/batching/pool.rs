@@ -1,24 +1,28 @@
-//! The engine threads of one device and the queues they serve in turn.
+//! The engine threads of one device and what waits for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::Batch;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::error;
 
+use super::bucket::{Key, Ripe};
 use super::job::{Failure, Job};
-use super::queue::{Shared, Waiting};
-use super::running::{Rest, Slot};
+use super::load::Backlog;
+use super::queue::Shared;
+use super::reply::Post;
+use super::running::Slot;
+use super::scheduler::{Cleared, Next, Picked, RunKey, Scheduler, Used};
 use super::stuck::StuckThreads;
-use super::worker;
 use crate::error::{Kind, Rejection};
-use crate::tasks;
-use crate::telemetry::metrics;
+use crate::telemetry::{Dropped, metrics};
+
+mod threads;
 
 /// Name of a device: `cpu` or `cuda:N`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,20 +43,29 @@ pub struct Pool {
 #[derive(Debug)]
 struct Inner {
     device: Device,
+    threads: usize,
+    started: Instant,
     state: Mutex<State>,
     changed: Condvar,
     stuck: StuckThreads,
     queue_ids: AtomicU64,
+    closed: AtomicBool,
+    /// Why the device runs nothing any more.
+    failure: OnceLock<String>,
+    backlog: Arc<Backlog>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    queues: HashMap<u64, Waiting>,
-    /// Queues with waiting calls, each once, in the order of their turn.
-    turns: VecDeque<Arc<Shared>>,
+    scheduler: Scheduler,
     workers: Vec<Worker>,
-    started: usize,
-    closed: bool,
+    /// Threads that wait for work, how many of them are being woken, and until when the first
+    /// of them sleeps.
+    sleeping: usize,
+    waking: usize,
+    alarm: Option<Instant>,
+    sequence: u64,
+    spawned: usize,
 }
 
 #[derive(Debug)]
@@ -71,10 +84,18 @@ pub(super) struct Warmup {
     pub(super) reply: oneshot::Sender<Result<(), Failure>>,
 }
 
+/// A call on its way into the pool.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) queue: Arc<Shared>,
+    pub(super) key: Key,
+    pub(super) job: Job,
+}
+
 /// What a free thread does next.
 #[derive(Debug)]
 pub(super) enum Work {
-    Batch(Arc<Shared>, Vec<Job>),
+    Batch(Box<Picked>),
     Warmup(Warmup),
 }
 
@@ -86,10 +107,15 @@ impl Pool {
     pub fn start(device: Device, threads: usize, stuck: StuckThreads) -> std::io::Result<Self> {
         let inner = Inner {
             device,
+            threads: threads.max(1),
+            started: Instant::now(),
             state: Mutex::default(),
             changed: Condvar::new(),
             stuck,
             queue_ids: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            backlog: Arc::default(),
         };
         let pool = Self { inner: Arc::new(inner) };
         for _ in 0..threads {
@@ -103,200 +129,163 @@ impl Pool {
         &self.inner.device
     }
 
-    /// Gives up threads that are past their limit: their callers get a clear failure and a fresh
-    /// thread takes the place. Call it every few hundred milliseconds.
-    pub fn watch(&self) {
-        let now = Instant::now();
-        let mut expired = Vec::new();
-        {
-            let mut state = self.lock();
-            let workers = std::mem::take(&mut state.workers);
-            for worker in workers {
-                match worker.slot.take_expired(now, || self.inner.stuck.abandon("run")) {
-                    Some(running) => expired.push((running, worker.warmups)),
-                    None => state.workers.push(worker),
-                }
-            }
-        }
-        for (running, warmups) in expired {
-            error!(
-                device = %self.inner.device, model = running.label,
-                limit = ?running.limit, "gave up an engine thread that is stuck in native code"
-            );
-            let failure = Failure::TimedOut(running.limit);
-            running.waiters.fail(&failure);
-            self.requeue(running.rest);
-            for warmup in warmups {
-                drop(warmup.reply.send(Err(failure.clone())));
-            }
-            self.gauge().decrement(1);
-            if let Err(error) = self.add_worker() {
-                error!(%error, "cannot replace a stuck engine thread");
-            }
-        }
-    }
-
     /// Lets idle threads end and refuses new calls; work in hand is finished.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.inner.closed.store(true, Ordering::Release);
+        // A thread between its look at the flag and its sleep holds the lock.
+        drop(self.lock());
         self.inner.changed.notify_all();
     }
 
-    /// Waits until the threads of a closed pool have ended, at most this long; `false` when some
-    /// are still at work.
+    /// Why the device runs nothing any more; `None` while it does.
     #[must_use]
-    pub fn wait_ended(&self, limit: Duration) -> bool {
-        let state = self.lock();
-        let waited =
-            self.inner.changed.wait_timeout_while(state, limit, |state| !state.workers.is_empty());
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    pub fn failure(&self) -> Option<&str> {
+        self.inner.failure.get().map(String::as_str)
+    }
+
+    /// Shows what waits as engine time; called before metrics are rendered.
+    pub fn publish(&self) {
+        metrics::BACKLOG.gauge(&[&self.inner.device.0]).set(self.wait().as_secs_f64());
+    }
+
+    /// Takes the device out of service for good: nothing that it computes can be trusted.
+    pub(super) fn fail(&self, reason: &str) {
+        if self.inner.failure.set(reason.to_owned()).is_ok() {
+            error!(device = %self.inner.device, reason, "the device has failed, restart the process");
+            metrics::DEVICE_FAILED.gauge(&[&self.inner.device.0]).set(1);
+        }
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Rejection> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(Rejection::new(Kind::NotReady, "the gateway is stopping"));
+        }
+        match self.failure() {
+            None => Ok(()),
+            Some(_) => {
+                let text = format!("the device {} has failed", self.inner.device);
+                Err(Rejection::new(Kind::NotReady, text))
+            }
+        }
     }
 
     pub(super) fn next_queue_id(&self) -> u64 {
         self.inner.queue_ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn enqueue(&self, queue: &Arc<Shared>, job: Job) -> Result<(), Rejection> {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(Rejection::new(Kind::NotReady, "the gateway is stopping"));
-        }
-        let waiting = state.queues.entry(queue.id).or_default();
-        let had_turn = !waiting.jobs.is_empty();
-        waiting.push(job, &queue.settings)?;
-        let (rows, bytes) = (waiting.rows, waiting.bytes);
-        if !had_turn {
-            state.turns.push_back(queue.clone());
-        }
-        drop(state);
-        queue.show_waiting(rows, bytes);
-        self.inner.changed.notify_one();
-        Ok(())
+    pub(super) fn backlog(&self) -> &Arc<Backlog> {
+        &self.inner.backlog
     }
 
-    /// Puts calls back whose thread was lost before their own run began.
-    pub(super) fn requeue(&self, rest: Rest) {
-        let Rest { queue: Some(queue), groups } = rest else { return };
-        let mut state = self.lock();
-        let waiting = state.queues.entry(queue.id).or_default();
-        let had_turn = !waiting.jobs.is_empty();
-        // The last group was the next to run, so it goes to the very front.
-        for job in groups.into_iter().flat_map(|group| group.into_iter().rev()) {
-            waiting.rows += job.rows;
-            waiting.bytes += job.bytes;
-            waiting.jobs.push_front(job);
+    /// How long what waits now will take all threads together, as far as is known.
+    pub(super) fn wait(&self) -> Duration {
+        self.inner.backlog.time() / u32::try_from(self.inner.threads).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.inner.started)
+    }
+
+    /// Hands calls to the pools of their queues and empties the list. Each run of calls for one
+    /// pool takes its lock once and wakes one thread at most; that one wakes the next.
+    pub(super) fn enqueue(entries: &mut Vec<Entry>) {
+        let mut entries = entries.drain(..).peekable();
+        while let Some(entry) = entries.next() {
+            let pool = entry.queue.pool.clone();
+            let now = Instant::now();
+            let mut state = pool.lock();
+            if pool.inner.closed.load(Ordering::Acquire) && state.workers.is_empty() {
+                drop(state);
+                entry.queue.metrics.dropped(Dropped::Stopping);
+                entry.job.ticket.reply.send(Err(Failure::Stopping), &mut Post::default());
+                continue;
+            }
+            let mut wake = state.push(entry, now);
+            while let Some(entry) =
+                entries.next_if(|next| Arc::ptr_eq(&next.queue.pool.inner, &pool.inner))
+            {
+                wake |= state.push(entry, now);
+            }
+            state.waking += usize::from(wake);
+            drop(state);
+            if wake {
+                pool.inner.changed.notify_one();
+            }
         }
-        let has_turn = !waiting.jobs.is_empty();
-        if has_turn && !had_turn {
-            state.turns.push_back(queue.clone());
-        }
-        drop(state);
-        self.inner.changed.notify_one();
-    }
-
-    /// The threads that take work now.
-    pub(super) fn workers(&self) -> Vec<usize> {
-        self.lock().workers.iter().map(|worker| worker.id).collect()
-    }
-
-    /// Asks one thread to run `batch` once; `None` when it is no longer there.
-    pub(super) fn warm(
-        &self,
-        worker: usize,
-        queue: &Arc<Shared>,
-        batch: &Batch,
-        limit: Duration,
-    ) -> Option<oneshot::Receiver<Result<(), Failure>>> {
-        let (reply, receiver) = oneshot::channel();
-        let warmup = Warmup { queue: queue.clone(), batch: batch.clone(), limit, reply };
-        let mut state = self.lock();
-        let worker = state.workers.iter_mut().find(|other| other.id == worker)?;
-        worker.warmups.push_back(warmup);
-        drop(state);
-        self.inner.changed.notify_all();
-        Some(receiver)
-    }
-
-    pub(super) fn pending(&self, id: u64) -> usize {
-        self.lock().queues.get(&id).map_or(0, |waiting| waiting.jobs.len())
     }
 
     pub(super) fn forget(&self, id: u64) {
-        self.lock().queues.remove(&id);
+        self.lock().scheduler.forget(id);
     }
 
-    /// Blocks until there is work for this thread; `None` ends it.
-    pub(super) fn next_work(&self, worker: usize) -> Option<Work> {
+    /// Notes a run that has ended, then blocks until there is work for this thread; `None` ends
+    /// it.
+    pub(super) fn next_work(&self, worker: usize, ended: Option<Ended>) -> Option<Work> {
         let mut state = self.lock();
+        if let Some(Ended { queue, run, used }) = ended {
+            let row = state.scheduler.finished(&run, queue.settings.weight, used);
+            drop(state);
+            if let Some(row) = row {
+                queue.load.set_row_time(row);
+            }
+            // It may be the last handle, whose end takes the lock.
+            drop(queue);
+            state = self.lock();
+        }
         loop {
             let own = state.workers.iter_mut().find(|other| other.id == worker)?;
             if let Some(warmup) = own.warmups.pop_front() {
                 return Some(Work::Warmup(warmup));
             }
-            let mut spent = Vec::new();
-            if let Some((queue, jobs)) = state.take_turn(&mut spent) {
-                let (rows, bytes) = state.totals(queue.id);
+            let now = Instant::now();
+            let closed = self.inner.closed.load(Ordering::Acquire);
+            let mut cleared = Cleared::default();
+            let next = state.scheduler.next(now, closed, &mut cleared);
+            if let Next::Run(picked) = next {
+                let more = state.sleeping > state.waking && state.scheduler.has_ripe(now);
+                state.waking += usize::from(more);
                 drop(state);
-                queue.show_waiting(rows, bytes);
-                return Some(Work::Batch(queue, jobs));
-            }
-            if !spent.is_empty() {
-                drop(state);
-                // The last handle to a queue may be among them, and its end takes the lock.
-                for queue in spent {
-                    queue.show_waiting(0, 0);
+                if more {
+                    self.inner.changed.notify_one();
                 }
+                cleared.settle();
+                return Some(Work::Batch(picked));
+            }
+            if !cleared.is_empty() {
+                drop(state);
+                cleared.settle();
                 state = self.lock();
                 continue;
             }
-            if state.closed {
+            if closed && state.scheduler.is_empty() {
                 return None;
             }
-            state = self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let until = if let Next::At(at) = next { Some(at) } else { None };
+            state = self.sleep(state, now, until);
         }
     }
 
-    /// A thread that had been given up came back from native code.
-    pub(super) fn recovered(&self) {
-        warn!(device = %self.inner.device, "a stuck engine thread came back");
-        self.inner.stuck.recover();
-    }
-
-    fn add_worker(&self) -> std::io::Result<()> {
-        let slot = Arc::new(Slot::default());
-        let id = {
-            let mut state = self.lock();
-            let id = state.started;
-            state.started += 1;
-            state.workers.push(Worker { id, slot: slot.clone(), warmups: VecDeque::new() });
-            id
+    fn sleep<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        now: Instant,
+        until: Option<Instant>,
+    ) -> MutexGuard<'s, State> {
+        state.sleeping += 1;
+        let mut state = match until {
+            None => self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                state.alarm = Some(state.alarm.map_or(until, |alarm| alarm.min(until)));
+                let time = until.saturating_duration_since(now);
+                let woken = self.inner.changed.wait_timeout(state, time);
+                let mut state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                state.alarm = None;
+                state
+            }
         };
-        let pool = self.clone();
-        let name = format!("engine-{}-{id}", self.inner.device);
-        let started = tasks::thread(&name, move || {
-            worker::run(&pool, id, &slot);
-            pool.ended(id);
-        });
-        match started {
-            Ok(_) => self.gauge().increment(1),
-            Err(_) => self.ended(id),
-        }
-        started.map(drop)
-    }
-
-    /// A thread is no more; nobody may wait for it.
-    fn ended(&self, worker: usize) {
-        let mut state = self.lock();
-        let at = state.workers.iter().position(|other| other.id == worker);
-        let gone = at.map(|at| state.workers.remove(at));
-        drop(state);
-        // Its warm-ups are dropped without the lock, for they may hold the last of a queue.
-        drop(gone);
-        self.inner.changed.notify_all();
-    }
-
-    fn gauge(&self) -> ::metrics::Gauge {
-        metrics::ENGINE_THREADS.gauge(&[&self.inner.device.0])
+        state.sleeping -= 1;
+        state.waking = state.waking.saturating_sub(1);
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -304,39 +293,47 @@ impl Pool {
     }
 }
 
-impl State {
-    /// The next batch of the queue whose turn it is; a queue with more waits for another turn.
-    /// Queues whose callers have all gone come out in `spent`, to be let go without the lock.
-    fn take_turn(&mut self, spent: &mut Vec<Arc<Shared>>) -> Option<(Arc<Shared>, Vec<Job>)> {
-        // A batch ends the search before anything spent could be forgotten.
-        while spent.is_empty() {
-            let queue = self.turns.pop_front()?;
-            let Some(waiting) = self.queues.get_mut(&queue.id) else {
-                spent.push(queue);
-                continue;
-            };
-            let jobs = waiting.take_batch(queue.settings.max_batch);
-            if !waiting.jobs.is_empty() {
-                self.turns.push_back(queue.clone());
-            }
-            if jobs.is_empty() {
-                spent.push(queue);
-            } else {
-                return Some((queue, jobs));
-            }
-        }
-        None
-    }
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) queue: Arc<Shared>,
+    pub(super) run: RunKey,
+    pub(super) used: Used,
+}
 
-    fn totals(&self, id: u64) -> (usize, usize) {
-        self.queues.get(&id).map_or((0, 0), |waiting| (waiting.rows, waiting.bytes))
+impl State {
+    /// Adds a call; says whether a sleeping thread has to know.
+    fn push(&mut self, entry: Entry, now: Instant) -> bool {
+        let Entry { queue, key, mut job } = entry;
+        // A call that comes back keeps its place.
+        if job.ticket.urgency.sequence == 0 {
+            self.sequence += 1;
+            job.ticket.urgency.sequence = self.sequence;
+        }
+        let ripe = self.scheduler.push(&queue, key, job, now);
+        self.sleeping > self.waking
+            && match ripe {
+                None => false,
+                Some(Ripe::Now(_)) => true,
+                Some(Ripe::At(at)) => self.alarm.is_none_or(|alarm| at < alarm),
+            }
     }
 }
 
-impl Shared {
-    #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^52")]
-    fn show_waiting(&self, rows: usize, bytes: usize) {
-        self.metrics.queue_rows.set(rows as f64);
-        self.metrics.queue_bytes.set(bytes as f64);
+impl Cleared {
+    fn is_empty(&self) -> bool {
+        self.dropped.is_empty() && self.spent.is_empty()
+    }
+
+    /// Ends the calls that left, and lets go of versions that nothing waits for.
+    fn settle(self) {
+        let mut post = Post::default();
+        for (queue, ticket, failure) in self.dropped {
+            queue.metrics.dropped(match failure {
+                Failure::Expired => Dropped::Expired,
+                _ => Dropped::Cancelled,
+            });
+            ticket.reply.send(Err(failure), &mut post);
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! The waiting calls of one model version, and the model they wait for.
+//! The way to the engine for one model version: admission, and the model that calls wait for.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::{Batch, Engine, Model, Run, Tensor};
@@ -9,25 +9,48 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::job::{Done, Failure, Job};
-use super::pool::Pool;
+use super::bucket::Key;
+use super::handover;
+use super::job::{Failure, Job, Ticket, Urgency};
+use super::load::{Full, Load, Place};
+use super::pool::{Entry, Pool};
+use super::probe::Probe;
+use super::reply::{Ending, Joint, Reply};
+use super::variable::VariableLength;
 use crate::error::{Kind, Rejection};
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
+use crate::types::{Priority, Schedule};
 
-/// What a queue is bound by. A call that would break a bound is refused, never dropped later.
+/// How the calls of one version are batched, and what bounds them. A call that would break a
+/// bound is refused, never dropped later.
 #[derive(Debug, Clone)]
 pub struct QueueSettings {
     /// `model/version`, for messages.
     pub label: String,
-    /// 0: calls are never stacked.
+    /// Items of one batch; 0: every call runs alone, as it is.
     pub max_batch: usize,
+    /// Whether calls share batches at all.
+    pub stack: bool,
     /// Items that may wait.
     pub max_rows: usize,
     /// Input bytes that may wait.
     pub max_bytes: usize,
     /// Longest run of one batch.
     pub run_timeout: Duration,
+    /// How long a batch may wait for more calls while an engine thread is free.
+    pub max_delay: Duration,
+    /// Batches of this version that may run at the same time.
+    pub instances: usize,
+    /// Share of engine time against other versions of the device.
+    pub weight: f64,
+    /// Of calls that name none.
+    pub priority: Priority,
+    /// Whether calls that cannot make their deadline are refused at the door.
+    pub refuse_late: bool,
+    /// Whether the inputs' shapes leave no choice but the batch dimension.
+    pub fixed_shapes: bool,
+    pub variable: Option<VariableLength>,
 }
 
 /// The way to the engine for one model version. Dropping the last handle frees the model on a
@@ -43,10 +66,12 @@ pub(super) struct Shared {
     pub(super) id: u64,
     pub(super) settings: QueueSettings,
     pub(super) metrics: Arc<VersionMetrics>,
+    pub(super) load: Arc<Load>,
+    pub(super) probe: OnceLock<Probe>,
     stats: Mutex<BTreeMap<usize, ExecutionStats>>,
     model: Option<Box<dyn Model>>,
     engine: Arc<dyn Engine>,
-    pool: Pool,
+    pub(super) pool: Pool,
 }
 
 /// Executions of one batch size.
@@ -58,12 +83,31 @@ pub struct ExecutionStats {
     pub output: Duration,
 }
 
-/// Waiting calls and their totals; lives under the pool's lock.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    pub(super) jobs: VecDeque<Job>,
-    pub(super) rows: usize,
-    pub(super) bytes: usize,
+impl QueueSettings {
+    /// Batches of at most `max_batch` items of one shape, with the defaults of a manifest.
+    #[must_use]
+    pub fn new(label: &str, max_batch: usize) -> Self {
+        Self {
+            label: label.to_owned(),
+            max_batch,
+            stack: true,
+            max_rows: 10_000,
+            max_bytes: 256 << 20,
+            run_timeout: Duration::from_secs(30),
+            max_delay: Duration::ZERO,
+            instances: usize::MAX,
+            weight: 1.0,
+            priority: Priority::default(),
+            refuse_late: false,
+            fixed_shapes: false,
+            variable: None,
+        }
+    }
+
+    /// Whether several calls may share a batch.
+    pub(super) fn stacks(&self) -> bool {
+        self.stack && self.max_batch > 0
+    }
 }
 
 impl Queue {
@@ -76,11 +120,12 @@ impl Queue {
         metrics: Arc<VersionMetrics>,
         pool: &Pool,
     ) -> Self {
-        let id = pool.next_queue_id();
         let shared = Shared {
-            id,
+            id: pool.next_queue_id(),
             settings,
             metrics,
+            load: Arc::new(Load::on(pool.backlog().clone())),
+            probe: OnceLock::new(),
             stats: Mutex::default(),
             model: Some(model),
             engine,
@@ -89,19 +134,40 @@ impl Queue {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Puts a call into the queue; its outputs come over the receiver.
+    /// Names inputs that the model can run. They tell a call that breaks from a model that does.
+    pub fn probe_with(&self, batch: Batch) {
+        // Only the load of the version sets it, once.
+        drop(self.shared.probe.set(Probe::new(batch)));
+    }
+
+    /// Puts a call into the queue; its outputs come over the receiver. A call with more items
+    /// than a batch runs in parts.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full, `NotReady` when the gateway is stopping.
+    /// `Overloaded` when the queue is full, `DeadlineExceeded` when the call would come too late
+    /// and the model refuses such calls, `NotReady` when the gateway is stopping or the device
+    /// has failed.
     pub fn submit(
         &self,
         inputs: Vec<Tensor>,
         rows: usize,
-    ) -> Result<oneshot::Receiver<Result<Done, Failure>>, Rejection> {
-        let (reply, receiver) = oneshot::channel();
-        let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
-        let job = Job { inputs, rows, bytes, enqueued: Instant::now(), reply };
-        self.shared.pool.enqueue(&self.shared, job)?;
+        schedule: Schedule,
+    ) -> Result<oneshot::Receiver<Ending>, Rejection> {
+        let shared = &self.shared;
+        shared.pool.check_open()?;
+        let now = Instant::now();
+        if shared.settings.refuse_late {
+            shared.refuse_late(rows, schedule, now)?;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let reply = Reply::Caller(sender, handover::mailbox());
+        let largest = shared.settings.max_batch;
+        if largest > 0 && rows > largest {
+            shared.submit_parts(&inputs, rows, (schedule, now), reply)?;
+        } else {
+            let place = shared.admit(&inputs, rows)?;
+            shared.submit_one(inputs, rows, (schedule, now), (reply, place));
+        }
         Ok(receiver)
     }
 
@@ -123,7 +189,13 @@ impl Queue {
     /// Calls waiting now.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.shared.pool.pending(self.shared.id)
+        self.shared.load.calls()
+    }
+
+    /// Why the device can run nothing any more; `None` while it can.
+    #[must_use]
+    pub fn device_failure(&self) -> Option<&str> {
+        self.shared.pool.failure()
     }
 
     /// Executions by batch size.
@@ -135,6 +207,14 @@ impl Queue {
     /// Forgets the executions so far: those before a version serves are nobody's calls.
     pub fn reset_executions(&self) {
         self.shared.stats().clear();
+    }
+
+    /// Brings the gauges up to date; called before they are rendered.
+    #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^52")]
+    pub fn publish(&self) {
+        let Shared { metrics, load, .. } = &*self.shared;
+        metrics.queue_rows.set(load.rows() as f64);
+        metrics.queue_bytes.set(load.bytes() as f64);
     }
 
     /// What the engine decided when it loaded the model.
@@ -149,12 +229,8 @@ impl Shared {
         self.model.as_deref().expect("the model is only taken when the queue is dropped")
     }
 
-    pub(super) fn platform(&self) -> &'static str {
-        self.engine.platform()
-    }
-
-    pub(super) fn prepare_thread(&self) {
-        self.engine.prepare_thread();
+    pub(super) fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     pub(super) fn count_execution(&self, rows: usize, run: &Run) {
@@ -164,6 +240,112 @@ impl Shared {
         stats.input += run.input;
         stats.infer += run.infer;
         stats.output += run.output;
+    }
+
+    /// Refuses a call whose answer would come after its deadline.
+    fn refuse_late(&self, rows: usize, schedule: Schedule, now: Instant) -> Result<(), Rejection> {
+        let Some(deadline) = schedule.deadline else { return Ok(()) };
+        let run = self.load.row_time() * u32::try_from(rows).unwrap_or(u32::MAX);
+        let wait = self.pool.wait();
+        if now + wait + run <= deadline.0 {
+            return Ok(());
+        }
+        self.metrics.refused_late.increment(1);
+        let text = format!(
+            "{} would answer after the deadline: {wait:.1?} of work stand before the call",
+            self.settings.label
+        );
+        Err(Rejection::new(Kind::DeadlineExceeded, text).with_retry_after(self.retry_after()))
+    }
+
+    /// Takes room for a call or says what is full.
+    fn admit(&self, inputs: &[Tensor], rows: usize) -> Result<Place, Rejection> {
+        let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
+        let bounds = (self.settings.max_rows, self.settings.max_bytes);
+        self.load.take(rows, bytes, bounds).map_err(|full| {
+            let what = match full {
+                Full::Rows => "too many items wait",
+                Full::Bytes => "too many bytes wait",
+            };
+            let text = format!("the queue of {} is full: {what}", self.settings.label);
+            Rejection::new(Kind::Overloaded, text).with_retry_after(self.retry_after())
+        })
+    }
+
+    /// When what waits now will have run, in whole seconds as HTTP says them.
+    fn retry_after(&self) -> Duration {
+        Duration::from_secs(self.pool.wait().as_secs().saturating_add(1).min(60))
+    }
+
+    fn submit_one(
+        self: &Arc<Self>,
+        inputs: Vec<Tensor>,
+        rows: usize,
+        (schedule, now): (Schedule, Instant),
+        (reply, place): (Reply, Place),
+    ) {
+        let (key, length) = self.key(&inputs);
+        let level = schedule.priority.unwrap_or(self.settings.priority).level();
+        let since_start = self.pool.since_start(now);
+        let ticket = Ticket {
+            rows,
+            length,
+            urgency: Urgency::new(schedule.shadow, level, since_start, schedule.deadline),
+            level,
+            enqueued: now,
+            deadline: schedule.deadline,
+            reply,
+            place: Some(place),
+        };
+        let job = Job { inputs, ticket };
+        handover::submit(Entry { queue: self.clone(), key, job });
+    }
+
+    fn submit_parts(
+        self: &Arc<Self>,
+        inputs: &[Tensor],
+        rows: usize,
+        when: (Schedule, Instant),
+        reply: Reply,
+    ) -> Result<(), Rejection> {
+        let largest = self.settings.max_batch;
+        let whole = self.admit(inputs, rows)?;
+        let counts: Vec<usize> =
+            (0..rows).step_by(largest).map(|start| largest.min(rows - start)).collect();
+        let joint = Arc::new(Joint::new(reply, counts.len()));
+        let mut pieces: Vec<_> =
+            inputs.iter().map(|input| input.split_rows(&counts).into_iter()).collect();
+        let places = whole.split(&counts);
+        for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
+            let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
+            let reply = Reply::Part(joint.clone(), position);
+            self.submit_one(inputs, rows, when, (reply, place));
+        }
+        Ok(())
+    }
+
+    /// What the call must share with others of its batch, and its length.
+    fn key(&self, inputs: &[Tensor]) -> (Key, usize) {
+        if self.settings.fixed_shapes || !self.settings.stacks() {
+            return (Key::default(), 0);
+        }
+        let mut rest: Vec<usize> =
+            inputs.iter().flat_map(|input| input.shape().iter().skip(1).copied()).collect();
+        let found = self.settings.variable.as_ref().and_then(|variable| {
+            let length = variable.length(inputs)?;
+            Some((variable, length, variable.bucket(length)?))
+        });
+        let Some((variable, length, bucket)) = found else {
+            return (Key { rest, length: 0 }, 0);
+        };
+        let mut start = 0;
+        for (input, fill) in inputs.iter().zip(&variable.fills) {
+            if fill.is_some() {
+                rest[start + variable.axis - 1] = 0;
+            }
+            start += input.shape().len() - 1;
+        }
+        (Key { rest, length: bucket }, length)
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, ExecutionStats>> {
@@ -187,51 +369,5 @@ impl Drop for Shared {
         if let Err(error) = retired {
             warn!(%error, "no thread to free a model on, freed in place");
         }
-    }
-}
-
-impl Waiting {
-    /// Takes the next batch: the oldest call and those behind it that stack with it, within
-    /// `max_batch` items. Calls whose caller has gone are dropped on the way.
-    pub(super) fn take_batch(&mut self, max_batch: usize) -> Vec<Job> {
-        let mut batch: Vec<Job> = Vec::new();
-        let mut rows = 0;
-        while let Some(job) = self.jobs.pop_front() {
-            let gone = job.reply.is_closed();
-            let fits = batch.first().is_none_or(|first| {
-                max_batch > 0 && rows + job.rows <= max_batch && first.stacks_with(&job)
-            });
-            if !gone && !fits {
-                self.jobs.push_front(job);
-                break;
-            }
-            self.rows -= job.rows;
-            self.bytes -= job.bytes;
-            if !gone {
-                rows += job.rows;
-                batch.push(job);
-            }
-        }
-        batch
-    }
-
-    /// Adds a call, or says what is full.
-    pub(super) fn push(&mut self, job: Job, settings: &QueueSettings) -> Result<(), Rejection> {
-        let full = |what: &str| {
-            let text = format!("the queue of {} is full: {what}", settings.label);
-            Err(Rejection::new(Kind::Overloaded, text).with_retry_after(Duration::from_secs(1)))
-        };
-        // One call may always wait alone, however large: its size was checked at the door.
-        let alone = self.jobs.is_empty();
-        if self.rows + job.rows > settings.max_rows && !alone {
-            return full("too many items wait");
-        }
-        if self.bytes + job.bytes > settings.max_bytes && !alone {
-            return full("too many bytes wait");
-        }
-        self.rows += job.rows;
-        self.bytes += job.bytes;
-        self.jobs.push_back(job);
-        Ok(())
     }
 }

@@ -6,41 +6,34 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::job::{Done, Failure, Job};
+use super::job::{Failure, Job, Ticket};
 use super::queue::Shared;
+use super::reply::Post;
+use super::scheduler::RunKey;
 
 /// The work in one thread's hands.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) since: Instant,
     pub(super) limit: Duration,
-    pub(super) label: String,
+    pub(super) queue: Arc<Shared>,
+    /// What the scheduler knows the batch by; `None` for a warm-up.
+    pub(super) run: Option<RunKey>,
     pub(super) waiters: Waiters,
     /// Calls of the same split batch whose run comes next; they are not part of this one.
-    pub(super) rest: Rest,
+    pub(super) rest: Groups,
 }
 
-/// Groups of calls that wait for their run, the next one last, and the queue they came from.
-#[derive(Debug, Default)]
-pub(super) struct Rest {
-    pub(super) queue: Option<Arc<Shared>>,
-    pub(super) groups: Vec<Vec<Job>>,
-}
+/// Groups of calls that wait for their run, the next one last.
+pub(super) type Groups = Vec<Vec<Job>>;
 
 /// Who waits for it.
 #[derive(Debug)]
 pub(super) enum Waiters {
-    /// The calls of a batch, with their rows and waiting times.
-    Calls(Vec<Waiter>),
+    /// The calls of a batch.
+    Calls(Vec<Ticket>),
     /// A warm-up.
     Warmup(oneshot::Sender<Result<(), Failure>>),
-}
-
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) rows: usize,
-    pub(super) queued: Duration,
-    pub(super) reply: oneshot::Sender<Result<Done, Failure>>,
 }
 
 /// The slot of one engine thread. Whoever takes the work out owns its replies: the thread when
@@ -79,13 +72,14 @@ impl Slot {
 impl Waiters {
     /// Tells everybody the same.
     pub(super) fn fail(self, failure: &Failure) {
-        // A send fails only when its caller has gone, who then needs no answer.
         match self {
-            Self::Calls(waiters) => {
-                for waiter in waiters {
-                    drop(waiter.reply.send(Err(failure.clone())));
+            Self::Calls(tickets) => {
+                let mut post = Post::default();
+                for ticket in tickets {
+                    ticket.reply.send(Err(failure.clone()), &mut post);
                 }
             }
+            // The load that asked may have been given up.
             Self::Warmup(reply) => drop(reply.send(Err(failure.clone()))),
         }
     }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::{Batch, DataType, StubEngine, StubStep, Tensor};
-use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::Kind;
 use crate::telemetry::VersionMetrics;
+use crate::types::Schedule;
+
+mod schedules;
 
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -22,16 +24,14 @@ struct Rig {
 }
 
 fn rig(max_batch: usize, max_rows: usize) -> Rig {
+    rig_with(1, QueueSettings { max_rows, ..QueueSettings::new("m/1", max_batch) })
+}
+
+fn rig_with(threads: usize, settings: QueueSettings) -> Rig {
+    let settings = QueueSettings { max_bytes: 1 << 20, run_timeout: LIMIT, ..settings };
     let stuck = StuckThreads::default();
-    let pool = Pool::start(Device("cpu".into()), 1, stuck.clone()).unwrap();
+    let pool = Pool::start(Device("cpu".into()), threads, stuck.clone()).unwrap();
     let stub = StubEngine::default();
-    let settings = QueueSettings {
-        label: "m/1".into(),
-        max_batch,
-        max_rows,
-        max_bytes: 1 << 20,
-        run_timeout: LIMIT,
-    };
     let metrics = Arc::new(VersionMetrics::new("m", "1"));
     let queue =
         Queue::new(settings, Box::new(stub.clone()), Arc::new(stub.clone()), metrics, &pool);
@@ -53,7 +53,11 @@ type Receiver = oneshot::Receiver<Result<Done, Failure>>;
 
 impl Rig {
     fn submit(&self, values: &[u8]) -> Receiver {
-        self.queue.submit(rows(values), values.len()).unwrap()
+        self.submit_as(values, Schedule::default())
+    }
+
+    fn submit_as(&self, values: &[u8], schedule: Schedule) -> Receiver {
+        self.queue.submit(rows(values), values.len(), schedule).unwrap()
     }
 
     /// Keeps the engine busy, so that what is submitted next has to wait.
@@ -89,7 +93,7 @@ fn calls_of_other_shapes_wait_for_their_own_batch() {
     let narrow = rig.submit(&[1]);
     let data = Bytes::from_static(&[2, 3]);
     let wide = vec![Tensor::new(DataType::Uint8, vec![1, 2], data).unwrap()];
-    let wide = rig.queue.submit(wide, 1).unwrap();
+    let wide = rig.queue.submit(wide, 1, Schedule::default()).unwrap();
     rig.stub.release();
     assert_eq!((answer(first), answer(narrow), answer(wide)), (vec![0], vec![1], vec![2, 3]));
     assert_eq!(rig.stub.batches(), [1, 1, 1]);
@@ -101,7 +105,7 @@ fn a_full_queue_refuses_and_says_so() {
     let first = rig.block();
     // One call may wait alone even beyond the bound.
     let second = rig.submit(&[1, 2, 4]);
-    let refused = rig.queue.submit(rows(&[3]), 1).unwrap_err();
+    let refused = rig.queue.submit(rows(&[3]), 1, Schedule::default()).unwrap_err();
     assert_eq!(refused.kind(), Kind::Overloaded);
     assert!(refused.retry_after().is_some());
     rig.stub.release();
@@ -141,6 +145,105 @@ fn one_bad_row_hurts_only_its_caller() {
 }
 
 #[test]
+fn a_call_that_fails_alone_is_blamed_while_the_model_runs_its_own_inputs() {
+    let rig = rig(8, 100);
+    rig.queue.probe_with(Batch::single(&rows(&[1]), 1));
+    rig.stub.poison(66);
+    let failed = rig.submit(&[66]).blocking_recv().unwrap();
+    assert!(matches!(failed, Err(Failure::Input(_))), "{failed:?}");
+    assert_eq!(rig.stub.batches().len(), 2, "the call and the probe");
+    // Another one within the second does not double the work.
+    let again = rig.submit(&[66]).blocking_recv().unwrap();
+    assert!(matches!(again, Err(Failure::Input(_))));
+    assert_eq!(rig.stub.batches().len(), 3);
+}
+
+#[test]
+fn a_model_that_fails_on_its_own_inputs_takes_the_blame() {
+    let rig = rig(8, 100);
+    rig.queue.probe_with(Batch::single(&rows(&[66]), 1));
+    rig.stub.poison(66);
+    let failed = rig.submit(&[66]).blocking_recv().unwrap();
+    assert!(matches!(failed, Err(Failure::Engine(_))), "{failed:?}");
+}
+
+#[test]
+fn memory_that_runs_out_halves_the_batch_and_the_thread_goes_on() {
+    let rig = rig(8, 100);
+    let first = rig.block();
+    let waiting: Vec<_> = (1..=4).map(|value| rig.submit(&[value])).collect();
+    let failure = engine::EngineError::new(engine::error::Fault::Memory, "no memory");
+    rig.stub.push(StubStep::Fail(failure));
+    rig.stub.release();
+    answer(first);
+    for (value, receiver) in (1..=4).zip(waiting) {
+        assert_eq!(answer(receiver), [value]);
+    }
+    assert_eq!(rig.stub.batches(), [1, 4, 2, 2]);
+}
+
+#[test]
+fn a_device_that_does_not_recover_is_taken_out_of_service() {
+    let rig = rig(8, 100);
+    let failure = || engine::EngineError::new(engine::error::Fault::Device, "the device is lost");
+    rig.stub.push(StubStep::Fail(failure()));
+    assert!(rig.submit(&[1]).blocking_recv().unwrap().is_err());
+    assert_eq!(rig.queue.device_failure(), None, "one failure may pass");
+    rig.stub.lose_device(failure());
+    rig.stub.push(StubStep::Fail(failure()));
+    assert!(rig.submit(&[1]).blocking_recv().unwrap().is_err());
+    assert_eq!(rig.queue.device_failure(), Some("the device is lost"));
+    let refused = rig.queue.submit(rows(&[1]), 1, Schedule::default()).unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotReady);
+}
+
+#[test]
+fn a_call_larger_than_a_batch_runs_in_parts_and_comes_back_whole() {
+    let rig = rig(4, 100);
+    let values: Vec<u8> = (0..11).collect();
+    assert_eq!(answer(rig.submit(&values)), values);
+    assert_eq!(rig.stub.batches(), [4, 4, 3]);
+}
+
+#[test]
+fn one_failed_part_fails_the_whole_call_once_and_the_rest_is_not_run() {
+    let rig = rig(2, 100);
+    let first = rig.block();
+    rig.stub.poison(66);
+    let large = rig.submit(&[66, 1, 2, 3, 4, 5]);
+    rig.stub.release();
+    answer(first);
+    assert!(matches!(large.blocking_recv().unwrap(), Err(Failure::Engine(_))));
+    assert_eq!(answer(rig.submit(&[9])), [9]);
+    assert_eq!(rig.stub.batches(), [1, 2, 1]);
+    assert_eq!(rig.queue.pending(), 0);
+}
+
+#[test]
+fn a_large_call_that_is_left_alone_leaves_no_part_behind() {
+    let rig = rig(2, 100);
+    let first = rig.block();
+    drop(rig.submit(&[1, 2, 3, 4, 5]));
+    let stays = rig.submit(&[9]);
+    rig.stub.release();
+    answer(first);
+    assert_eq!(answer(stays), [9]);
+    assert_eq!(rig.stub.batches(), [1, 1]);
+}
+
+#[tokio::test]
+async fn calls_of_an_attached_thread_are_handed_over_together() {
+    let rig = rig(64, 100);
+    attach();
+    tokio::task::yield_now().await;
+    let receivers: Vec<_> = (0..10).map(|value| rig.submit(&[value])).collect();
+    for (value, receiver) in (0..10).zip(receivers) {
+        assert_eq!(receiver.await.unwrap().unwrap().outputs[0].data().as_ref(), [value]);
+    }
+    assert_eq!(rig.stub.batches(), [10]);
+}
+
+#[test]
 fn a_version_that_leaves_with_its_last_caller_does_not_stop_the_threads() {
     let rig = rig(8, 100);
     let first = rig.block();
@@ -149,7 +252,7 @@ fn a_version_that_leaves_with_its_last_caller_does_not_stop_the_threads() {
     let metrics = Arc::new(VersionMetrics::new("other", "1"));
     let settings = rig.queue.shared.settings.clone();
     let other = Queue::new(settings, Box::new(stub.clone()), Arc::new(stub), metrics, &rig.pool);
-    drop(other.submit(rows(&[1]), 1).unwrap());
+    drop(other.submit(rows(&[1]), 1, Schedule::default()).unwrap());
     drop(other);
     rig.stub.release();
     answer(first);
@@ -162,7 +265,10 @@ fn a_closed_pool_finishes_what_waits_and_ends() {
     let first = rig.block();
     let second = rig.submit(&[2]);
     rig.pool.close();
-    assert_eq!(rig.queue.submit(rows(&[3]), 1).unwrap_err().kind(), Kind::NotReady);
+    assert_eq!(
+        rig.queue.submit(rows(&[3]), 1, Schedule::default()).unwrap_err().kind(),
+        Kind::NotReady
+    );
     assert!(!rig.pool.wait_ended(Duration::ZERO));
     rig.stub.release();
     assert_eq!((answer(first), answer(second)), (vec![0], vec![2]));
@@ -219,38 +325,4 @@ async fn warm_up_runs_on_every_thread_and_reports_failures() {
     rig.stub.push(StubStep::Panic);
     let failed = rig.queue.warm(&Batch::single(&rows(&[1]), 1), LIMIT).await;
     assert_eq!(failed, Err(Failure::Panicked));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn every_caller_gets_exactly_its_own_rows(
-        calls in prop::collection::vec((prop::collection::vec(0_u8..50, 1..4), any::<bool>()), 1..30),
-        max_batch in 4_usize..12,
-        poison in 40_u8..60,
-    ) {
-        let rig = rig(max_batch, 1000);
-        let first = rig.block();
-        rig.stub.poison(poison);
-        let receivers: Vec<_> = calls
-            .iter()
-            .filter_map(|(values, leaves)| {
-                let receiver = rig.submit(values);
-                (!leaves).then_some((values, receiver))
-            })
-            .collect();
-        rig.stub.release();
-        answer(first);
-        for (values, receiver) in receivers {
-            let result = receiver.blocking_recv().unwrap();
-            if values.contains(&poison) {
-                prop_assert!(result.is_err());
-            } else {
-                let done = result.unwrap();
-                prop_assert_eq!(done.outputs[0].data(), values);
-            }
-        }
-        prop_assert!(rig.stub.batches().iter().all(|rows| *rows <= max_batch));
-    }
 }

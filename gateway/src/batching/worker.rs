@@ -1,135 +1,212 @@
-//! What an engine thread does: take work, run it, hand out the rows; halve a batch that failed
-//! until the call that breaks it stands alone.
+//! What an engine thread does: take a batch, run it, hand out the rows; halve a batch that
+//! failed until the call that breaks it stands alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::error::Fault;
 use engine::{Batch, Run, Tensor};
+use metrics::Gauge;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::job::{Done, Failure, Job};
-use super::pool::{Pool, Warmup, Work};
+use super::job::{Done, Failure, Job, Ticket};
+use super::pool::{Ended, Pool, Warmup, Work};
 use super::queue::Shared;
-use super::running::{Rest, Running, Slot, Waiter, Waiters};
+use super::reply::Post;
+use super::running::{Groups, Running, Slot, Waiters};
+use super::scheduler::{Picked, RunKey, Used};
 use crate::types::Timings;
 
 /// The body of an engine thread.
 pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
     // Thread settings belong to an engine, and models of several engines share a device.
     let mut prepared: Vec<&'static str> = Vec::new();
-    while let Some(work) = pool.next_work(id) {
+    let mut ended = None;
+    while let Some(work) = pool.next_work(id, ended.take()) {
         let queue = match &work {
-            Work::Batch(queue, _) => queue,
-            Work::Warmup(warmup) => &warmup.queue,
+            Work::Batch(picked) => picked.queue.clone(),
+            Work::Warmup(warmup) => warmup.queue.clone(),
         };
-        if !prepared.contains(&queue.platform()) {
-            queue.prepare_thread();
-            prepared.push(queue.platform());
+        let platform = queue.engine().platform();
+        if !prepared.contains(&platform) {
+            queue.engine().prepare_thread();
+            prepared.push(platform);
         }
-        let label = queue.settings.label.clone();
-        let run = AssertUnwindSafe(|| match work {
-            Work::Batch(queue, jobs) => run_batch(&queue, jobs, slot),
+        let run = if let Work::Batch(picked) = &work { Some(picked.run.clone()) } else { None };
+        let started = Instant::now();
+        let body = AssertUnwindSafe(|| match work {
+            Work::Batch(picked) => run_batch(*picked, slot),
             Work::Warmup(warmup) => run_warmup(warmup, slot),
         });
-        match catch_unwind(run) {
-            Ok(true) => {}
-            Ok(false) => {
+        match catch_unwind(body) {
+            Ok(Some(used)) => ended = run.map(|run| Ended { queue, run, used }),
+            Ok(None) => {
                 pool.recovered();
                 return;
             }
             Err(_) => {
-                error!(model = label, "batching panicked");
-                if let Some(running) = slot.end() {
-                    running.waiters.fail(&Failure::Panicked);
-                    pool.requeue(running.rest);
+                error!(model = queue.settings.label, "batching panicked");
+                let used = Used { time: started.elapsed(), is_typical: false };
+                if let Some(Running { waiters, rest, run: Some(run), .. }) = slot.end() {
+                    waiters.fail(&Failure::Panicked);
+                    pool.requeue(&queue, &run, used, rest);
+                } else if let Some(run) = run {
+                    pool.requeue(&queue, &run, used, vec![]);
                 }
             }
         }
     }
 }
 
-/// Runs the calls as one batch. `false`: the watchdog gave this thread up meanwhile.
-fn run_batch(queue: &Arc<Shared>, jobs: Vec<Job>, slot: &Slot) -> bool {
+/// Runs the calls as one batch, or in halves where it fails. `None`: the watchdog gave this
+/// thread up meanwhile.
+fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
+    let Picked { queue, jobs, run, closed } = picked;
+    queue.metrics.closed(closed);
+    let _counted = Counted::new(&queue.metrics.running);
     let mut groups = vec![jobs];
-    while let Some(mut jobs) = groups.pop() {
-        let inputs: Vec<Vec<Tensor>> =
-            jobs.iter_mut().map(|job| std::mem::take(&mut job.inputs)).collect();
-        let batch = batch_of(&inputs, jobs.iter().map(|job| job.rows).sum());
-        let started = Instant::now();
-        slot.begin(Running {
-            since: started,
-            limit: queue.settings.run_timeout,
-            label: queue.settings.label.clone(),
-            waiters: Waiters::Calls(jobs.into_iter().map(|job| waiter(job, started)).collect()),
-            // Where the watchdog finds them, should this run never end.
-            rest: Rest { queue: Some(queue.clone()), groups: std::mem::take(&mut groups) },
-        });
-        let result = guarded_run(queue, &batch);
-        let Some(Running { waiters: Waiters::Calls(waiters), rest, .. }) = slot.end() else {
-            return false;
-        };
-        groups = rest.groups;
-        match result {
-            Ok(run) => scatter(queue, &batch, run, waiters),
-            Err(failure) if waiters.len() > 1 && may_be_one_call(&failure) => {
-                queue.metrics.reruns.increment(1);
-                let mut rest = rebuild(waiters, inputs, started);
-                let second = rest.split_off(rest.len() / 2);
-                groups.push(second);
-                groups.push(rest);
+    let mut used = Used { time: Duration::ZERO, is_typical: true };
+    while let Some(jobs) = groups.pop() {
+        let rest = std::mem::take(&mut groups);
+        let (time, result) = run_group(&queue, jobs, (&run, rest), slot)?;
+        used.time += time;
+        let Failed { tickets, inputs, failure, rest } = match result {
+            Ok(rest) => {
+                groups = rest;
+                continue;
             }
-            Err(failure) => Waiters::Calls(waiters).fail(&failure),
-        }
+            Err(failed) => failed,
+        };
+        used.is_typical = false;
+        groups = rest;
+        queue.metrics.reruns.increment(1);
+        let mut jobs: Vec<Job> = tickets
+            .into_iter()
+            .zip(inputs)
+            .map(|(ticket, inputs)| Job { inputs, ticket })
+            .collect();
+        debug_assert!(jobs.len() > 1, "{failure:?} of one call is final");
+        let second = jobs.split_off(jobs.len() / 2);
+        groups.push(second);
+        groups.push(jobs);
     }
-    true
+    Some(used)
 }
 
-fn run_warmup(warmup: Warmup, slot: &Slot) -> bool {
+/// Counts a batch while it is in a thread's hands.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+/// A group that failed and can be told apart by running its halves.
+struct Failed {
+    tickets: Vec<Ticket>,
+    inputs: Vec<Vec<Tensor>>,
+    failure: Failure,
+    rest: Groups,
+}
+
+/// Runs one group to its end. Gives back the groups that wait, or the group itself when it has
+/// to be halved.
+fn run_group(
+    queue: &Arc<Shared>,
+    mut jobs: Vec<Job>,
+    (run, rest): (&RunKey, Groups),
+    slot: &Slot,
+) -> Option<(Duration, Result<Groups, Failed>)> {
+    let inputs: Vec<Vec<Tensor>> =
+        jobs.iter_mut().map(|job| std::mem::take(&mut job.inputs)).collect();
+    let tickets: Vec<Ticket> = jobs.into_iter().map(|job| job.ticket).collect();
+    let (batch, padded) = batch_of(queue, &inputs, &tickets);
+    let started = Instant::now();
+    slot.begin(Running {
+        since: started,
+        limit: queue.settings.run_timeout,
+        queue: queue.clone(),
+        run: Some(run.clone()),
+        waiters: Waiters::Calls(tickets),
+        // Where the watchdog finds them, should this run never end.
+        rest,
+    });
+    let mut result = guarded_run(queue, &batch);
+    if let Err(failure) = &result
+        && inputs.len() == 1
+    {
+        result = Err(judged(queue, failure.clone()));
+    }
+    let Some(Running { waiters: Waiters::Calls(tickets), rest, .. }) = slot.end() else {
+        return None;
+    };
+    let time = started.elapsed();
+    Some((
+        time,
+        match result {
+            Ok(run) => {
+                scatter(queue, &batch, run, (tickets, started, padded));
+                Ok(rest)
+            }
+            Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
+                Err(Failed { tickets, inputs, failure, rest })
+            }
+            Err(failure) => {
+                Waiters::Calls(tickets).fail(&failure);
+                Ok(rest)
+            }
+        },
+    ))
+}
+
+fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
+    let Warmup { queue, batch, limit, reply } = warmup;
     slot.begin(Running {
         since: Instant::now(),
-        limit: warmup.limit,
-        label: warmup.queue.settings.label.clone(),
-        waiters: Waiters::Warmup(warmup.reply),
-        rest: Rest::default(),
+        limit,
+        queue: queue.clone(),
+        run: None,
+        waiters: Waiters::Warmup(reply),
+        rest: Groups::new(),
     });
-    let result = guarded_run(&warmup.queue, &warmup.batch);
+    let result = guarded_run(&queue, &batch);
     match slot.end() {
         Some(Running { waiters: Waiters::Warmup(reply), .. }) => {
             // The load that asked may have been given up.
             drop(reply.send(result.map(drop)));
-            true
+            Some(Used::default())
         }
-        _ => false,
+        _ => None,
     }
 }
 
-fn batch_of(inputs: &[Vec<Tensor>], rows: usize) -> Batch {
-    match inputs {
-        [only] => Batch::single(only, rows),
-        several => Batch::stack(&several.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+/// The batch, and the length that calls were padded to, if they were.
+fn batch_of(queue: &Shared, inputs: &[Vec<Tensor>], tickets: &[Ticket]) -> (Batch, Option<usize>) {
+    let rows = tickets.iter().map(|ticket| ticket.rows).sum();
+    if let [only] = inputs {
+        return (Batch::single(only, rows), None);
     }
-}
-
-fn waiter(job: Job, started: Instant) -> Waiter {
-    let queued = started.duration_since(job.enqueued);
-    Waiter { rows: job.rows, queued, reply: job.reply }
-}
-
-/// Makes calls out of waiters again, for another run.
-fn rebuild(waiters: Vec<Waiter>, inputs: Vec<Vec<Tensor>>, started: Instant) -> Vec<Job> {
-    waiters
-        .into_iter()
-        .zip(inputs)
-        .map(|(waiter, inputs)| Job {
-            inputs,
-            rows: waiter.rows,
-            bytes: 0,
-            enqueued: started.checked_sub(waiter.queued).unwrap_or(started),
-            reply: waiter.reply,
-        })
-        .collect()
+    let calls: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
+    match &queue.settings.variable {
+        Some(variable) if tickets[0].length > 0 => {
+            let lengths: Vec<_> = tickets.iter().map(|ticket| ticket.length).collect();
+            let (batch, size) = variable.batch(&calls, &lengths);
+            let sent: usize = tickets.iter().map(|ticket| ticket.rows * ticket.length).sum();
+            queue.metrics.padded(sent as u64, (rows * size - sent) as u64);
+            (batch, Some(size))
+        }
+        _ => (Batch::stack(&calls), None),
+    }
 }
 
 /// A broken device or broken outputs are nobody's row; everything else may be.
@@ -139,14 +216,34 @@ fn may_be_one_call(failure: &Failure) -> bool {
             matches!(error.fault(), Fault::Run | Fault::Memory | Fault::Input)
         }
         Failure::Panicked => true,
-        Failure::TimedOut(_) | Failure::Outputs(_) => false,
+        _ => false,
+    }
+}
+
+/// Whose fault the failure of a lone call is: its own, unless the model fails on inputs that it
+/// could run before. Without such inputs nobody can tell, and the model answers for it.
+fn judged(queue: &Shared, failure: Failure) -> Failure {
+    match failure {
+        Failure::Engine(error) if matches!(error.fault(), Fault::Run | Fault::Input) => {
+            let is_well = queue
+                .probe
+                .get()
+                .is_some_and(|probe| probe.is_well(|batch| guarded_run(queue, batch).is_ok()));
+            if is_well { Failure::Input(error) } else { Failure::Engine(error) }
+        }
+        other => other,
     }
 }
 
 fn guarded_run(queue: &Shared, batch: &Batch) -> Result<Run, Failure> {
     match catch_unwind(AssertUnwindSafe(|| queue.model().run(batch))) {
         Ok(Ok(run)) => Ok(run),
-        Ok(Err(error)) => Err(Failure::Engine(error)),
+        Ok(Err(error)) => {
+            if error.fault() == Fault::Device {
+                check_device(queue);
+            }
+            Err(Failure::Engine(error))
+        }
         Err(_) => {
             error!(model = queue.settings.label, "the engine panicked");
             Err(Failure::Panicked)
@@ -154,40 +251,55 @@ fn guarded_run(queue: &Shared, batch: &Batch) -> Result<Run, Failure> {
     }
 }
 
+/// After a failure of the device: takes it out of service if it does not recover by itself.
+fn check_device(queue: &Shared) {
+    if let Err(error) = queue.engine().check_device(&queue.pool.device().0) {
+        queue.pool.fail(error.message());
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "batches are far smaller than 2^52")]
-fn scatter(queue: &Shared, batch: &Batch, run: Run, waiters: Vec<Waiter>) {
+fn scatter(
+    queue: &Shared,
+    batch: &Batch,
+    run: Run,
+    (tickets, started, padded): (Vec<Ticket>, Instant, Option<usize>),
+) {
     queue.count_execution(batch.rows(), &run);
     queue.metrics.batch_rows.record(batch.rows() as f64);
-    let timings = |waiter: &Waiter| Timings {
-        queue: waiter.queued,
-        input: run.input,
-        infer: run.infer,
-        output: run.output,
+    let Run { outputs, input, infer, output } = run;
+    let timings = |ticket: &Ticket| {
+        let queue = started.duration_since(ticket.enqueued);
+        Timings { queue, input, infer, output }
     };
-    if let [_] = waiters.as_slice() {
-        for waiter in waiters {
-            let timings = timings(&waiter);
-            let outputs = run.outputs.clone();
-            drop(waiter.reply.send(Ok(Done { outputs, timings })));
+    let mut post = Post::default();
+    if tickets.len() == 1 {
+        for ticket in tickets {
+            let timings = timings(&ticket);
+            let outputs = outputs.clone();
+            ticket.reply.send(Ok(Done { outputs, timings }), &mut post);
         }
         return;
     }
-    if let Some(tensor) = run.outputs.iter().find(|tensor| tensor.rows() != batch.rows()) {
+    if let Some(tensor) = outputs.iter().find(|tensor| tensor.rows() != batch.rows()) {
         let text = format!(
             "an output has {} rows for a batch of {}; a model with max_batch_size gives one row \
              per item",
             tensor.rows(),
             batch.rows()
         );
-        Waiters::Calls(waiters).fail(&Failure::Outputs(text));
+        Waiters::Calls(tickets).fail(&Failure::Outputs(text));
         return;
     }
-    let rows: Vec<usize> = waiters.iter().map(|waiter| waiter.rows).collect();
+    let rows: Vec<usize> = tickets.iter().map(|ticket| ticket.rows).collect();
     let mut pieces: Vec<_> =
-        run.outputs.iter().map(|tensor| tensor.split_rows(&rows).into_iter()).collect();
-    for waiter in waiters {
-        let outputs = pieces.iter_mut().filter_map(Iterator::next).collect();
-        let timings = timings(&waiter);
-        drop(waiter.reply.send(Ok(Done { outputs, timings })));
+        outputs.iter().map(|tensor| tensor.split_rows(&rows).into_iter()).collect();
+    for ticket in tickets {
+        let mut outputs = pieces.iter_mut().filter_map(Iterator::next).collect();
+        if let (Some(variable), Some(padded)) = (&queue.settings.variable, padded) {
+            outputs = variable.cut(outputs, padded, ticket.length);
+        }
+        let timings = timings(&ticket);
+        ticket.reply.send(Ok(Done { outputs, timings }), &mut post);
     }
 }

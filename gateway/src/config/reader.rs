@@ -137,6 +137,11 @@ impl<'p> Section<'p> {
         default
     }
 
+    /// Whether the key is there, whatever it holds.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// A sub-table; an absent one reads as empty.
     pub fn section(&mut self, key: &str) -> Section<'p> {
         let path = self.path_of(key);

@@ -12,7 +12,7 @@ use super::*;
 use crate::config::Config;
 use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
-use crate::types::{Call, Inputs, NamedTensor, Protocol};
+use crate::types::{Call, Inputs, NamedTensor, Protocol, Schedule};
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
@@ -86,6 +86,7 @@ impl Rig {
             version: version.map(ToOwned::to_owned),
             inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),
             outputs: vec![],
+            schedule: Schedule::default(),
             protocol: Protocol::Http,
             arrived: tokio::time::Instant::now(),
         }

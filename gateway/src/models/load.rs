@@ -2,7 +2,6 @@
 //! threads that will run it, check golden requests. Only then may anybody see it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,7 +22,12 @@ use crate::batching::{Device, Failure, Pool, Queue, QueueSettings, StuckThreads}
 use crate::config;
 use crate::tasks;
 use crate::telemetry::{VersionMetrics, metrics};
-use crate::types::{ModelName, Version};
+use crate::types::{ModelName, Schedule, Version};
+
+mod failure;
+
+pub use failure::LoadFailure;
+use failure::describe;
 
 /// Loads versions with the engines and devices of this process.
 #[derive(Debug)]
@@ -44,56 +48,6 @@ pub struct LoadRequest {
     pub version: Version,
     pub manifest: Arc<Manifest>,
     pub files: VersionFiles,
-}
-
-/// Why a version did not become ready, in words for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadFailure {
-    message: String,
-    detail: Option<String>,
-    transient: bool,
-}
-
-impl LoadFailure {
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: None, transient: false }
-    }
-
-    /// A failure that is not the files' fault and may pass by itself.
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self { transient: true, ..Self::new(message) }
-    }
-
-    /// Whether trying the same files again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        self.transient
-    }
-
-    /// The engine's own words, for the log.
-    #[must_use]
-    pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
-    }
-}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl From<engine::EngineError> for LoadFailure {
-    fn from(error: engine::EngineError) -> Self {
-        let detail = error.detail().map(ToOwned::to_owned);
-        Self { detail, ..Self::new(error.message()) }
-    }
-}
-
-impl From<String> for LoadFailure {
-    fn from(message: String) -> Self {
-        Self::new(message)
-    }
 }
 
 impl Loader {
@@ -170,14 +124,24 @@ impl Loader {
         let loaded = self.load_model(work).await?;
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
         let settings = QueueSettings {
-            label: label.clone(),
-            max_batch: manifest.signature.max_batch_size,
             max_rows: self.limits.queue_rows,
             max_bytes: self.limits.queue_bytes,
             run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
+            max_delay: manifest.batching.max_delay,
+            instances: manifest.batching.instances.unwrap_or(usize::MAX),
+            weight: manifest.batching.weight,
+            priority: manifest.batching.priority,
+            refuse_late: manifest.batching.refuse_late,
+            fixed_shapes: manifest.signature.has_fixed_shapes(),
+            variable: manifest.batching.variable.clone(),
+            ..QueueSettings::new(&label, manifest.signature.max_batch_size)
         };
         let queue = Queue::new(settings, loaded, engine, version_metrics.clone(), &pool);
         self.warm(&queue, &manifest, &samples).await?;
+        // From now on these inputs tell a broken model from a broken call.
+        if let Some(sample) = samples.first() {
+            queue.probe_with(sample.clone());
+        }
         self.check_goldens(&queue, &manifest, &goldens).await?;
         queue.reset_executions();
         let load_time = started.elapsed();
@@ -211,6 +175,13 @@ impl Loader {
     pub fn watch(&self) {
         for pool in self.lock().values() {
             pool.watch();
+        }
+    }
+
+    /// Brings the gauges of devices up to date; called before metrics are rendered.
+    pub fn publish(&self) {
+        for pool in self.lock().values() {
+            pool.publish();
         }
     }
 
@@ -309,7 +280,7 @@ impl Loader {
     ) -> Result<(), LoadFailure> {
         for (index, golden) in goldens.iter().enumerate() {
             let name = format!("golden request {index}");
-            let submitted = queue.submit(golden.inputs.clone(), golden.rows);
+            let submitted = queue.submit(golden.inputs.clone(), golden.rows, Schedule::default());
             let receiver =
                 submitted.map_err(|error| LoadFailure::new(format!("{name}: {error}")))?;
             let outputs = match timeout(self.settings.warmup_timeout, receiver).await {
@@ -365,18 +336,6 @@ impl LoadWork {
         debug!(model = label, "the engine has the model");
         Ok(model)
     }
-}
-
-fn describe(what: &str, failure: Failure) -> LoadFailure {
-    let (message, detail) = match failure {
-        Failure::Engine(error) => {
-            (error.message().to_owned(), error.detail().map(ToOwned::to_owned))
-        }
-        Failure::TimedOut(limit) => (format!("took longer than {limit:?}, given up"), None),
-        Failure::Panicked => ("the engine panicked".to_owned(), None),
-        Failure::Outputs(text) => (text, None),
-    };
-    LoadFailure { detail, ..LoadFailure::new(format!("{what}: {message}")) }
 }
 
 fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {

@@ -11,6 +11,10 @@ use toml::Value;
 use crate::config::reader::{self, Problem, Problems, Section};
 use crate::types::{OutputSpec, Signature, Version};
 
+mod batching;
+
+pub use batching::Batching;
+
 /// A checked `model.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
@@ -20,6 +24,7 @@ pub struct Manifest {
     pub policy: VersionPolicy,
     pub device: String,
     pub graph: Graph,
+    pub batching: Batching,
     pub run_timeout: Option<Duration>,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
@@ -95,8 +100,10 @@ impl Manifest {
         let description = root.or("description", String::new());
         let inputs: Vec<TensorSpec> = root.list("input").into_iter().map(read_input).collect();
         let outputs: Vec<OutputSpec> = root.list("output").into_iter().map(read_output).collect();
-        let signature = Signature { inputs, outputs, max_batch_size };
+        let mut signature = Signature { inputs, outputs, max_batch_size, splits: true };
         check_signature(&root, &signature, &platform);
+        let batching = Batching::read(root.section("batching"), &signature);
+        signature.splits = batching.split;
         let policy = read_policy(root.section("versions"));
         let mut engine = root.section("engine");
         let device = engine.or("device", "cpu".to_owned());
@@ -120,6 +127,7 @@ impl Manifest {
             policy,
             device,
             graph,
+            batching,
             run_timeout,
             warmup,
             versions,

@@ -101,6 +101,7 @@ impl ServedVersion {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     pub fn publish_stats(&self) {
         self.publish_counts();
+        self.queue.publish();
         let version = self.version.to_string();
         let labels = [self.model.as_str(), version.as_str()];
         metrics::NV_PENDING.gauge(&labels).set(self.queue.pending() as f64);

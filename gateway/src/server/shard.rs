@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::Services;
 use super::connection::{self, Door, End};
-use crate::tasks;
+use crate::{batching, tasks};
 
 /// Connections on their way to a shard; when it is full the acceptor waits, and the kernel's
 /// backlog behind it fills.
@@ -61,6 +61,7 @@ impl Shard {
 }
 
 async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
+    batching::attach();
     let mut open = GracefulShutdown::new();
     let draining = CancellationToken::new();
     // As many references as connections, and one.

@@ -34,6 +34,55 @@ impl Outcome {
     }
 }
 
+/// Why a batch took no more calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It had the most items, or the next call had too many.
+    Full,
+    /// An engine thread was free, and nothing more waited.
+    Idle,
+    /// The longest delay was over.
+    Delay,
+    /// A call could not wait any longer.
+    Deadline,
+    /// More calls would have meant too much padding or too many positions.
+    Bucket,
+}
+
+impl Closed {
+    /// The value of the `closed` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Idle => "idle",
+            Self::Delay => "delay",
+            Self::Deadline => "deadline",
+            Self::Bucket => "bucket",
+        }
+    }
+}
+
+/// Why a call left the queue without a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    Cancelled,
+    Expired,
+    Stopping,
+}
+
+impl Dropped {
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
 /// Counters by outcome; a series appears with its first event.
 #[derive(Debug)]
 struct Outcomes {
@@ -75,6 +124,10 @@ pub struct VersionMetrics {
     pub encode: Histogram,
     pub batch_rows: Histogram,
     pub reruns: Counter,
+    pub refused_late: Counter,
+    pub running: Gauge,
+    closed: [OnceLock<Counter>; 5],
+    names: (String, String),
     pub queue_rows: Gauge,
     pub queue_bytes: Gauge,
 }
@@ -97,6 +150,10 @@ impl VersionMetrics {
             encode: phase("encode"),
             batch_rows: metrics::BATCH_ROWS.histogram(&[model, version]),
             reruns: metrics::BATCH_RERUNS.counter(&[model, version]),
+            refused_late: metrics::REFUSED_LATE.counter(&[model, version]),
+            running: metrics::BATCHES_RUNNING.gauge(&[model, version]),
+            closed: std::array::from_fn(|_| OnceLock::new()),
+            names: (model.to_owned(), version.to_owned()),
             queue_rows: metrics::QUEUE_ROWS.gauge(&[model, version]),
             queue_bytes: metrics::QUEUE_BYTES.gauge(&[model, version]),
         }
@@ -105,6 +162,27 @@ impl VersionMetrics {
     /// Counts how a call for this version ended.
     pub fn count(&self, protocol: Protocol, outcome: Outcome) {
         self.outcomes[protocol as usize].count(outcome);
+    }
+
+    /// Counts a batch by why it took no more calls; a series appears with its first batch.
+    pub fn closed(&self, reason: Closed) {
+        let (model, version) = &self.names;
+        let counter = self.closed[reason as usize]
+            .get_or_init(|| metrics::BATCHES.counter(&[model, version, reason.label()]));
+        counter.increment(1);
+    }
+
+    /// Counts a call that left the queue without a run.
+    pub fn dropped(&self, reason: Dropped) {
+        let (model, version) = &self.names;
+        metrics::DROPPED.counter(&[model, version, reason.label()]).increment(1);
+    }
+
+    /// Counts the positions of a batch of variable length.
+    pub fn padded(&self, sent: u64, padding: u64) {
+        let (model, version) = &self.names;
+        metrics::BATCH_CELLS.counter(&[model, version, "sent"]).increment(sent);
+        metrics::BATCH_CELLS.counter(&[model, version, "padding"]).increment(padding);
     }
 
     /// Records where the time of an answered call went, up to the engine.

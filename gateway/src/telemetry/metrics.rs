@@ -62,6 +62,20 @@ declare! {
         "Items in each batch that an engine ran.";
     BATCH_RERUNS = "penstock_batch_reruns_total", Shape::Counter, VERSION,
         "Failed batches that were run again in halves to find the culprit.";
+    BATCHES = "penstock_batches_total", Shape::Counter, &["model", "version", "closed"],
+        "Batches by why they took no more calls: full, idle (nothing more waited), delay, deadline or bucket (padding).";
+    BATCHES_RUNNING = "penstock_batches_running", Shape::Gauge, VERSION,
+        "Batches in the hands of engine threads.";
+    BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
+        "Positions of batches of variable length by kind: sent by callers, or padding.";
+    DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
+        "Calls that left the queue without a run, by reason: cancelled, expired or stopping.";
+    REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
+        "Calls refused at once because their answer would have come after their deadline.";
+    BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
+        "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
+    DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],
+        "1 once a device runs nothing any more; the process has to be restarted.";
     QUEUE_ROWS = "penstock_queue_rows", Shape::Gauge, VERSION,
         "Items waiting for an engine thread.";
     QUEUE_BYTES = "penstock_queue_bytes", Shape::Gauge, VERSION,

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use engine::Tensor;
 use tokio::time::Instant;
 
+use super::Schedule;
+
 /// Which door a call came through; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -47,6 +49,7 @@ pub struct Call {
     pub inputs: Inputs,
     /// Names of the wanted outputs; empty means all.
     pub outputs: Vec<String>,
+    pub schedule: Schedule,
     pub protocol: Protocol,
     /// When the request's head had been read.
     pub arrived: Instant,

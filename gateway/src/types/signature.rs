@@ -14,6 +14,8 @@ pub struct Signature {
     pub outputs: Vec<OutputSpec>,
     /// 0: the model does not batch and dimension 0 means nothing special.
     pub max_batch_size: usize,
+    /// Whether calls with more items than that are run in parts.
+    pub splits: bool,
 }
 
 /// One output and what is known about its values.
@@ -172,13 +174,19 @@ impl Signature {
         if rows == 0 {
             return Err(Rejection::invalid(format!("input '{first}' has batch size 0")));
         }
-        if rows > self.max_batch_size {
+        if rows > self.max_batch_size && !self.splits {
             return Err(Rejection::invalid(format!(
                 "input '{first}' has batch size {rows}, the model takes at most {}",
                 self.max_batch_size
             )));
         }
         Ok(rows)
+    }
+
+    /// Whether a call chooses nothing about its shapes but how many items it has.
+    #[must_use]
+    pub fn has_fixed_shapes(&self) -> bool {
+        self.inputs.iter().all(|spec| !spec.shape.iter().skip(1).any(|&size| size == -1))
     }
 
     fn input_names(&self) -> String {
@@ -241,6 +249,7 @@ mod tests {
                 tolerance: 1e-5,
             }],
             max_batch_size: 4,
+            splits: false,
         }
     }
 

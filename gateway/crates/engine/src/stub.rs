@@ -39,6 +39,8 @@ struct State {
     load_failure: Option<EngineError>,
     poison: Option<u8>,
     batches: Vec<usize>,
+    seen: Vec<Vec<u8>>,
+    device_failure: Option<EngineError>,
     hanging: usize,
     released: usize,
 }
@@ -63,6 +65,17 @@ impl StubEngine {
     #[must_use]
     pub fn batches(&self) -> Vec<usize> {
         self.lock().batches.clone()
+    }
+
+    /// The bytes of the first input of every batch run so far, without padding.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Vec<u8>> {
+        self.lock().seen.clone()
+    }
+
+    /// Makes the device fail every later check.
+    pub fn lose_device(&self, failure: EngineError) {
+        self.lock().device_failure = Some(failure);
     }
 
     /// Blocks until `count` runs hang at the same time.
@@ -107,7 +120,7 @@ impl Engine for StubEngine {
     fn prepare_thread(&self) {}
 
     fn check_device(&self, _device: &str) -> Result<(), EngineError> {
-        Ok(())
+        self.lock().device_failure.clone().map_or(Ok(()), Err)
     }
 
     fn load(&self, _source: &ModelSource<'_>) -> Result<Box<dyn Model>, EngineError> {
@@ -124,6 +137,9 @@ impl Model for StubEngine {
         let step = {
             let mut state = self.lock();
             state.batches.push(batch.rows());
+            let first = batch.inputs().first();
+            let bytes = first.into_iter().flat_map(|input| input.pieces().flatten().copied());
+            state.seen.push(bytes.collect());
             let poison = state.poison;
             let poisoned = batch
                 .inputs()

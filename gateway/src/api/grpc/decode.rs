@@ -5,10 +5,10 @@ use engine::tensor::frame_strings;
 use engine::{DataType, Tensor};
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use proto::inference::{InferTensorContents, ModelInferRequest};
+use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
 use tokio::time::Instant;
 
-use crate::api::parameters::{no_shared_memory, refuse_reserved, shorten};
+use crate::api::parameters::{no_shared_memory, refuse_reserved, schedule, shorten};
 use crate::error::Rejection;
 use crate::types::{Call, Inputs, NamedTensor, Protocol};
 
@@ -30,11 +30,14 @@ pub(super) fn decode(
     refuse_reserved(request.parameters.keys().filter(|name| *name != known))?;
     let classes = request.outputs.iter().map(classes_of).collect::<Result<_, _>>()?;
     let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
+    let whole = |name| request.parameters.get(name).map(whole_number);
+    let schedule = schedule(arrived, whole("priority"), whole("timeout"))?;
     let call = Call {
         model: request.model_name,
         version: Some(request.model_version),
         inputs: Inputs::Named(inputs),
         outputs: request.outputs.into_iter().map(|output| output.name).collect(),
+        schedule,
         protocol: Protocol::Grpc,
         arrived,
     };
@@ -182,16 +185,21 @@ fn narrow<T: Copy + std::fmt::Display, E, const N: usize>(
     Ok(out.into())
 }
 
+/// Clients send whole numbers as either of the two integer types.
+fn whole_number(parameter: &InferParameter) -> Option<u64> {
+    match parameter.parameter_choice {
+        Some(ParameterChoice::Int64Param(number)) => u64::try_from(number).ok(),
+        Some(ParameterChoice::Uint64Param(number)) => Some(number),
+        _ => None,
+    }
+}
+
 fn classes_of(output: &InferRequestedOutputTensor) -> Result<Option<usize>, Rejection> {
     if output.parameters.contains_key("shared_memory_region") {
         return Err(no_shared_memory("output", &output.name));
     }
     let Some(parameter) = output.parameters.get("classification") else { return Ok(None) };
-    let count = match parameter.parameter_choice {
-        Some(ParameterChoice::Int64Param(count)) => usize::try_from(count).ok(),
-        Some(ParameterChoice::Uint64Param(count)) => usize::try_from(count).ok(),
-        _ => None,
-    };
+    let count = whole_number(parameter).and_then(|count| usize::try_from(count).ok());
     count.map(Some).ok_or_else(|| {
         let name = shorten(&output.name);
         Rejection::invalid(format!("output '{name}': classification must be a whole number"))

@@ -11,7 +11,7 @@ use super::response::Wanted;
 use super::{body, encoding, request, respond};
 use crate::api::Api;
 use crate::error::Rejection;
-use crate::types::{Call, Protocol};
+use crate::types::{Call, Protocol, Schedule};
 
 pub(super) async fn model(
     State(api): State<Arc<Api>>,
@@ -50,7 +50,9 @@ async fn answer(api: &Api, model: String, version: Option<String>, request: Requ
     };
     let coding = encoding::accepted(&head.headers);
     let (inputs, outputs, wanted) = Wanted::split(decoded, coding);
-    let call = Call { model, version, inputs, outputs, protocol: Protocol::Http, arrived };
+    let schedule = Schedule::default();
+    let call =
+        Call { model, version, inputs, outputs, schedule, protocol: Protocol::Http, arrived };
     match infer(api, call, &wanted).await {
         Ok(response) => response,
         Err(rejection) => respond::rejection(&rejection),

@@ -1,0 +1,197 @@
+//! The waiting calls of one version that may share a batch, and the batch that is taken out of
+//! them.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::cost::Costs;
+use super::job::{Due, Failure, Job, Jobs, Ticket};
+use super::queue::QueueSettings;
+use crate::telemetry::Closed;
+use crate::types::Deadline;
+
+/// What calls must have in common to share a batch: every dimension but the batch's, the
+/// variable one by its bucket. Empty for models whose shapes leave no choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) rest: Vec<usize>,
+    /// The bucket of the variable dimension, 0 where there is none.
+    pub(super) length: usize,
+}
+
+/// Waiting calls that may share a batch.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    jobs: Jobs,
+    rows: usize,
+    /// Arrival of the oldest call.
+    opened: Instant,
+    /// The earliest deadline.
+    tightest: Option<Deadline>,
+}
+
+/// When a batch may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ripe {
+    Now(Closed),
+    At(Instant),
+}
+
+/// A batch in the making.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) jobs: Vec<Job>,
+    pub(super) rows: usize,
+    longest: usize,
+    shortest: usize,
+    /// `rows · length` as the callers sent it.
+    cells: usize,
+    /// Whether a batch of shadows alone is due; else live calls of another version may be.
+    may_be_shadow: bool,
+    /// Calls that left on the way: their caller has gone or their deadline has passed.
+    pub(super) dropped: Vec<(Ticket, Failure)>,
+}
+
+/// Less than this share of a run saved by a larger batch is not worth waiting for.
+const WORTH_WAITING: f64 = 0.05;
+
+impl Bucket {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { jobs: Jobs::new(), rows: 0, opened: now, tightest: None }
+    }
+
+    pub(super) fn push(&mut self, job: Job) {
+        if self.jobs.is_empty() || job.ticket.enqueued < self.opened {
+            self.opened = job.ticket.enqueued;
+        }
+        self.tightest = Deadline::earlier(self.tightest, job.ticket.deadline);
+        self.rows += job.ticket.rows;
+        self.jobs.push(Reverse(job));
+    }
+
+    pub(super) fn head(&self) -> Option<&Job> {
+        self.jobs.peek().map(|job| &job.0)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// When its calls may run: at once, unless the model asks for patience and something could
+    /// still be won by it.
+    pub(super) fn ripe(
+        &self,
+        key: &Key,
+        now: Instant,
+        settings: &QueueSettings,
+        costs: &Costs,
+    ) -> Ripe {
+        if !settings.stacks() || self.rows >= settings.max_batch {
+            return Ripe::Now(Closed::Full);
+        }
+        if settings.max_delay == Duration::ZERO {
+            return Ripe::Now(Closed::Idle);
+        }
+        if costs.fixed_share(key, self.rows).is_some_and(|share| share < WORTH_WAITING) {
+            return Ripe::Now(Closed::Idle);
+        }
+        let delayed = self.opened + settings.max_delay;
+        let run = costs.predict(key, self.rows, key.length).unwrap_or_default();
+        let latest = self.tightest.map(|deadline| deadline.0.checked_sub(run).unwrap_or(now));
+        match latest {
+            Some(latest) if latest <= now => Ripe::Now(Closed::Deadline),
+            _ if delayed <= now => Ripe::Now(Closed::Delay),
+            Some(latest) => Ripe::At(delayed.min(latest)),
+            None => Ripe::At(delayed),
+        }
+    }
+
+    /// Moves calls into the batch, the most urgent first, until one does not fit; says what
+    /// stopped it, or `None` when the bucket is empty.
+    pub(super) fn take_into(
+        &mut self,
+        taken: &mut Taken,
+        now: Instant,
+        settings: &QueueSettings,
+    ) -> Option<Closed> {
+        let stopped = loop {
+            let Some(job) = self.head() else { break None };
+            if let Some(failure) = left(&job.ticket, now) {
+                if let Some(job) = self.pop() {
+                    taken.dropped.push((job.ticket, failure));
+                }
+                continue;
+            }
+            if taken.jobs.is_empty() && job.ticket.urgency.shadow && !taken.may_be_shadow {
+                break None;
+            }
+            if let Some(reason) = taken.refuses(&job.ticket, settings) {
+                break Some(reason);
+            }
+            if let Some(job) = self.pop() {
+                taken.add(job);
+            }
+        };
+        // Only a model with a delay asks for these again.
+        if settings.max_delay > Duration::ZERO {
+            let tickets = || self.jobs.iter().map(|job| &job.0.ticket);
+            self.tightest = tickets().filter_map(|ticket| ticket.deadline).min();
+            self.opened = tickets().map(|ticket| ticket.enqueued).min().unwrap_or(now);
+        }
+        stopped
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let Reverse(mut job) = self.jobs.pop()?;
+        self.rows -= job.ticket.rows;
+        job.ticket.place = None;
+        Some(job)
+    }
+}
+
+/// Why a call need not run any more.
+fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
+    match ticket.urgency.due {
+        Due::At(deadline) if deadline.has_passed(now) => Some(Failure::Expired),
+        _ if ticket.reply.is_gone() => Some(Failure::Cancelled),
+        _ => None,
+    }
+}
+
+impl Taken {
+    pub(super) fn new(may_be_shadow: bool) -> Self {
+        Self { may_be_shadow, ..Self::default() }
+    }
+
+    fn add(&mut self, job: Job) {
+        let Ticket { rows, length, .. } = job.ticket;
+        self.rows += rows;
+        self.longest = self.longest.max(length);
+        self.shortest = if self.jobs.is_empty() { length } else { self.shortest.min(length) };
+        self.cells += rows * length;
+        self.jobs.push(job);
+    }
+
+    /// Why a call cannot join; the first one always can.
+    fn refuses(&self, ticket: &Ticket, settings: &QueueSettings) -> Option<Closed> {
+        if self.jobs.is_empty() {
+            return None;
+        }
+        let rows = self.rows + ticket.rows;
+        if !settings.stacks() || rows > settings.max_batch {
+            return Some(Closed::Full);
+        }
+        let variable = settings.variable.as_ref()?;
+        let longest = self.longest.max(ticket.length);
+        let is_even = self.shortest.min(ticket.length) == longest;
+        let size = if is_even { longest } else { variable.bucket(longest).unwrap_or(longest) };
+        let padded = rows * size;
+        let cells = self.cells + ticket.rows * ticket.length;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let waste = padded as f64 / cells.max(1) as f64;
+        let is_too_much = padded > variable.max_cells || waste > variable.max_waste;
+        is_too_much.then_some(Closed::Bucket)
+    }
+}

@@ -1,0 +1,192 @@
+//! What a batch of a given size will take, learnt from the batches that ran.
+//!
+//! For each bucket a straight line `time = fixed + slope · rows`, fitted by least squares over
+//! runs whose weight fades by 3 % with each new one, plus their mean deviation from it. Until a
+//! bucket has runs of its own, a line over `rows · length` of the whole version stands in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::bucket::Key;
+
+/// What is left of a run's weight after the next one.
+const FADE: f64 = 0.97;
+/// Runs before a line is trusted.
+const ENOUGH: u32 = 3;
+/// Buckets that have a line of their own; calls of ever new shapes share the general one.
+const MOST_LINES: usize = 256;
+
+/// The lines of one model version.
+#[derive(Debug, Default)]
+pub(super) struct Costs {
+    general: Line,
+    buckets: HashMap<Key, Line>,
+}
+
+/// One fitted line.
+#[derive(Debug, Clone, Default)]
+struct Line {
+    runs: u32,
+    weight: f64,
+    x: f64,
+    y: f64,
+    xx: f64,
+    xy: f64,
+    deviation: f64,
+}
+
+impl Costs {
+    /// Learns from a run of `rows` items, each `length` long (1 where length means nothing).
+    pub(super) fn learn(&mut self, key: &Key, rows: usize, length: usize, time: Duration) {
+        let seconds = time.as_secs_f64();
+        self.general.learn(count(rows * length.max(1)), seconds);
+        if self.buckets.len() < MOST_LINES || self.buckets.contains_key(key) {
+            self.buckets.entry(key.clone()).or_default().learn(count(rows), seconds);
+        }
+    }
+
+    /// How long a run of `rows` items takes, deviation included; `None` before the first runs.
+    pub(super) fn predict(&self, key: &Key, rows: usize, length: usize) -> Option<Duration> {
+        let own = self.buckets.get(key).and_then(|line| line.predict(count(rows)));
+        let seconds = own.or_else(|| self.general.predict(count(rows * length.max(1))))?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// The share of a run's time that does not grow with its rows: what a larger batch can save.
+    pub(super) fn fixed_share(&self, key: &Key, rows: usize) -> Option<f64> {
+        let line = self.buckets.get(key)?;
+        let whole = line.predict(count(rows))?;
+        Some((line.fit().0 / whole.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn count(value: usize) -> f64 {
+    value as f64
+}
+
+impl Line {
+    fn learn(&mut self, x: f64, y: f64) {
+        if let Some(expected) = self.predict_mean(x) {
+            let off = (y - expected).abs();
+            self.deviation += (1.0 - FADE) * (off - self.deviation);
+        }
+        for (sum, new) in [
+            (&mut self.weight, 1.0),
+            (&mut self.x, x),
+            (&mut self.y, y),
+            (&mut self.xx, x * x),
+            (&mut self.xy, x * y),
+        ] {
+            *sum = *sum * FADE + new;
+        }
+        self.runs = self.runs.saturating_add(1);
+    }
+
+    fn predict(&self, x: f64) -> Option<f64> {
+        self.predict_mean(x).map(|mean| mean + self.deviation)
+    }
+
+    fn predict_mean(&self, x: f64) -> Option<f64> {
+        if self.runs < ENOUGH {
+            return None;
+        }
+        let (fixed, slope) = self.fit();
+        Some(fixed + slope * x)
+    }
+
+    /// Fixed part and slope, neither of them negative.
+    fn fit(&self) -> (f64, f64) {
+        let (mean_x, mean_y) = (self.x / self.weight, self.y / self.weight);
+        let variance = self.xx / self.weight - mean_x * mean_x;
+        // Where all batches have had one size, nothing tells the parts apart: the whole is taken
+        // to grow with the rows, which is never too little for a larger batch.
+        if variance < 1e-6 * mean_x * mean_x {
+            return (0.0, mean_y / mean_x.max(f64::MIN_POSITIVE));
+        }
+        let slope = (self.xy / self.weight - mean_x * mean_y) / variance;
+        if slope <= 0.0 {
+            return (mean_y, 0.0);
+        }
+        let fixed = mean_y - slope * mean_x;
+        if fixed < 0.0 { (0.0, mean_y / mean_x) } else { (fixed, slope) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn micros(value: f64) -> Duration {
+        Duration::from_secs_f64(value * 1e-6)
+    }
+
+    #[test]
+    fn nothing_is_predicted_from_too_few_runs() {
+        let mut costs = Costs::default();
+        let key = Key::default();
+        assert_eq!(costs.predict(&key, 1, 1), None);
+        for _ in 0..ENOUGH {
+            costs.learn(&key, 4, 1, micros(40.0));
+        }
+        assert!(costs.predict(&key, 4, 1).is_some());
+    }
+
+    #[test]
+    fn a_new_bucket_borrows_from_the_others_by_length() {
+        let mut costs = Costs::default();
+        let seen = Key { rest: vec![], length: 16 };
+        for rows in [1, 2, 4, 8, 16] {
+            costs.learn(&seen, rows, 16, micros(100.0 + 10.0 * count(rows * 16)));
+        }
+        let unseen = Key { rest: vec![], length: 32 };
+        let predicted = costs.predict(&unseen, 4, 32).unwrap().as_secs_f64() * 1e6;
+        assert!((predicted - 1380.0).abs() < 1.0, "{predicted}");
+    }
+
+    #[test]
+    fn an_old_truth_is_forgotten() {
+        let mut costs = Costs::default();
+        let key = Key::default();
+        for round in 0..400_usize {
+            let rows = 1 + round % 8;
+            let slope = if round < 100 { 100.0 } else { 10.0 };
+            costs.learn(&key, rows, 1, micros(slope * count(rows)));
+        }
+        let predicted = costs.predict(&key, 8, 1).unwrap().as_secs_f64() * 1e6;
+        assert!((predicted - 80.0).abs() < 2.0, "{predicted}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_true_line_is_found(
+            fixed in 1.0_f64..1000.0, slope in 0.1_f64..100.0,
+            rows in prop::collection::vec(1_usize..64, 8..60),
+        ) {
+            prop_assume!(rows.iter().any(|r| *r != rows[0]));
+            let mut costs = Costs::default();
+            let key = Key::default();
+            for &rows in &rows {
+                costs.learn(&key, rows, 1, micros(fixed + slope * count(rows)));
+            }
+            let expected = fixed + slope * 32.0;
+            let predicted = costs.predict(&key, 32, 1).unwrap().as_secs_f64() * 1e6;
+            prop_assert!((predicted - expected).abs() < 0.25 * expected, "{predicted} {expected}");
+            let share = costs.fixed_share(&key, 1).unwrap();
+            prop_assert!((0.0..=1.0).contains(&share));
+        }
+
+        #[test]
+        fn predictions_are_finite_and_not_negative(
+            runs in prop::collection::vec((1_usize..100, 0_u64..10_000), 3..50), rows in 1_usize..1000,
+        ) {
+            let mut costs = Costs::default();
+            let key = Key::default();
+            for (rows, time) in runs {
+                costs.learn(&key, rows, 1, Duration::from_micros(time));
+            }
+            prop_assert!(costs.predict(&key, rows, 1).is_some());
+        }
+    }
+}

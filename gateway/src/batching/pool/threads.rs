@@ -1,0 +1,153 @@
+//! The engine threads themselves: started, warmed up, watched, given up and replaced.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use engine::Batch;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::{Entry, Pool, Warmup, Worker};
+use crate::batching::job::Failure;
+use crate::batching::queue::Shared;
+use crate::batching::running::{Groups, Running, Slot};
+use crate::batching::scheduler::{RunKey, Used};
+use crate::batching::worker;
+use crate::tasks;
+use crate::telemetry::metrics;
+
+impl Pool {
+    /// Gives up threads that are past their limit: their callers get a clear failure and a fresh
+    /// thread takes the place. Call it every few hundred milliseconds.
+    pub fn watch(&self) {
+        let now = Instant::now();
+        let mut expired = Vec::new();
+        {
+            let mut state = self.lock();
+            let workers = std::mem::take(&mut state.workers);
+            for worker in workers {
+                match worker.slot.take_expired(now, || self.inner.stuck.abandon("run")) {
+                    Some(running) => expired.push((running, worker.warmups)),
+                    None => state.workers.push(worker),
+                }
+            }
+        }
+        for (running, warmups) in expired {
+            let Running { limit, queue, run, waiters, rest, since } = running;
+            error!(
+                device = %self.inner.device, model = queue.settings.label, ?limit,
+                "gave up an engine thread that is stuck in native code"
+            );
+            let failure = Failure::TimedOut(limit);
+            waiters.fail(&failure);
+            for warmup in warmups {
+                drop(warmup.reply.send(Err(failure.clone())));
+            }
+            if let Some(run) = run {
+                let used = Used { time: now.saturating_duration_since(since), is_typical: false };
+                self.requeue(&queue, &run, used, rest);
+            }
+            self.gauge().decrement(1);
+            if let Err(error) = self.add_worker() {
+                error!(%error, "cannot replace a stuck engine thread");
+            }
+        }
+    }
+
+    /// Waits until the threads of a closed pool have ended, at most this long; `false` when some
+    /// are still at work.
+    #[must_use]
+    pub fn wait_ended(&self, limit: Duration) -> bool {
+        let state = self.lock();
+        let waited =
+            self.inner.changed.wait_timeout_while(state, limit, |state| !state.workers.is_empty());
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Puts calls back whose thread was lost before their own run began.
+    pub(in crate::batching) fn requeue(
+        &self,
+        queue: &Arc<Shared>,
+        run: &RunKey,
+        used: Used,
+        rest: Groups,
+    ) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.scheduler.finished(run, queue.settings.weight, used);
+        for job in rest.into_iter().flatten() {
+            let (queue, key) = (queue.clone(), run.key.clone());
+            state.push(Entry { queue, key, job }, now);
+        }
+        drop(state);
+        self.inner.changed.notify_all();
+    }
+
+    /// The threads that take work now.
+    pub(in crate::batching) fn workers(&self) -> Vec<usize> {
+        self.lock().workers.iter().map(|worker| worker.id).collect()
+    }
+
+    /// Asks one thread to run `batch` once; `None` when it is no longer there.
+    pub(in crate::batching) fn warm(
+        &self,
+        worker: usize,
+        queue: &Arc<Shared>,
+        batch: &Batch,
+        limit: Duration,
+    ) -> Option<oneshot::Receiver<Result<(), Failure>>> {
+        let (reply, receiver) = oneshot::channel();
+        let warmup = Warmup { queue: queue.clone(), batch: batch.clone(), limit, reply };
+        let mut state = self.lock();
+        let worker = state.workers.iter_mut().find(|other| other.id == worker)?;
+        worker.warmups.push_back(warmup);
+        drop(state);
+        self.inner.changed.notify_all();
+        Some(receiver)
+    }
+
+    /// A thread that had been given up came back from native code.
+    pub(in crate::batching) fn recovered(&self) {
+        warn!(device = %self.inner.device, "a stuck engine thread came back");
+        self.inner.stuck.recover();
+    }
+
+    pub(super) fn add_worker(&self) -> std::io::Result<()> {
+        let slot = Arc::new(Slot::default());
+        let id = {
+            let mut state = self.lock();
+            let id = state.spawned;
+            state.spawned += 1;
+            state.workers.push(Worker { id, slot: slot.clone(), warmups: VecDeque::new() });
+            id
+        };
+        let pool = self.clone();
+        let name = format!("engine-{}-{id}", self.inner.device);
+        let started = tasks::thread(&name, move || {
+            worker::run(&pool, id, &slot);
+            pool.ended(id);
+        });
+        match started {
+            Ok(_) => self.gauge().increment(1),
+            Err(_) => self.ended(id),
+        }
+        started.map(drop)
+    }
+
+    /// A thread is no more; nobody may wait for it.
+    fn ended(&self, worker: usize) {
+        let mut state = self.lock();
+        let at = state.workers.iter().position(|other| other.id == worker);
+        let gone = at.map(|at| state.workers.remove(at));
+        drop(state);
+        // Its warm-ups are dropped without the lock, for they may hold the last of a queue.
+        drop(gone);
+        self.inner.changed.notify_all();
+    }
+
+    fn gauge(&self) -> ::metrics::Gauge {
+        metrics::ENGINE_THREADS.gauge(&[&self.inner.device.0])
+    }
+}

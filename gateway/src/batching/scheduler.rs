@@ -1,0 +1,301 @@
+//! Which batch of a device runs next.
+//!
+//! Live before shadow; then priority, where waiting raises a call by a level every
+//! [`AGEING`]; then, among the versions that are not ahead of their share of engine time, the
+//! earliest deadline; then whoever had the least. Shares follow start-time fair queueing (Goyal,
+//! Vin, Cheng 1996): each version's clock advances by the engine time it used, divided by its
+//! weight, and one that was idle starts where the busy ones are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bucket::{Bucket, Key, Ripe, Taken};
+use super::cost::Costs;
+use super::job::{AGEING, Due, Failure, Job, Ticket};
+use super::queue::Shared;
+use crate::telemetry::Closed;
+
+/// Versions whose clocks are this close, in seconds, share alike: deadlines decide among them.
+const QUANTUM: f64 = 0.02;
+
+/// Everything that waits for one device.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    queues: HashMap<u64, Waiting>,
+}
+
+/// What waits for one version, and what it had.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Keeps the version alive while calls wait for it.
+    queue: Option<Arc<Shared>>,
+    buckets: BTreeMap<Key, Bucket>,
+    costs: Costs,
+    /// Batches that run now.
+    running: usize,
+    /// Engine seconds used, divided by the weight.
+    clock: f64,
+}
+
+/// A batch to be run.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pub(super) queue: Arc<Shared>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) run: RunKey,
+    pub(super) closed: Closed,
+}
+
+/// What a finished run is remembered by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct RunKey {
+    pub(super) queue: u64,
+    pub(super) key: Key,
+    pub(super) rows: usize,
+}
+
+/// What a batch cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Used {
+    pub(super) time: Duration,
+    /// Whether other batches of this size will take as long; one that failed says nothing.
+    pub(super) is_typical: bool,
+}
+
+/// What a look at the queues leaves to be done without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Cleared {
+    /// Calls that left without a run.
+    pub(super) dropped: Vec<(Arc<Shared>, Ticket, Failure)>,
+    /// Versions that nothing waits for any more: the last handle may be among them.
+    pub(super) spent: Vec<Arc<Shared>>,
+}
+
+/// What a free thread finds.
+#[derive(Debug)]
+pub(super) enum Next {
+    Run(Box<Picked>),
+    /// Nothing yet, but something at this moment.
+    At(Instant),
+    Nothing,
+}
+
+/// A bucket that may run now.
+struct Candidate<'a> {
+    queue: u64,
+    key: &'a Key,
+    shadow: bool,
+    level: u64,
+    due: Due,
+    clock: f64,
+    sequence: u64,
+    why: Closed,
+}
+
+/// The bucket that runs next.
+#[derive(Debug)]
+struct Choice {
+    queue: u64,
+    key: Key,
+    shadow: bool,
+    why: Closed,
+}
+
+impl Candidate<'_> {
+    fn choice(&self) -> Choice {
+        let Self { queue, shadow, why, .. } = *self;
+        Choice { queue, key: self.key.clone(), shadow, why }
+    }
+}
+
+impl Scheduler {
+    /// Adds a call; says when its bucket may run, as far as a thread would take it now.
+    pub(super) fn push(
+        &mut self,
+        queue: &Arc<Shared>,
+        key: Key,
+        job: Job,
+        now: Instant,
+    ) -> Option<Ripe> {
+        let floor = self.slowest_clock();
+        let waiting = self.queues.entry(queue.id).or_default();
+        if waiting.queue.is_none() {
+            waiting.queue = Some(queue.clone());
+            // Idle time is no credit.
+            if waiting.running == 0 {
+                waiting.clock = waiting.clock.max(floor);
+            }
+        }
+        let settings = &queue.settings;
+        let bucket = waiting.buckets.entry(key.clone()).or_insert_with(|| Bucket::new(now));
+        bucket.push(job);
+        let has_room = waiting.running < settings.instances;
+        has_room.then(|| bucket.ripe(&key, now, settings, &waiting.costs))
+    }
+
+    /// Takes the most urgent batch, if one may run. `hurry`: no delays, the pool is closing.
+    pub(super) fn next(&mut self, now: Instant, hurry: bool, cleared: &mut Cleared) -> Next {
+        loop {
+            let (best, soonest) = self.choose(now, hurry);
+            let Some(choice) = best else {
+                return soonest.map_or(Next::Nothing, Next::At);
+            };
+            if let Some(picked) = self.take(choice, now, cleared) {
+                return Next::Run(Box::new(picked));
+            }
+            // Only calls that had left were there.
+        }
+    }
+
+    /// Whether a thread would find a batch now.
+    pub(super) fn has_ripe(&self, now: Instant) -> bool {
+        self.choose(now, false).0.is_some()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queues.values().all(|waiting| waiting.queue.is_none())
+    }
+
+    /// A run has ended or was given up. Returns what one item of such a batch takes, where that
+    /// is known.
+    pub(super) fn finished(&mut self, run: &RunKey, weight: f64, used: Used) -> Option<Duration> {
+        let waiting = self.queues.get_mut(&run.queue)?;
+        waiting.running = waiting.running.saturating_sub(1);
+        waiting.clock += used.time.as_secs_f64() / weight;
+        if !used.is_typical {
+            return None;
+        }
+        waiting.costs.learn(&run.key, run.rows, run.key.length, used.time);
+        let rows = u32::try_from(run.rows).ok().filter(|&rows| rows > 0)?;
+        Some(waiting.costs.predict(&run.key, run.rows, run.key.length)? / rows)
+    }
+
+    pub(super) fn forget(&mut self, queue: u64) {
+        self.queues.remove(&queue);
+    }
+
+    /// The most urgent bucket that may run now, and when the next one will if none may.
+    fn choose(&self, now: Instant, hurry: bool) -> (Option<Choice>, Option<Instant>) {
+        let mut soonest: Option<Instant> = None;
+        let mut candidates = Vec::new();
+        for (&id, waiting) in &self.queues {
+            let Some(queue) = &waiting.queue else { continue };
+            if waiting.running >= queue.settings.instances {
+                continue;
+            }
+            for (key, bucket) in &waiting.buckets {
+                let Some(head) = bucket.head() else { continue };
+                let why = match bucket.ripe(key, now, &queue.settings, &waiting.costs) {
+                    Ripe::Now(why) => why,
+                    Ripe::At(_) if hurry => Closed::Idle,
+                    Ripe::At(at) => {
+                        soonest = Some(soonest.map_or(at, |other| other.min(at)));
+                        continue;
+                    }
+                };
+                candidates.push(Candidate {
+                    queue: id,
+                    key,
+                    shadow: head.ticket.urgency.shadow,
+                    level: aged(&head.ticket, now),
+                    due: head.ticket.urgency.due,
+                    clock: waiting.clock,
+                    sequence: head.ticket.urgency.sequence,
+                    why,
+                });
+            }
+        }
+        let best = most_urgent(&candidates);
+        (best.map(|best| best.choice()), soonest)
+    }
+
+    fn take(
+        &mut self,
+        Choice { queue: id, key, shadow, why }: Choice,
+        now: Instant,
+        cleared: &mut Cleared,
+    ) -> Option<Picked> {
+        let waiting = self.queues.get_mut(&id)?;
+        let queue = waiting.queue.clone()?;
+        let mut taken = Taken::new(shadow);
+        let stopped = waiting.take_into(&mut taken, &key, &queue, now);
+        let dropped = std::mem::take(&mut taken.dropped);
+        cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
+        if waiting.buckets.is_empty() {
+            cleared.spent.extend(waiting.queue.take());
+        }
+        if taken.jobs.is_empty() {
+            return None;
+        }
+        waiting.running += 1;
+        // What a delay or a deadline closed was not full, whatever it then took.
+        let closed = match (why, stopped) {
+            (Closed::Delay | Closed::Deadline, None) => why,
+            (_, Some(reason)) => reason,
+            (_, None) if taken.rows >= queue.settings.max_batch => Closed::Full,
+            _ => Closed::Idle,
+        };
+        let run = RunKey { queue: id, key, rows: taken.rows };
+        Some(Picked { queue, jobs: taken.jobs, run, closed })
+    }
+
+    /// Where a version that was idle starts.
+    fn slowest_clock(&self) -> f64 {
+        let busy = self.queues.values().filter(|w| w.queue.is_some() || w.running > 0);
+        busy.map(|waiting| waiting.clock).min_by(f64::total_cmp).unwrap_or(0.0)
+    }
+}
+
+impl Waiting {
+    /// Fills a batch from a bucket and, where lengths may differ, from the shorter ones below it.
+    fn take_into(
+        &mut self,
+        taken: &mut Taken,
+        key: &Key,
+        queue: &Shared,
+        now: Instant,
+    ) -> Option<Closed> {
+        let settings = &queue.settings;
+        let mut stopped = None;
+        let mut at = Some(key.clone());
+        while let Some(key) = at {
+            if let Some(bucket) = self.buckets.get_mut(&key) {
+                stopped = bucket.take_into(taken, now, settings);
+                if bucket.is_empty() {
+                    self.buckets.remove(&key);
+                }
+            }
+            let is_variable = settings.variable.is_some() && key.length > 0;
+            if stopped.is_some() || !is_variable || taken.jobs.is_empty() {
+                break;
+            }
+            let shortest = Key { rest: key.rest.clone(), length: 1 };
+            let below = self.buckets.range((Bound::Included(shortest), Bound::Excluded(key)));
+            at = below.map(|(key, _)| key.clone()).next_back();
+        }
+        stopped
+    }
+}
+
+/// The level of a call now: waiting makes it more urgent, down to 0.
+fn aged(ticket: &Ticket, now: Instant) -> u64 {
+    let steps = now.saturating_duration_since(ticket.enqueued).as_millis() / AGEING.as_millis();
+    u64::from(ticket.level).saturating_sub(u64::try_from(steps).unwrap_or(u64::MAX))
+}
+
+fn most_urgent<'c, 'a>(candidates: &'c [Candidate<'a>]) -> Option<&'c Candidate<'a>> {
+    let rank = candidates.iter().map(|c| (c.shadow, c.level)).min()?;
+    let alike = || candidates.iter().filter(|c| (c.shadow, c.level) == rank);
+    let least = alike().map(|c| c.clock).min_by(f64::total_cmp)?;
+    alike().filter(|c| c.clock <= least + QUANTUM).min_by(|a, b| {
+        let by_due = a.due.cmp(&b.due);
+        by_due.then(a.clock.total_cmp(&b.clock)).then(a.sequence.cmp(&b.sequence))
+    })
+}
+
+#[cfg(test)]
+mod tests;
