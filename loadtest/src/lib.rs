@@ -5,17 +5,26 @@
 //! [`dataset`] → [`payload`] → [`client`] → [`answer`] → [`check`] → [`recorder`] → [`report`].
 #![forbid(unsafe_code)]
 
-// What is sent.
+// What is sent, and when.
+pub mod random;
+pub mod arrivals;
+pub mod plan;
+pub mod pacer;
+pub mod keys;
 pub mod dataset;
 pub mod payload;
 
 // The way to the server and back.
 pub mod failure;
+pub mod answer;
 pub mod target;
+pub mod wire;
+pub mod hpack;
+pub mod http1;
+pub mod http2;
 pub mod http_client;
 pub mod grpc_client;
 pub mod client;
-pub mod answer;
 pub mod metrics;
 
 // What came of it.
