@@ -12,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::check::{Expected, Judge};
 use crate::dataset::Dataset;
 use crate::payload::Shape;
+use crate::plan::Limit;
 use crate::report::{self, say};
-use crate::run::{Limit, Load, Protocol};
+use crate::run::{Load, Protocol};
 use crate::stage::Scene;
 use crate::target::Target;
 use crate::{demo, swap};
@@ -172,13 +173,11 @@ async fn prepare(arguments: &RunArguments) -> anyhow::Result<Load> {
         };
         judge = judge.expecting(Arc::new(expected));
     }
-    Ok(Load {
-        target,
-        shape: Shape { model: model.clone(), version: version.clone(), rows: *rows },
-        protocol: arguments.protocol,
-        callers: arguments.callers,
-        connections: arguments.connections,
-        data,
-        judge: Arc::new(judge),
-    })
+    let shape = Shape { model: model.clone(), version: version.clone(), rows: *rows };
+    let mut load = Load::new(target, shape, arguments.protocol, data, judge);
+    (load.callers, load.connections) = (arguments.callers, arguments.connections);
+    if arguments.expect.is_none() {
+        load.check = crate::book::Check::Sample(64);
+    }
+    Ok(load)
 }

@@ -26,15 +26,22 @@ pub mod http_client;
 pub mod grpc_client;
 pub mod client;
 pub mod metrics;
+pub mod request;
+pub mod poller;
+pub mod connection;
 
 // What came of it.
 pub mod check;
 pub mod recorder;
+pub mod timeline;
+pub mod recording;
 pub mod report;
 pub mod findings;
 
 // Load.
 pub mod tasks;
+pub mod book;
+pub mod worker;
 pub mod run;
 
 // The programs around it.

@@ -114,7 +114,7 @@ impl Stage {
         let data = self.data(DIGITS).await?;
         let payloads = payload::build(&data, &shape, Wire::HttpJson)?;
         let mut client = Client::http(&self.target.http, DIGITS, "").await?;
-        Ok(client.send(&payloads[0]).await?.decode()?.version)
+        Ok(client.ask(&payloads[0]).await?.version)
     }
 
     /// A load of single rows for a model, checked where expectations are given.
@@ -134,14 +134,9 @@ impl Stage {
         if let Some(expected) = expected {
             judge = judge.expecting(expected.clone());
         }
-        Ok(Load {
-            target: self.target.clone(),
-            shape: Shape { model: model.to_owned(), version: version.to_owned(), rows: 1 },
-            protocol,
-            callers,
-            connections: CONNECTIONS,
-            data,
-            judge: Arc::new(judge),
-        })
+        let shape = Shape { model: model.to_owned(), version: version.to_owned(), rows: 1 };
+        let mut load = Load::new(self.target.clone(), shape, protocol, data, judge);
+        (load.callers, load.connections) = (callers, CONNECTIONS);
+        Ok(load)
     }
 }

@@ -40,7 +40,7 @@ fn answer(version: &str, values: &str) -> Answer {
         r#"{{"model_version":"{version}","outputs":[
             {{"name":"y","datatype":"FP32","shape":[1,2],"data":{values}}}]}}"#
     );
-    answer::from_http(&http::Response::new(body.into())).unwrap()
+    answer::from_http(&body.into(), None).unwrap()
 }
 
 fn judge(rows: usize, version: &str) -> Judge {
