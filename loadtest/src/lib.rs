@@ -1,8 +1,9 @@
-//! Load for servers of the Open Inference Protocol, over REST and gRPC: closed loops of callers,
-//! every answer checked, and two programs around them that show and soak a gateway.
+//! Load for servers of the Open Inference Protocol, over REST and gRPC: closed and open loops, what
+//! came of them, and two programs around them that show and soak a gateway.
 //!
-//! It knows the protocol and no server's code. [`run`] drives the path of a request:
-//! [`dataset`] → [`payload`] → [`client`] → [`answer`] → [`check`] → [`recorder`] → [`report`].
+//! It knows the protocol and no server's code. The path of a request: [`dataset`] → [`payload`] →
+//! [`request`] → [`pacer`] says when → [`worker`] sends it on a [`connection`] ([`http1`],
+//! [`http2`]) → [`book`] → [`recorder`] → [`report`].
 #![forbid(unsafe_code)]
 
 // What is sent, and when.
@@ -36,6 +37,7 @@ pub mod recorder;
 pub mod timeline;
 pub mod recording;
 pub mod report;
+pub mod slo;
 pub mod findings;
 
 // Load.
@@ -43,6 +45,12 @@ pub mod tasks;
 pub mod book;
 pub mod worker;
 pub mod run;
+pub mod job;
+pub mod search;
+pub mod find_max;
+pub mod compare;
+pub mod html;
+pub mod scenario;
 
 // The programs around it.
 pub mod repository;

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::recorder::Tally;
-use crate::recording::{Recording, rate};
+use crate::recording::{Outcome, Recording, rate};
 
 /// Prints a line. A reader that has gone away is no failure.
 pub fn say(line: impl std::fmt::Display) {
@@ -162,6 +162,32 @@ pub fn recording_json(recording: &Recording) -> Value {
         "mismatches": total.mismatches,
         "mismatch": total.mismatch,
     })
+}
+
+/// A run for scripts: the figures of all that counts, of each stage, and over time.
+#[must_use]
+pub fn outcome_json(outcome: &Outcome) -> Value {
+    let mut report = recording_json(&outcome.measured());
+    let stages = outcome.stages.iter().map(|(stage, recording)| {
+        let mut figures = recording_json(recording);
+        figures["name"] = stage.name.clone().into();
+        figures["load"] = stage.drive.describe().into();
+        figures["warm_up"] = stage.warm_up.into();
+        figures
+    });
+    report["stages"] = stages.collect();
+    let interval = outcome.timeline.interval();
+    let points = outcome.timeline.points().iter().map(|point| {
+        json!({
+            "answered": point.answered,
+            "failed": point.failed,
+            "p50_us": point.quantile(0.5),
+            "p99_us": point.quantile(0.99),
+        })
+    });
+    report["timeline"] =
+        json!({ "seconds": interval.as_secs_f64(), "points": points.collect::<Vec<_>>() });
+    report
 }
 
 fn latency_json(latency: &Histogram<u64>) -> Value {

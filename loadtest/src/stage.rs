@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::check::{Expected, Judge};
 use crate::client::Client;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Recipe};
 use crate::gateway::Gateway;
 use crate::payload::{self, Shape, Wire};
 use crate::repository::RepositoryCopy;
@@ -91,7 +91,7 @@ impl Stage {
     /// When they do not fit it.
     pub async fn data(&self, model: &str) -> anyhow::Result<Arc<Dataset>> {
         let metadata = self.target.metadata(model, "").await?;
-        Ok(Arc::new(Dataset::for_model(&metadata, Some(&self.data))?))
+        Ok(Arc::new(Dataset::for_model(&metadata, Some(&self.data), &Recipe::default())?))
     }
 
     /// What versions 1 and 2 of `digits` answer to every row alone. Both serve from then on.

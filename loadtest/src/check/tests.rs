@@ -9,7 +9,7 @@ fn data() -> Arc<Dataset> {
     let column = Column {
         name: "x".to_owned(),
         datatype: "FP32".to_owned(),
-        shape: vec![1],
+        shapes: vec![vec![1]],
         rows: vec![bytes::Bytes::from_static(&[0; 4]); 3],
     };
     Arc::new(Dataset { inputs: vec![column], labels: Some(vec![1, 0, 1]), batched: true })
