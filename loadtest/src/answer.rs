@@ -1,7 +1,8 @@
 //! The answer to an inference: who gave it, and its outputs as numbers, from any form of the wire.
 
 use bytes::Bytes;
-use http::{HeaderName, Response};
+use http::HeaderName;
+use memchr::memmem;
 use prost::Message;
 use proto::inference::{InferTensorContents, ModelInferResponse};
 use serde::Deserialize;
@@ -63,17 +64,11 @@ struct Parameters {
 ///
 /// # Errors
 /// When it is not what the protocol says.
-pub fn from_http(response: &Response<Bytes>) -> Result<Answer, Failure> {
-    let body = response.body();
-    let length = match response.headers().get(JSON_LENGTH) {
-        None => body.len(),
-        Some(value) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .filter(|length| *length <= body.len())
-            .ok_or_else(|| Failure::malformed("the length of its JSON"))?,
-    };
+pub fn from_http(body: &Bytes, json_length: Option<usize>) -> Result<Answer, Failure> {
+    let length = json_length.unwrap_or(body.len());
+    if length > body.len() {
+        return Err(Failure::malformed("the length of its JSON"));
+    }
     let head: Body = serde_json::from_slice(&body[..length]).map_err(Failure::malformed)?;
     let mut binary = body.slice(length..);
     let mut outputs = Vec::with_capacity(head.outputs.len());
@@ -112,6 +107,52 @@ pub fn from_grpc(message: Bytes) -> Result<Answer, Failure> {
         })
         .collect();
     Ok(Answer { version: answer.model_version, outputs })
+}
+
+/// The version that an answer names, found without reading the rest; empty where it names none.
+#[must_use]
+pub fn version_in_json(json: &[u8]) -> &str {
+    const NAME: &[u8] = br#""model_version""#;
+    let value = memmem::find(json, NAME).and_then(|at| {
+        let rest = json[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?;
+        let text = rest.trim_ascii_start().strip_prefix(b"\"")?;
+        let end = memchr::memchr(b'"', text)?;
+        std::str::from_utf8(&text[..end]).ok()
+    });
+    value.unwrap_or_default()
+}
+
+/// The same of an encoded `ModelInferResponse`.
+#[must_use]
+pub fn version_in_message(mut message: &[u8]) -> &str {
+    const VERSION: u64 = 2;
+    const BYTES: u64 = 2;
+    // Its fields before the outputs are all text; any other field ends the search.
+    while let Some(key) = varint(&mut message).filter(|key| key & 7 == BYTES) {
+        let Some(length) = varint(&mut message).and_then(|length| usize::try_from(length).ok())
+        else {
+            break;
+        };
+        let Some((text, rest)) = message.split_at_checked(length) else { break };
+        if key >> 3 == VERSION {
+            return std::str::from_utf8(text).unwrap_or_default();
+        }
+        message = rest;
+    }
+    ""
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 impl Output {
@@ -199,12 +240,8 @@ mod tests {
     use super::*;
     use proto::inference::model_infer_response::InferOutputTensor;
 
-    fn http(body: &[u8], length: Option<usize>) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::copy_from_slice(body));
-        if let Some(length) = length {
-            response.headers_mut().insert(JSON_LENGTH, length.into());
-        }
-        response
+    fn http(body: &[u8], length: Option<usize>) -> Result<Answer, Failure> {
+        from_http(&Bytes::copy_from_slice(body), length)
     }
 
     fn numbers(answer: &Answer) -> Vec<f64> {
@@ -218,10 +255,20 @@ mod tests {
                 r#"{{"model_version":"2","outputs":[
                     {{"name":"y","datatype":"FP32","shape":[2,1],"data":{data}}}]}}"#
             );
-            let answer = from_http(&http(body.as_bytes(), None)).unwrap();
+            let answer = http(body.as_bytes(), None).unwrap();
             assert_eq!(answer.version, "2");
+            assert_eq!(version_in_json(body.as_bytes()), "2");
             assert_eq!(numbers(&answer), [1.5, -2.0]);
         }
+    }
+
+    #[test]
+    fn a_version_is_found_however_it_is_spaced_and_may_be_missing() {
+        assert_eq!(version_in_json(br#"{"model_version" : "1.2","outputs":[]}"#), "1.2");
+        assert_eq!(version_in_json(br#"{"model_version":7}"#), "");
+        assert_eq!(version_in_json(b"{}"), "");
+        assert_eq!(version_in_message(b""), "");
+        assert_eq!(version_in_message(&[10, 200, 1]), "");
     }
 
     #[test]
@@ -231,10 +278,10 @@ mod tests {
             .to_vec();
         let length = body.len();
         body.extend(2.5f32.to_le_bytes());
-        assert_eq!(numbers(&from_http(&http(&body, Some(length))).unwrap()), [2.5]);
+        assert_eq!(numbers(&http(&body, Some(length)).unwrap()), [2.5]);
         body.pop();
-        assert!(from_http(&http(&body, Some(length))).is_err());
-        assert!(from_http(&http(&body, Some(body.len() + 1))).is_err());
+        assert!(http(&body, Some(length)).is_err());
+        assert!(http(&body, Some(body.len() + 1)).is_err());
     }
 
     #[test]
@@ -250,6 +297,7 @@ mod tests {
             ..ModelInferResponse::default()
         };
         assert_eq!(numbers(&from_grpc(answer.encode_to_vec().into()).unwrap()), [7.0]);
+        assert_eq!(version_in_message(&answer.encode_to_vec()), "3");
         answer.raw_output_contents.clear();
         let contents = InferTensorContents { int64_contents: vec![8], ..Default::default() };
         answer.outputs[0].contents = Some(contents);

@@ -81,8 +81,7 @@ impl Expected {
             let mut rows = Vec::with_capacity(data.len());
             for payload in payload::build(data, &shape, Wire::HttpBinary)? {
                 let what = || format!("row {} of version {version}", payload.first_row);
-                let answer = client.send(&payload).await.with_context(what)?;
-                let answer = answer.decode().with_context(what)?;
+                let answer = client.ask(&payload).await.with_context(what)?;
                 ensure!(
                     answer.version == *version,
                     "version {version} was asked, version {} answered",

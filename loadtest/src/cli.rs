@@ -3,20 +3,22 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::check::{Expected, Judge};
-use crate::dataset::Dataset;
-use crate::payload::Shape;
+use crate::job::Rounds;
+use crate::recording::Outcome;
 use crate::report::{self, say};
-use crate::run::{Limit, Load, Protocol};
+use crate::scenario::Scenario;
 use crate::stage::Scene;
-use crate::target::Target;
-use crate::{demo, swap};
+use crate::{compare, demo, find_max, html, slo, swap};
+
+mod arguments;
+
+use arguments::{Amount, Common};
 
 /// Exit status after a stop signal, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -34,8 +36,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Send requests in closed loops and print what came of them
+    /// Send requests, from callers that wait or at a rate, and print what came of them
     Run(RunArguments),
+    /// Look for the highest rate at which a promise holds
+    FindMax(FindMaxArguments),
+    /// Run what a TOML file says: targets, stages, and what has to hold
+    Scenario(ScenarioArguments),
     /// Show the gateway's main job on real data
     Demo {
         #[command(flatten)]
@@ -47,47 +53,33 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// The server's HTTP port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
-    url: String,
-    /// The server's gRPC port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
-    grpc: String,
-    /// Which way the callers take
-    #[arg(long, value_enum, default_value = "http-json")]
-    protocol: Protocol,
-    /// Which model to call
-    #[arg(long, value_name = "NAME")]
-    model: String,
-    /// Which version of it; whichever serves if absent
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
-    version: String,
-    /// Callers at the same time; each waits for its answer before it sends again
-    #[arg(long, value_name = "NUMBER", default_value_t = 32)]
-    callers: usize,
-    /// gRPC connections that the callers share; over HTTP each caller has its own
-    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
-    connections: usize,
-    /// For how long
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    #[arg(default_value = "5s")]
-    duration: Duration,
-    /// How many requests, instead of a time
-    #[arg(long, value_name = "NUMBER", conflicts_with = "duration")]
-    requests: Option<u64>,
-    /// Rows in each request
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    rows: usize,
-    /// Rows of label,p0,p1,… to send, pixels from 0 to 16; random rows if absent
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    amount: Amount,
+    /// Write a page with charts
     #[arg(long, value_name = "FILE")]
-    data: Option<PathBuf>,
-    /// Check every answer: against these files of {"version", "outputs": {name: [row, …]}}, or
-    /// without a file against what each version answers to every row alone
-    #[arg(long, value_name = "FILE", num_args = 0..)]
-    expect: Option<Vec<PathBuf>>,
-    /// Print JSON instead of text
-    #[arg(long)]
-    json: bool,
+    html: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct FindMaxArguments {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    search: find_max::Arguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct ScenarioArguments {
+    /// What to run
+    file: PathBuf,
+    /// Write the figures for scripts; '-' prints them instead of text
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with charts
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Parses the command line and does what it says.
@@ -124,61 +116,125 @@ async fn until_stopped(command: Command) -> anyhow::Result<Option<bool>> {
 async fn execute(command: Command) -> anyhow::Result<bool> {
     match command {
         Command::Run(arguments) => Box::pin(run(arguments)).await,
+        Command::FindMax(arguments) => Box::pin(find(arguments)).await,
+        Command::Scenario(arguments) => Box::pin(scenario(arguments)).await,
         Command::Demo { scene } => Box::pin(demo::run(&scene)).await,
         Command::Swap(arguments) => Box::pin(swap::run(&arguments)).await,
     }
 }
 
 async fn run(arguments: RunArguments) -> anyhow::Result<bool> {
-    let load = prepare(&arguments).await?;
-    let limit = arguments.requests.map_or(Limit::Time(arguments.duration), Limit::Requests);
-    let recording = load.run(limit).await?;
-    if arguments.json {
-        let mut report = report::recording_json(&recording);
-        report["model"] = arguments.model.into();
-        report["protocol"] = arguments.protocol.name().into();
-        report["callers"] = arguments.callers.into();
-        report["rows"] = arguments.rows.into();
+    let RunArguments { common, amount, html } = arguments;
+    let job = common.job()?;
+    let stages = amount.stages();
+    let drive = stages.last().map(|stage| stage.drive.describe()).unwrap_or_default();
+    let (model, protocol) = (&common.model, common.protocol.name());
+    let heading = format!("{model} over {protocol}, {drive}, rows a request: {}", common.rows);
+    let rounds = if job.targets.len() > 1 { amount.rounds } else { 1 };
+    let targets = job.perform(&stages, rounds).await?;
+    if let Some(file) = html {
+        write(&file, &html::page(model, &heading, &targets, &[]))?;
+    }
+    if common.json {
+        let mut report = figures(&targets);
+        report["model"] = model.clone().into();
+        report["protocol"] = protocol.into();
+        report["callers"] = amount.callers.into();
+        report["rows"] = common.rows.into();
         say(report);
     } else {
-        say(format_args!(
-            "{} over {}, {} callers, rows a request: {}",
-            arguments.model,
-            arguments.protocol.name(),
-            arguments.callers,
-            arguments.rows
-        ));
-        say(report::recording(&recording));
+        say(heading);
+        say(text(&targets));
     }
-    Ok(recording.recorder.total().is_clean())
+    Ok(outcomes(&targets).all(|outcome| outcome.measured().is_clean()))
 }
 
-/// Asks the server about the model and puts the load together.
-async fn prepare(arguments: &RunArguments) -> anyhow::Result<Load> {
-    let RunArguments { model, version, rows, .. } = arguments;
-    let target = Target { http: arguments.url.clone(), grpc: arguments.grpc.clone() };
-    let metadata = match arguments.protocol {
-        Protocol::Grpc => target.metadata_by_grpc(model, version).await?,
-        _ => target.metadata(model, version).await?,
-    };
-    let data = Arc::new(Dataset::for_model(&metadata, arguments.data.as_deref())?);
-    let mut judge = Judge::new(&metadata, &data, *rows, version);
-    if let Some(files) = &arguments.expect {
-        let expected = if files.is_empty() {
-            let all = if version.is_empty() { &metadata.versions } else { &vec![version.clone()] };
-            Expected::ask(&target, model, all, &data).await?
-        } else {
-            Expected::read(files, &data)?
-        };
-        judge = judge.expecting(Arc::new(expected));
+async fn find(arguments: FindMaxArguments) -> anyhow::Result<bool> {
+    let FindMaxArguments { common, search } = arguments;
+    let (report, found) = find_max::run(&common.job()?, &search, common.json).await?;
+    if common.json {
+        say(report);
     }
-    Ok(Load {
-        target,
-        shape: Shape { model: model.clone(), version: version.clone(), rows: *rows },
-        protocol: arguments.protocol,
-        callers: arguments.callers,
-        connections: arguments.connections,
-        data,
-        judge: Arc::new(judge),
-    })
+    Ok(found)
+}
+
+async fn scenario(arguments: ScenarioArguments) -> anyhow::Result<bool> {
+    let ScenarioArguments { file, json, html } = arguments;
+    let Scenario { name, job, stages, rounds, bounds } = Scenario::read(&file)?;
+    let targets = job.perform(&stages, rounds).await?;
+    let mut breaches = Vec::new();
+    for target in &targets {
+        for (round, outcome) in target.outcomes.iter().enumerate() {
+            for breach in slo::breaches(&bounds, &outcome.measured()) {
+                breaches.push(format!("{}, round {}: {breach}", target.name, round + 1));
+            }
+        }
+    }
+    let drives: Vec<String> = stages.iter().map(|stage| stage.drive.describe()).collect();
+    let heading = format!("{} over {}: {}", job.model, job.protocol.name(), drives.join(", then "));
+    if let Some(file) = html {
+        write(&file, &html::page(&name, &heading, &targets, &breaches))?;
+    }
+    let mut printed = false;
+    if let Some(file) = json {
+        let mut report = figures(&targets);
+        report["scenario"] = name.clone().into();
+        report["broken"] = breaches.clone().into();
+        if file.as_os_str() == "-" {
+            say(&report);
+            printed = true;
+        } else {
+            write(&file, &report.to_string())?;
+        }
+    }
+    if !printed {
+        say(format_args!("{name}\n{heading}"));
+        say(text(&targets));
+        for breach in &breaches {
+            say(format_args!("  FAIL  {breach}"));
+        }
+    }
+    // Without anything that has to hold, nothing may go wrong.
+    let clean = outcomes(&targets).all(|outcome| outcome.measured().is_clean());
+    Ok(breaches.is_empty() && (clean || !bounds.is_empty()))
+}
+
+fn outcomes(targets: &[Rounds]) -> impl Iterator<Item = &Outcome> {
+    targets.iter().flat_map(|target| &target.outcomes)
+}
+
+/// The figures of one run, or of several targets side by side.
+fn figures(targets: &[Rounds]) -> Value {
+    match targets {
+        [Rounds { outcomes, .. }] if outcomes.len() == 1 => report::outcome_json(&outcomes[0]),
+        targets => compare::json(targets),
+    }
+}
+
+fn text(targets: &[Rounds]) -> String {
+    match targets {
+        [Rounds { outcomes, .. }] if outcomes.len() == 1 => {
+            let outcome = &outcomes[0];
+            let mut text = String::new();
+            if outcome.stages.len() > 1 {
+                for (stage, recording) in outcome.stages.iter().filter(|(stage, _)| !stage.warm_up)
+                {
+                    let load = stage.drive.describe();
+                    text += &format!("stage '{}': {load}\n", stage.name);
+                    text += &report::recording(recording);
+                    text.push('\n');
+                }
+                if outcome.stages.iter().filter(|(stage, _)| !stage.warm_up).count() == 1 {
+                    return text.trim_end().to_owned();
+                }
+                text += "all stages\n";
+            }
+            text + &report::recording(&outcome.measured())
+        }
+        targets => compare::text(targets),
+    }
+}
+
+fn write(file: &std::path::Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

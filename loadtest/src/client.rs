@@ -1,5 +1,5 @@
-//! A caller's way to the server, over either protocol: what it sends is ready, what comes back is
-//! decoded only after the clock has stopped.
+//! One caller for single questions: what a version answers alone, who answers at the moment. The
+//! load itself goes another way.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -8,27 +8,19 @@ use http_body_util::Full;
 
 use crate::answer::{self, Answer, JSON_LENGTH};
 use crate::failure::Failure;
-use crate::grpc_client::GrpcClient;
 use crate::http_client::HttpClient;
 use crate::payload::Payload;
 use crate::target::model_path;
 
-/// Sends the requests of one caller.
+/// Asks one model over HTTP, on a connection of its own.
 #[derive(Debug)]
-pub enum Client {
-    Http { client: HttpClient, path: Uri },
-    Grpc(GrpcClient),
-}
-
-/// An answer as it came.
-#[derive(Debug)]
-pub enum Received {
-    Http(Response<Bytes>),
-    Grpc(Bytes),
+pub struct Client {
+    client: HttpClient,
+    path: Uri,
 }
 
 impl Client {
-    /// A connected caller over HTTP, with a connection of its own.
+    /// A connected caller.
     ///
     /// # Errors
     /// When the server cannot be reached.
@@ -36,42 +28,30 @@ impl Client {
         let path = format!("{}/infer", model_path(model, version)).parse()?;
         let mut client = HttpClient::new(url)?;
         client.connect().await.with_context(|| format!("cannot connect to {url}"))?;
-        Ok(Self::Http { client, path })
+        Ok(Self { client, path })
     }
 
-    /// Sends one request and waits for the last byte of its answer.
+    /// Sends one request and reads its answer.
     ///
     /// # Errors
-    /// When no answer came, or one that refuses.
-    pub async fn send(&mut self, payload: &Payload) -> Result<Received, Failure> {
-        match self {
-            Self::Grpc(client) => Ok(Received::Grpc(client.infer(payload.body.clone()).await?)),
-            Self::Http { client, path } => {
-                let mut request = Request::new(Full::new(payload.body.clone()));
-                *request.method_mut() = Method::POST;
-                *request.uri_mut() = path.clone();
-                if let Some(length) = payload.json_length {
-                    request.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
-                }
-                let response = client.send(request).await?;
-                match response.status() {
-                    StatusCode::OK => Ok(Received::Http(response)),
-                    status => Err(Failure::http(status, response.body())),
-                }
-            }
+    /// When no answer came, or one that refuses or is none.
+    pub async fn ask(&mut self, payload: &Payload) -> Result<Answer, Failure> {
+        let mut request = Request::new(Full::new(payload.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.path.clone();
+        if let Some(length) = payload.json_length {
+            request.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
+        }
+        let response = self.client.send(request).await?;
+        match response.status() {
+            StatusCode::OK => answer::from_http(response.body(), json_length(&response)?),
+            status => Err(Failure::http(status, response.body())),
         }
     }
 }
 
-impl Received {
-    /// Reads the answer.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub fn decode(self) -> Result<Answer, Failure> {
-        match self {
-            Self::Http(response) => answer::from_http(&response),
-            Self::Grpc(message) => answer::from_grpc(message),
-        }
-    }
+fn json_length(response: &Response<Bytes>) -> Result<Option<usize>, Failure> {
+    let Some(value) = response.headers().get(JSON_LENGTH) else { return Ok(None) };
+    let length = value.to_str().ok().and_then(|text| text.parse().ok());
+    length.map(Some).ok_or_else(|| Failure::malformed("the length of its JSON"))
 }

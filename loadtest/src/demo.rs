@@ -9,9 +9,11 @@ use tokio::time::{Instant, sleep};
 use crate::check::Expected;
 use crate::findings::Findings;
 use crate::metrics::Metrics;
+use crate::plan::Limit;
 use crate::recorder::{Phase, Tally};
-use crate::report::{self, mebibytes, micros, rate, row, say, table};
-use crate::run::{Limit, Protocol, Recording};
+use crate::recording::{Recording, rate};
+use crate::report::{self, mebibytes, micros, row, say, table};
+use crate::run::Protocol;
 use crate::stage::{DIGITS, Scene, Stage};
 
 /// What is measured for accuracy: every version that is approved, and another model.
@@ -161,7 +163,7 @@ impl Demo<'_> {
             self.answered += 1;
             sleep(BETWEEN_SWAPS).await;
         }
-        let recording = running.finish().await?;
+        let recording = running.finish().await?.measured();
         let total = recording.recorder.total();
         self.answered += total.answered;
         say(format_args!("  {}", swaps.join("   ")));

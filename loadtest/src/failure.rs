@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::wire::Response;
+
 /// A call without a usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -43,16 +45,74 @@ impl Failure {
     /// The server answered with an error status.
     #[must_use]
     pub fn http(status: http::StatusCode, body: &[u8]) -> Self {
-        let json: Option<Value> = serde_json::from_slice(body).ok();
-        let text = json.as_ref().and_then(|json| json.get("error")?.as_str());
-        let text = text.map_or_else(|| String::from_utf8_lossy(body), Cow::Borrowed);
-        Self::new(format!("HTTP {}", status.as_u16()), text)
+        Self::new(http_kind(status.as_u16()), http_text(body))
+    }
+
+    /// The server answered with an error status of gRPC.
+    #[must_use]
+    pub fn grpc_code(code: u32, message: &str) -> Self {
+        Self::new(grpc_kind(code), message)
     }
 
     /// The server answered with an error status.
     #[must_use]
     pub fn grpc(status: &tonic::Status) -> Self {
         Self::new(format!("gRPC {:?}", status.code()), status.message())
+    }
+}
+
+/// What an answer with this status counts as.
+#[must_use]
+pub fn http_kind(status: u16) -> Cow<'static, str> {
+    match status {
+        // Those that come by the thousand, without an allocation.
+        429 => "HTTP 429".into(),
+        503 => "HTTP 503".into(),
+        504 => "HTTP 504".into(),
+        status => format!("HTTP {status}").into(),
+    }
+}
+
+/// What the body of an error says.
+#[must_use]
+pub fn http_text(body: &[u8]) -> String {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let text = json.as_ref().and_then(|json| json.get("error")?.as_str());
+    text.map_or_else(|| String::from_utf8_lossy(body).into_owned(), ToOwned::to_owned)
+}
+
+/// What an answer with this status of gRPC counts as.
+#[must_use]
+pub fn grpc_kind(code: u32) -> Cow<'static, str> {
+    const NAMES: [&str; 17] = [
+        "gRPC Ok",
+        "gRPC Cancelled",
+        "gRPC Unknown",
+        "gRPC InvalidArgument",
+        "gRPC DeadlineExceeded",
+        "gRPC NotFound",
+        "gRPC AlreadyExists",
+        "gRPC PermissionDenied",
+        "gRPC ResourceExhausted",
+        "gRPC FailedPrecondition",
+        "gRPC Aborted",
+        "gRPC OutOfRange",
+        "gRPC Unimplemented",
+        "gRPC Internal",
+        "gRPC Unavailable",
+        "gRPC DataLoss",
+        "gRPC Unauthenticated",
+    ];
+    let name = usize::try_from(code).ok().and_then(|code| NAMES.get(code));
+    name.map_or_else(|| format!("gRPC {code}").into(), |name| Cow::Borrowed(*name))
+}
+
+/// The server had too much to do, or the caller asked for too much.
+#[must_use]
+pub fn is_refusal(response: &Response<'_>) -> bool {
+    match response {
+        Response::Http { status, .. } => matches!(status, 429 | 503),
+        Response::Grpc { status, .. } => matches!(status, 8 | 14),
     }
 }
 
@@ -72,6 +132,8 @@ mod tests {
     fn an_http_error_is_shown_by_its_text() {
         let failure = Failure::http(http::StatusCode::NOT_FOUND, br#"{"error":"no such model"}"#);
         assert_eq!(failure.to_string(), "HTTP 404: no such model");
+        assert_eq!(Failure::grpc_code(14, "full").to_string(), "gRPC Unavailable: full");
+        assert_eq!(Failure::grpc_code(99, "?").to_string(), "gRPC 99: ?");
         let failure = Failure::http(http::StatusCode::BAD_GATEWAY, b"<html>");
         assert_eq!(failure.to_string(), "HTTP 502: <html>");
     }

@@ -1,32 +1,56 @@
-//! Load for servers of the Open Inference Protocol, over REST and gRPC: closed loops of callers,
-//! every answer checked, and two programs around them that show and soak a gateway.
+//! Load for servers of the Open Inference Protocol, over REST and gRPC: closed and open loops, what
+//! came of them, and two programs around them that show and soak a gateway.
 //!
-//! It knows the protocol and no server's code. [`run`] drives the path of a request:
-//! [`dataset`] → [`payload`] → [`client`] → [`answer`] → [`check`] → [`recorder`] → [`report`].
+//! It knows the protocol and no server's code. The path of a request: [`dataset`] → [`payload`] →
+//! [`request`] → [`pacer`] says when → [`worker`] sends it on a [`connection`] ([`http1`],
+//! [`http2`]) → [`book`] → [`recorder`] → [`report`].
 #![forbid(unsafe_code)]
 
-// What is sent.
+// What is sent, and when.
+pub mod random;
+pub mod arrivals;
+pub mod plan;
+pub mod pacer;
+pub mod keys;
 pub mod dataset;
 pub mod payload;
 
 // The way to the server and back.
 pub mod failure;
+pub mod answer;
 pub mod target;
+pub mod wire;
+pub mod hpack;
+pub mod http1;
+pub mod http2;
 pub mod http_client;
 pub mod grpc_client;
 pub mod client;
-pub mod answer;
 pub mod metrics;
+pub mod request;
+pub mod poller;
+pub mod connection;
 
 // What came of it.
 pub mod check;
 pub mod recorder;
+pub mod timeline;
+pub mod recording;
 pub mod report;
+pub mod slo;
 pub mod findings;
 
 // Load.
 pub mod tasks;
+pub mod book;
+pub mod worker;
 pub mod run;
+pub mod job;
+pub mod search;
+pub mod find_max;
+pub mod compare;
+pub mod html;
+pub mod scenario;
 
 // The programs around it.
 pub mod repository;

@@ -1,7 +1,7 @@
 //! Requests made before the load starts, so that sending one costs no encoding: a JSON body, a
 //! JSON body with binary tensors, or an encoded gRPC message.
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
 use proto::inference::ModelInferRequest;
@@ -78,7 +78,8 @@ fn tensor<'a>(data: &Dataset, column: &'a Column, rows: usize, first: usize) -> 
         .collect();
     let batch = i64::try_from(rows).expect("a request of so many rows cannot be built");
     let batch = data.batched.then_some(batch);
-    Tensor { column, shape: batch.into_iter().chain(column.shape.iter().copied()).collect(), bytes }
+    let shape = batch.into_iter().chain(column.shape(first).iter().copied()).collect();
+    Tensor { column, shape, bytes }
 }
 
 fn json_body(tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
@@ -156,8 +157,21 @@ fn numbers(datatype: &str, bytes: &[u8]) -> anyhow::Result<Value> {
         "UINT32" => elements!(u32),
         "UINT64" => elements!(u64),
         "BOOL" => bytes.iter().map(|element| Value::Bool(*element != 0)).collect(),
+        "BYTES" => texts(bytes)?,
         other => bail!("{other} has no JSON form here"),
     })
+}
+
+/// Elements with their length in front as JSON strings.
+fn texts(mut bytes: &[u8]) -> anyhow::Result<Value> {
+    let mut texts = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let cut = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length))?);
+        let (text, rest) = cut.context("a text is shorter than it says")?;
+        texts.push(Value::from(std::str::from_utf8(text).context("a text is no UTF-8")?));
+        bytes = rest;
+    }
+    Ok(texts.into())
 }
 
 #[cfg(test)]
@@ -172,7 +186,7 @@ mod tests {
         let column = Column {
             name: "pixels".to_owned(),
             datatype: "FP32".to_owned(),
-            shape: vec![2],
+            shapes: vec![vec![2]],
             rows: (0u8..).take(rows).map(row).collect(),
         };
         Dataset { inputs: vec![column], labels: None, batched: true }
@@ -216,7 +230,9 @@ mod tests {
         assert_eq!(numbers("INT64", &(-5i64).to_le_bytes()).unwrap(), json!([-5]));
         assert_eq!(numbers("UINT8", &[0, 255]).unwrap(), json!([0, 255]));
         assert_eq!(numbers("BOOL", &[0, 1]).unwrap(), json!([false, true]));
-        assert!(numbers("BYTES", &[]).is_err());
+        assert_eq!(numbers("BYTES", b"\x02\0\0\0hi\0\0\0\0").unwrap(), json!(["hi", ""]));
+        assert!(numbers("BYTES", &[9, 0, 0, 0]).is_err());
+        assert!(numbers("FP16", &[]).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What came of the calls: counts, errors by kind and latencies, by phase of the run.
+//! What came of the calls: counts, errors by kind and latencies, by phase of the run. Every load
+//! thread has its own; they are added up at the end.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::check::Verdict;
-use crate::failure::Failure;
 
 /// Latencies are kept to three digits, from 1 µs to two minutes: longer than a call may take.
 const LONGEST_MICROS: u64 = 120_000_000;
@@ -38,18 +38,8 @@ impl Phase {
     }
 }
 
-/// A finished call.
-#[derive(Debug)]
-pub struct Call {
-    pub phase: Phase,
-    pub latency: Duration,
-    /// Rows it carried.
-    pub rows: u64,
-    pub outcome: Result<Verdict, Failure>,
-}
-
 /// Everything that a run counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Recorder {
     tallies: [Tally; 3],
 }
@@ -66,6 +56,8 @@ pub struct Tally {
     pub errors: BTreeMap<Cow<'static, str>, ErrorCount>,
     /// Of answered calls, in microseconds.
     pub latency: Histogram<u64>,
+    /// Of calls that were refused for an overload or a limit.
+    pub refused: Histogram<u64>,
     /// Answered calls by the version that answered.
     pub versions: BTreeMap<String, u64>,
     /// Rows whose largest output is their label, of those that have one.
@@ -95,9 +87,16 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// Counts one call.
-    pub fn record(&mut self, call: Call) {
-        self.tallies[call.phase as usize].add(call);
+    /// The counts that a call of this phase goes to.
+    pub fn of(&mut self, phase: Phase) -> &mut Tally {
+        &mut self.tallies[phase as usize]
+    }
+
+    /// Adds what another thread counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, others) in self.tallies.iter_mut().zip(&other.tallies) {
+            mine.merge(others);
+        }
     }
 
     /// The calls of one phase.
@@ -119,15 +118,26 @@ impl Recorder {
 
 // === impl Tally ===
 
+/// A histogram of microseconds.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("the bounds are valid")
+}
+
+/// Records a time in a histogram of microseconds.
+pub fn record(histogram: &mut Histogram<u64>, time: Duration) {
+    histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+}
+
 impl Default for Tally {
     fn default() -> Self {
-        let latency = Histogram::new_with_bounds(1, LONGEST_MICROS, 3);
         Self {
             answered: 0,
             failed: 0,
             items: 0,
             errors: BTreeMap::new(),
-            latency: latency.expect("the bounds are valid"),
+            latency: histogram(),
+            refused: histogram(),
             versions: BTreeMap::new(),
             correct: 0,
             labelled: 0,
@@ -139,28 +149,19 @@ impl Default for Tally {
 }
 
 impl Tally {
-    fn add(&mut self, call: Call) {
-        match call.outcome {
-            Ok(verdict) => {
-                self.answered += 1;
-                self.items += call.rows;
-                let micros = u64::try_from(call.latency.as_micros()).unwrap_or(u64::MAX);
-                self.latency.saturating_record(micros);
-                self.count_verdict(verdict);
-            }
-            Err(Failure { kind, message }) => {
-                self.failed += 1;
-                let first = || ErrorCount { count: 0, example: message };
-                self.errors.entry(kind).or_insert_with(first).count += 1;
-            }
+    /// Counts a call that was answered by a version with so many rows.
+    pub fn answer(&mut self, latency: Duration, rows: u64, version: &str) {
+        self.answered += 1;
+        self.items += rows;
+        record(&mut self.latency, latency);
+        match self.versions.get_mut(version) {
+            Some(count) => *count += 1,
+            None => drop(self.versions.insert(version.to_owned(), 1)),
         }
     }
 
-    fn count_verdict(&mut self, verdict: Verdict) {
-        match self.versions.get_mut(&verdict.version) {
-            Some(count) => *count += 1,
-            None => drop(self.versions.insert(verdict.version, 1)),
-        }
+    /// Counts what an answer is worth.
+    pub fn judge(&mut self, verdict: Verdict) {
         self.correct += verdict.correct;
         self.labelled += verdict.labelled;
         self.checked += u64::from(verdict.checked);
@@ -168,6 +169,13 @@ impl Tally {
             self.mismatches += 1;
             self.mismatch.get_or_insert(mismatch);
         }
+    }
+
+    /// Counts a call that failed; its text is asked for only if it is the first of its kind.
+    pub fn fail(&mut self, kind: Cow<'static, str>, text: impl FnOnce() -> String) {
+        self.failed += 1;
+        let first = || ErrorCount { count: 0, example: text() };
+        self.errors.entry(kind).or_insert_with(first).count += 1;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -179,6 +187,7 @@ impl Tally {
             self.errors.entry(kind.clone()).or_insert_with(first).count += more.count;
         }
         self.latency.add(&other.latency).expect("both have the same bounds");
+        self.refused.add(&other.refused).expect("both have the same bounds");
         for (version, count) in &other.versions {
             *self.versions.entry(version.clone()).or_default() += count;
         }
@@ -214,24 +223,21 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn answer(phase: Phase, micros: u64, version: &str) -> Call {
-        let verdict = Verdict { version: version.to_owned(), ..Verdict::default() };
-        let latency = Duration::from_micros(micros);
-        Call { phase, latency, rows: 2, outcome: Ok(verdict) }
+    fn answer(recorder: &mut Recorder, phase: Phase, micros: u64, version: &str) {
+        recorder.of(phase).answer(Duration::from_micros(micros), 2, version);
     }
 
-    fn error(kind: &'static str, message: &str) -> Call {
-        let failure = Failure::new(kind, message);
-        Call { phase: Phase::Before, latency: Duration::ZERO, rows: 2, outcome: Err(failure) }
+    fn fail(recorder: &mut Recorder, kind: &'static str, text: &str) {
+        recorder.of(Phase::Before).fail(kind.into(), || text.to_owned());
     }
 
     #[test]
     fn quantiles_come_from_answered_calls_alone() {
         let mut recorder = Recorder::default();
         for micros in 1..=1000 {
-            recorder.record(answer(Phase::Before, micros, "1"));
+            answer(&mut recorder, Phase::Before, micros, "1");
         }
-        recorder.record(error("HTTP 503", "full"));
+        fail(&mut recorder, "HTTP 503", "full");
         let total = recorder.total();
         assert_eq!((total.requests(), total.answered, total.failed), (1001, 1000, 1));
         assert_eq!(total.items, 2000);
@@ -242,9 +248,9 @@ mod tests {
     #[test]
     fn phases_are_kept_apart_and_add_up() {
         let mut recorder = Recorder::default();
-        recorder.record(answer(Phase::Before, 10, "1"));
-        recorder.record(answer(Phase::During, 50, "1"));
-        recorder.record(answer(Phase::After, 20, "2"));
+        answer(&mut recorder, Phase::Before, 10, "1");
+        answer(&mut recorder, Phase::During, 50, "1");
+        answer(&mut recorder, Phase::After, 20, "2");
         assert_eq!(recorder.phase(Phase::During).latency.max(), 50);
         let versions: Vec<_> = recorder.total().versions.into_iter().collect();
         assert_eq!(versions, [("1".to_owned(), 2), ("2".to_owned(), 1)]);
@@ -262,9 +268,9 @@ mod tests {
     #[test]
     fn errors_are_counted_by_kind_with_the_first_text() {
         let mut recorder = Recorder::default();
-        recorder.record(error("HTTP 503", "the queue is full"));
-        recorder.record(error("HTTP 503", "not ready"));
-        recorder.record(error("no connection", "refused"));
+        fail(&mut recorder, "HTTP 503", "the queue is full");
+        fail(&mut recorder, "HTTP 503", "not ready");
+        fail(&mut recorder, "no connection", "refused");
         let errors = recorder.total().errors;
         assert_eq!(errors["HTTP 503"].count, 2);
         assert_eq!(errors["HTTP 503"].example, "the queue is full");
@@ -276,13 +282,10 @@ mod tests {
     fn wrong_answers_are_answers_and_the_first_is_kept() {
         let mut recorder = Recorder::default();
         for text in ["first", "second"] {
-            let mut call = answer(Phase::Before, 1, "1");
-            call.outcome = call.outcome.map(|verdict| Verdict {
-                checked: true,
-                mismatch: Some(text.to_owned()),
-                ..verdict
-            });
-            recorder.record(call);
+            answer(&mut recorder, Phase::Before, 1, "1");
+            let mismatch = Some(text.to_owned());
+            let verdict = Verdict { checked: true, mismatch, ..Verdict::default() };
+            recorder.of(Phase::Before).judge(verdict);
         }
         let total = recorder.total();
         assert_eq!((total.answered, total.checked, total.mismatches), (2, 2, 2));

@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use crate::recorder::Tally;
-use crate::run::Recording;
+use crate::recording::{Outcome, Recording, rate};
 
 /// Prints a line. A reader that has gone away is no failure.
 pub fn say(line: impl std::fmt::Display) {
@@ -51,13 +52,6 @@ pub fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// A count for each second.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "a rate is shown with few digits")]
-pub fn rate(count: u64, elapsed: Duration) -> f64 {
-    count as f64 / elapsed.as_secs_f64().max(1e-9)
-}
-
 /// A part of a whole; `None` of nothing.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a share is shown with few digits")]
@@ -75,6 +69,7 @@ pub fn recording(recording: &Recording) -> String {
         vec!["requests/s".into(), format!("{:.1}", rate(total.answered, elapsed))],
         vec!["items/s".into(), format!("{:.1}", rate(total.items, elapsed))],
         vec!["latency".into(), latency(&total)],
+        vec!["sending".into(), sending(recording, &total)],
         vec!["versions".into(), versions(&total)],
     ];
     if let Some(accuracy) = share(total.correct, total.labelled) {
@@ -86,12 +81,31 @@ pub fn recording(recording: &Recording) -> String {
         lines.push(vec!["checked".into(), text]);
     }
     lines.extend(total.mismatch.iter().map(|text| vec!["mismatch".into(), text.clone()]));
+    if !total.refused.is_empty() {
+        let latency = [0.5, 0.99].map(|part| micros(total.refused.value_at_quantile(part)));
+        let text = format!("{}, p50 {}  p99 {}", total.refused.len(), latency[0], latency[1]);
+        lines.push(vec!["refused".into(), text]);
+    }
     lines.push(vec!["errors".into(), total.failed.to_string()]);
     for (kind, error) in &total.errors {
         let text = format!("{} × {kind}, such as: {}", error.count, error.example);
         lines.push(vec![String::new(), text]);
     }
     table(&lines)
+}
+
+fn sending(recording: &Recording, total: &Tally) -> String {
+    let sending = &recording.sending;
+    let cost = recording.cpu_micros_per_request(total).unwrap_or_default();
+    let own = format!("{cost:.1} µs of CPU a request in the load generator");
+    let Some(offered) = recording.offered_rate() else { return own };
+    format!(
+        "offered {offered:.1}/s  achieved {:.1}/s  dropped {}  late p99 {} max {}  {own}",
+        recording.achieved_rate(total),
+        sending.dropped,
+        micros(sending.lag.value_at_quantile(0.99)),
+        micros(sending.lag.max()),
+    )
 }
 
 fn latency(total: &Tally) -> String {
@@ -129,7 +143,17 @@ pub fn recording_json(recording: &Recording) -> Value {
         "errors": errors,
         "requests_per_second": rate(total.answered, recording.elapsed),
         "items_per_second": rate(total.items, recording.elapsed),
-        "latency_us": latency_json(&total),
+        "latency_us": latency_json(&total.latency),
+        "refused": total.refused.len(),
+        "refused_latency_us": latency_json(&total.refused),
+        "offered_rate": recording.offered_rate(),
+        "achieved_rate": recording.achieved_rate(&total),
+        "dropped": recording.sending.dropped,
+        "send_lag_us": {
+            "p99": recording.sending.lag.value_at_quantile(0.99),
+            "max": recording.sending.lag.max(),
+        },
+        "client_cpu_us_per_request": recording.cpu_micros_per_request(&total),
         "versions": total.versions,
         "accuracy": share(total.correct, total.labelled),
         "correct": total.correct,
@@ -140,14 +164,40 @@ pub fn recording_json(recording: &Recording) -> Value {
     })
 }
 
-fn latency_json(total: &Tally) -> Value {
+/// A run for scripts: the figures of all that counts, of each stage, and over time.
+#[must_use]
+pub fn outcome_json(outcome: &Outcome) -> Value {
+    let mut report = recording_json(&outcome.measured());
+    let stages = outcome.stages.iter().map(|(stage, recording)| {
+        let mut figures = recording_json(recording);
+        figures["name"] = stage.name.clone().into();
+        figures["load"] = stage.drive.describe().into();
+        figures["warm_up"] = stage.warm_up.into();
+        figures
+    });
+    report["stages"] = stages.collect();
+    let interval = outcome.timeline.interval();
+    let points = outcome.timeline.points().iter().map(|point| {
+        json!({
+            "answered": point.answered,
+            "failed": point.failed,
+            "p50_us": point.quantile(0.5),
+            "p99_us": point.quantile(0.99),
+        })
+    });
+    report["timeline"] =
+        json!({ "seconds": interval.as_secs_f64(), "points": points.collect::<Vec<_>>() });
+    report
+}
+
+fn latency_json(latency: &Histogram<u64>) -> Value {
     json!({
-        "p50": total.quantile(0.5),
-        "p90": total.quantile(0.9),
-        "p99": total.quantile(0.99),
-        "p99.9": total.quantile(0.999),
-        "max": total.latency.max(),
-        "mean": total.latency.mean(),
+        "p50": latency.value_at_quantile(0.5),
+        "p90": latency.value_at_quantile(0.9),
+        "p99": latency.value_at_quantile(0.99),
+        "p99.9": latency.value_at_quantile(0.999),
+        "max": latency.max(),
+        "mean": latency.mean(),
     })
 }
 

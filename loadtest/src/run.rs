@@ -1,28 +1,37 @@
-//! The closed loop: callers that each wait for an answer before they send the next request.
-//!
-//! All callers share one thread: on a small machine the load then takes no more than one core
-//! from the server, and no call crosses threads.
+//! A run: connects, shares stages and connections out to load threads, lets them go and adds up
+//! what they wrote down.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
-use tokio::task::JoinHandle;
+use anyhow::{Context, ensure};
+use http::Uri;
 use tokio::time::{Instant, sleep};
 
-use crate::check::{Judge, Verdict};
-use crate::client::Client;
+use crate::book::{Book, Check, Shared};
+use crate::check::Judge;
+use crate::connection::{Connection, Route};
 use crate::dataset::Dataset;
-use crate::failure::Failure;
-use crate::grpc_client::GrpcClient;
-use crate::payload::{self, Payload, Shape, Wire};
-use crate::recorder::{Call, Phase, Recorder};
+use crate::hpack::Encoded;
+use crate::keys::{HEADER, Keys, Population};
+use crate::payload::{Shape, Wire};
+use crate::plan::{Drive, Limit, LoadStage};
+use crate::poller::Poller;
+use crate::recording::{Outcome, Recording};
+use crate::request::{self, Request};
 use crate::target::Target;
-use crate::tasks;
+use crate::tasks::{self, Thread};
+use crate::timeline::Timeline;
+use crate::worker::{Pages, Share, Worker};
 
-/// How long a caller waits after a failed call, so that a dead server is not hammered.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
+/// How long a call may take unless something else is said.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between the start of the threads and the first call.
+const LEAD: Duration = Duration::from_millis(5);
+/// What separates the random numbers of threads and stages.
+const SEED_STEP: u64 = 1 << 20;
 
 /// Which way the callers take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,121 +68,266 @@ impl Protocol {
     }
 }
 
-/// When a run ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    Time(Duration),
-    Requests(u64),
-    /// When it is told to.
-    Stop,
-}
-
 /// A run to be started.
 #[derive(Debug, Clone)]
 pub struct Load {
     pub target: Target,
     pub shape: Shape,
     pub protocol: Protocol,
+    /// Of a closed loop that is not said otherwise.
     pub callers: usize,
     /// gRPC connections that the callers share; over HTTP each caller has its own.
     pub connections: usize,
     pub data: Arc<Dataset>,
     pub judge: Arc<Judge>,
+    /// Load threads.
+    pub threads: usize,
+    /// How long a call may take.
+    pub patience: Duration,
+    pub keys: Option<Population>,
+    pub check: Check,
+    /// What arrivals and keys are drawn with; the same seed gives the same ones.
+    pub seed: u64,
 }
 
 /// A run under way.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
-    callers: Vec<JoinHandle<()>>,
+    threads: Vec<Thread<anyhow::Result<Pages>>>,
+    stages: Vec<LoadStage>,
     started: Instant,
-    limit: Limit,
 }
 
-/// What a run gave.
-#[derive(Debug)]
-pub struct Recording {
-    /// From the first request to the last answer.
-    pub elapsed: Duration,
-    pub recorder: Recorder,
+/// How far a run is.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    shared: Arc<Shared>,
+    started: Instant,
 }
 
-#[derive(Debug)]
-struct Shared {
-    recorder: Mutex<Recorder>,
-    /// Beginnings and ends of changes so far, see [`Phase::between`].
-    changes: AtomicU64,
-    stop: AtomicBool,
-    /// The number of the next request.
-    next: AtomicU64,
-    last: u64,
-    rows: u64,
-    judge: Arc<Judge>,
-}
+// === impl Load ===
 
 impl Load {
-    /// Runs to the limit.
+    /// One caller on one thread, every answer checked.
+    #[must_use]
+    pub fn new(
+        target: Target,
+        shape: Shape,
+        protocol: Protocol,
+        data: Arc<Dataset>,
+        judge: Judge,
+    ) -> Self {
+        Self {
+            target,
+            shape,
+            protocol,
+            callers: 1,
+            connections: 1,
+            data,
+            judge: Arc::new(judge),
+            threads: 1,
+            patience: PATIENCE,
+            keys: None,
+            check: Check::All,
+            seed: 1,
+        }
+    }
+
+    /// Runs its callers in a closed loop to the limit.
     ///
     /// # Errors
     /// When no connection can be made or a request cannot be built. A call that fails is none.
     pub async fn run(&self, limit: Limit) -> anyhow::Result<Recording> {
-        self.start(limit).await?.finish().await
+        Ok(self.start(limit).await?.finish().await?.measured())
     }
 
-    /// Connects every caller, then lets them go.
+    /// Connects its callers for a closed loop, then lets them go.
     ///
     /// # Errors
     /// As for [`Self::run`].
     pub async fn start(&self, limit: Limit) -> anyhow::Result<Running> {
-        ensure!(
-            self.callers > 0 && self.connections > 0,
-            "there must be a caller and a connection"
-        );
-        let shared = Arc::new(Shared {
-            recorder: Mutex::default(),
-            changes: AtomicU64::new(0),
-            stop: AtomicBool::new(false),
-            next: AtomicU64::new(0),
-            last: if let Limit::Requests(count) = limit { count } else { u64::MAX },
-            rows: self.shape.rows as u64,
-            judge: self.judge.clone(),
-        });
-        let mut ready = Vec::with_capacity(self.callers);
-        let mut channels: Vec<GrpcClient> = Vec::new();
-        let mut payloads: Vec<(Wire, Arc<[Payload]>)> = Vec::new();
-        for caller in 0..self.callers {
-            let wire = self.protocol.wire(caller);
-            let requests = match payloads.iter().find(|(built, _)| *built == wire) {
-                Some((_, requests)) => requests.clone(),
-                None => {
-                    let requests: Arc<[Payload]> =
-                        payload::build(&self.data, &self.shape, wire)?.into();
-                    payloads.push((wire, requests.clone()));
-                    requests
-                }
-            };
-            ready.push((self.connect(wire, &mut channels).await?, requests));
-        }
-        let started = Instant::now();
-        let callers = ready
-            .into_iter()
-            .map(|(client, payloads)| tasks::spawn(call(shared.clone(), client, payloads)))
-            .collect();
-        Ok(Running { shared, callers, started, limit })
+        let drive = Drive::callers(self.callers);
+        let stage = LoadStage { name: "load".to_owned(), drive, limit, warm_up: false };
+        self.begin(vec![stage]).await
     }
 
-    async fn connect(&self, wire: Wire, channels: &mut Vec<GrpcClient>) -> anyhow::Result<Client> {
-        let Shape { model, version, .. } = &self.shape;
-        if wire != Wire::Grpc {
-            return Client::http(&self.target.http, model, version).await;
+    /// Connects everything that the stages need, then begins the first.
+    ///
+    /// # Errors
+    /// As for [`Self::run`], and when a stage makes no sense.
+    pub async fn begin(&self, stages: Vec<LoadStage>) -> anyhow::Result<Running> {
+        for stage in &stages {
+            stage.check().with_context(|| format!("stage '{}'", stage.name))?;
         }
-        if channels.len() < self.connections {
-            channels.push(GrpcClient::connect(&self.target.grpc).await?);
+        let most = stages.iter().map(|stage| stage.drive.most()).max();
+        let most = most.context("there must be a stage")?;
+        ensure!(self.connections > 0, "there must be a connection");
+        ensure!(self.threads > 0, "there must be a thread");
+        ensure!(!self.patience.is_zero(), "calls must have some time");
+        if let Some(keys) = &self.keys {
+            keys.check()?;
         }
-        channels.rotate_right(1);
-        Ok(Client::Grpc(channels[0].clone()))
+        let shared = Arc::new(Shared::default());
+        let (load, plan, pages) = (self.clone(), stages.clone(), shared.clone());
+        // Connecting blocks.
+        let connect = move || load.workers(&plan, most, &pages);
+        let workers = tasks::thread("connect".to_owned(), connect)?.join().await??;
+        let origin = Instant::now() + LEAD;
+        let mut threads = Vec::with_capacity(workers.len());
+        for (index, worker) in workers.into_iter().enumerate() {
+            threads.push(tasks::thread(format!("load-{index}"), move || worker.run(origin))?);
+        }
+        Ok(Running { shared, threads, stages, started: origin })
+    }
+
+    fn workers(
+        &self,
+        stages: &[LoadStage],
+        most: usize,
+        shared: &Arc<Shared>,
+    ) -> anyhow::Result<Vec<Worker>> {
+        let threads = self.threads.min(most);
+        let begun: Vec<_> = stages.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
+        let mut routes = Routes::new(self)?;
+        let mut workers = Vec::with_capacity(threads);
+        for thread in 0..threads {
+            let poller = Poller::new()?;
+            let seed = self.seed + SEED_STEP * thread as u64;
+            let shares =
+                stages.iter().zip(&begun).enumerate().map(|(number, (stage, begun))| Share {
+                    stage: share(stage, thread, threads),
+                    part: part(thread, threads),
+                    seed: seed + number as u64,
+                    begun: begun.clone(),
+                });
+            let rows = self.shape.rows as u64;
+            let book = Book::new(shared.clone(), self.judge.clone(), rows, self.check);
+            let mut connections = Vec::new();
+            for (route, requests) in routes.of_thread(thread, threads, most)? {
+                let address = route.address;
+                let connection = Connection::open(connections.len(), route, &poller)
+                    .with_context(|| format!("cannot connect to {address}"))?;
+                connections.push((connection, requests));
+            }
+            workers.push(Worker {
+                poller,
+                connections,
+                shares: shares.collect(),
+                keys: self.keys.as_ref().map(|keys| Keys::new(keys, seed)),
+                patience: self.patience,
+                book,
+            });
+        }
+        Ok(workers)
     }
 }
+
+/// How many of some things a thread gets.
+fn count(all: usize, thread: usize, threads: usize) -> usize {
+    all / threads + usize::from(thread < all % threads)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are few threads")]
+fn part(thread: usize, threads: usize) -> (f64, f64) {
+    (1.0 / threads as f64, thread as f64 / threads as f64)
+}
+
+/// What a thread does of a stage. Rates are shared out where they become moments.
+fn share(stage: &LoadStage, thread: usize, threads: usize) -> LoadStage {
+    let count = |all: usize| count(all, thread, threads);
+    let drive = match stage.drive {
+        Drive::Closed { from, to } => Drive::Closed { from: count(from), to: count(to) },
+        Drive::Open { from, to, arrivals, bound } => {
+            // No thread is without: its part of the rate could not go out.
+            Drive::Open { from, to, arrivals, bound: count(bound).max(1) }
+        }
+    };
+    LoadStage { drive, ..stage.clone() }
+}
+
+/// Where connections go, and the requests for them.
+struct Routes<'a> {
+    load: &'a Load,
+    built: Vec<(Wire, Route, Arc<[Request]>)>,
+}
+
+impl<'a> Routes<'a> {
+    fn new(load: &'a Load) -> anyhow::Result<Self> {
+        let wires = match load.protocol {
+            Protocol::HttpJson => &[Wire::HttpJson][..],
+            Protocol::HttpBinary => &[Wire::HttpBinary],
+            Protocol::Grpc => &[Wire::Grpc],
+            Protocol::Mixed => &[Wire::HttpJson, Wire::HttpBinary, Wire::Grpc],
+        };
+        let mut built = Vec::with_capacity(wires.len());
+        for &wire in wires {
+            let url = if wire == Wire::Grpc { &load.target.grpc } else { &load.target.http };
+            let (authority, address) = resolve(url)?;
+            let requests = request::build(&load.data, &load.shape, wire, &authority)?;
+            let headers = [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", "/inference.GRPCInferenceService/ModelInfer"),
+                (":authority", &authority),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("user-agent", concat!("penstock-loadtest/", env!("CARGO_PKG_VERSION"))),
+            ];
+            let headers = Encoded::new(&headers);
+            let key_header = load.keys.as_ref().map_or(HEADER, |keys| &keys.header).to_owned();
+            let route = Route { address, wire, headers, key_header, most: 1 };
+            built.push((wire, route, requests.into()));
+        }
+        Ok(Self { load, built })
+    }
+
+    /// The connections of a thread: one for each of its callers over HTTP, and its part of those
+    /// that are shared over gRPC.
+    fn of_thread(
+        &mut self,
+        thread: usize,
+        threads: usize,
+        most: usize,
+    ) -> anyhow::Result<Vec<(Route, Arc<[Request]>)>> {
+        let mut grpc = 0;
+        let mut connections = Vec::new();
+        for caller in (thread..most).step_by(threads) {
+            let wire = self.load.protocol.wire(caller);
+            if wire == Wire::Grpc {
+                grpc += 1;
+                continue;
+            }
+            connections.push(self.route(wire, 1)?);
+        }
+        let shared = count(self.load.connections, thread, threads).max(1).min(grpc);
+        for index in 0..shared {
+            connections.push(self.route(Wire::Grpc, count(grpc, index, shared))?);
+        }
+        Ok(connections)
+    }
+
+    fn route(&self, wire: Wire, most: usize) -> anyhow::Result<(Route, Arc<[Request]>)> {
+        let built = self.built.iter().find(|built| built.0 == wire);
+        let (_, route, requests) = built.context("every wire of a protocol has its requests")?;
+        Ok((Route { most, ..route.clone() }, requests.clone()))
+    }
+}
+
+/// The authority of `http://host:port` and where it is.
+fn resolve(url: &str) -> anyhow::Result<(String, SocketAddr)> {
+    let uri: Uri = url.parse().with_context(|| format!("'{url}' is no address"))?;
+    let plain = uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/");
+    ensure!(plain, "'{url}' is not of the form http://HOST:PORT");
+    let host = uri.host().with_context(|| format!("'{url}' names no host"))?;
+    let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+    let mut found =
+        authority.to_socket_addrs().with_context(|| format!("cannot find '{authority}'"))?;
+    let address = found.next().with_context(|| format!("'{authority}' has no address"))?;
+    Ok((authority, address))
+}
+
+// === impl Running ===
 
 impl Running {
     /// A change of the server begins, or ends.
@@ -181,59 +335,50 @@ impl Running {
         self.shared.changes.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// For someone who wants to know how far it is.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch { shared: self.shared.clone(), started: self.started }
+    }
+
     /// Ends the run at its limit, or now if it has none, and waits for the last answers.
     ///
     /// # Errors
-    /// When a caller panicked.
-    pub async fn finish(self) -> anyhow::Result<Recording> {
-        if let Limit::Time(duration) = self.limit {
-            sleep(duration.saturating_sub(self.started.elapsed())).await;
-        }
-        if !matches!(self.limit, Limit::Requests(_)) {
+    /// When a thread panicked or could not go on.
+    pub async fn finish(mut self) -> anyhow::Result<Outcome> {
+        if self.stages.iter().any(|stage| stage.limit == Limit::Stop) {
+            // What was started is measured, if only for a moment.
+            sleep(self.started.saturating_duration_since(Instant::now())).await;
             self.shared.stop.store(true, Ordering::Relaxed);
         }
-        for caller in self.callers {
-            caller.await?;
+        let mut recordings = vec![Recording::default(); self.stages.len()];
+        let mut timeline = Timeline::default();
+        for thread in std::mem::take(&mut self.threads) {
+            let (pages, times) = thread.join().await??;
+            for (recording, page) in recordings.iter_mut().zip(&pages) {
+                recording.join(page);
+            }
+            timeline.merge(times);
         }
-        let elapsed = self.started.elapsed();
-        let mut recorder = self.shared.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Recording { elapsed, recorder: std::mem::take(&mut recorder) })
+        let stages = std::mem::take(&mut self.stages).into_iter().zip(recordings).collect();
+        Ok(Outcome { stages, timeline })
     }
 }
 
-impl Shared {
-    fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
-    }
-
-    /// The number of the next request, until the run is over.
-    fn next(&self) -> Option<u64> {
-        if self.stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.last).then_some(number)
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// One caller, until the run is over.
-async fn call(shared: Arc<Shared>, mut client: Client, payloads: Arc<[Payload]>) {
-    let count = payloads.len() as u64;
-    while let Some(number) = shared.next() {
-        let index = usize::try_from(number % count).expect("it is less than a length");
-        let payload = &payloads[index];
-        let (before, start) = (shared.changes(), Instant::now());
-        let received = client.send(payload).await;
-        let latency = start.elapsed();
-        let phase = Phase::between(before, shared.changes());
-        let judged = |answer| shared.judge.judge(answer, payload.first_row);
-        let outcome: Result<Verdict, Failure> =
-            received.and_then(|received| received.decode().map(judged));
-        let failed = outcome.is_err();
-        let call = Call { phase, latency, rows: shared.rows, outcome };
-        shared.recorder.lock().unwrap_or_else(PoisonError::into_inner).record(call);
-        if failed {
-            sleep(PAUSE_AFTER_FAILURE).await;
-        }
+// === impl Watch ===
+
+impl Watch {
+    /// The time since the start, and how many calls were answered and failed in it.
+    #[must_use]
+    pub fn look(&self) -> (Duration, u64, u64) {
+        let Shared { answered, failed, .. } = &*self.shared;
+        let counts = [answered, failed].map(|count| count.load(Ordering::Relaxed));
+        (self.started.elapsed(), counts[0], counts[1])
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::check::{Expected, Judge};
 use crate::client::Client;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Recipe};
 use crate::gateway::Gateway;
 use crate::payload::{self, Shape, Wire};
 use crate::repository::RepositoryCopy;
@@ -91,7 +91,7 @@ impl Stage {
     /// When they do not fit it.
     pub async fn data(&self, model: &str) -> anyhow::Result<Arc<Dataset>> {
         let metadata = self.target.metadata(model, "").await?;
-        Ok(Arc::new(Dataset::for_model(&metadata, Some(&self.data))?))
+        Ok(Arc::new(Dataset::for_model(&metadata, Some(&self.data), &Recipe::default())?))
     }
 
     /// What versions 1 and 2 of `digits` answer to every row alone. Both serve from then on.
@@ -114,7 +114,7 @@ impl Stage {
         let data = self.data(DIGITS).await?;
         let payloads = payload::build(&data, &shape, Wire::HttpJson)?;
         let mut client = Client::http(&self.target.http, DIGITS, "").await?;
-        Ok(client.send(&payloads[0]).await?.decode()?.version)
+        Ok(client.ask(&payloads[0]).await?.version)
     }
 
     /// A load of single rows for a model, checked where expectations are given.
@@ -134,14 +134,9 @@ impl Stage {
         if let Some(expected) = expected {
             judge = judge.expecting(expected.clone());
         }
-        Ok(Load {
-            target: self.target.clone(),
-            shape: Shape { model: model.to_owned(), version: version.to_owned(), rows: 1 },
-            protocol,
-            callers,
-            connections: CONNECTIONS,
-            data,
-            judge: Arc::new(judge),
-        })
+        let shape = Shape { model: model.to_owned(), version: version.to_owned(), rows: 1 };
+        let mut load = Load::new(self.target.clone(), shape, protocol, data, judge);
+        (load.callers, load.connections) = (callers, CONNECTIONS);
+        Ok(load)
     }
 }

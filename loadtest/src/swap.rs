@@ -7,9 +7,11 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::plan::Limit;
 use crate::recorder::Phase;
+use crate::recording::Recording;
 use crate::report::{self, mebibytes, micros, row, say, table};
-use crate::run::{Limit, Protocol, Recording};
+use crate::run::Protocol;
 use crate::stage::{DIGITS, Scene, Stage};
 
 /// After so many swaps memory is taken as settled; it may grow by a tenth from there.
@@ -105,7 +107,7 @@ async fn soak(stage: &Stage, arguments: &Arguments) -> anyhow::Result<Soak> {
     }
     sleep(REST).await;
     let last = stage.gateway.resident_memory()?;
-    Ok(Soak { recording: running.finish().await?, swaps, stale, settled, last })
+    Ok(Soak { recording: running.finish().await?.measured(), swaps, stale, settled, last })
 }
 
 impl Soak {

@@ -9,7 +9,7 @@ fn data() -> Arc<Dataset> {
     let column = Column {
         name: "x".to_owned(),
         datatype: "FP32".to_owned(),
-        shape: vec![1],
+        shapes: vec![vec![1]],
         rows: vec![bytes::Bytes::from_static(&[0; 4]); 3],
     };
     Arc::new(Dataset { inputs: vec![column], labels: Some(vec![1, 0, 1]), batched: true })
@@ -40,7 +40,7 @@ fn answer(version: &str, values: &str) -> Answer {
         r#"{{"model_version":"{version}","outputs":[
             {{"name":"y","datatype":"FP32","shape":[1,2],"data":{values}}}]}}"#
     );
-    answer::from_http(&http::Response::new(body.into())).unwrap()
+    answer::from_http(&body.into(), None).unwrap()
 }
 
 fn judge(rows: usize, version: &str) -> Judge {
