@@ -25,6 +25,8 @@ TOLERANCE = 1e-4
 WARM_UP_SECONDS = 1.0
 
 Say = Callable[[str], None]
+# By output, a list of numbers for each row of the data.
+Expected = dict[str, list[list[float]]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Contestant:
     """A server in the run."""
 
     server: Server
+    places: Places
     version: str
     launch: Launch
     process: Process
@@ -128,7 +131,7 @@ class Campaign:
             except (OSError, model.WrongAnswer, ValueError, LookupError) as error:
                 answer = str(error)
             else:
-                return Contestant(server, version, launch, process, time.monotonic() - started)
+                return Contestant(server, places, version, launch, process, time.monotonic() - started)
             if process.status is not None:
                 raise Unavailable(places.neutral(f"ended at its start: {process.last_words()}"))
             time.sleep(POLL)
@@ -136,14 +139,14 @@ class Campaign:
         last_words = places.neutral(process.last_words())
         raise Unavailable(f"did not answer within {START_PATIENCE:.0f} s: {answer}; its last words: {last_words}")
 
-    def _expected(self, penstock: Contestant, rows: list[list[float]]) -> dict[str, list[list[float]]]:
+    def _expected(self, penstock: Contestant, rows: list[list[float]]) -> Expected:
         """What Penstock answers to every row alone."""
         launch = penstock.launch
         return {model.OUTPUT: [model.infer(launch.http, launch.model, row, START_PATIENCE)[1] for row in rows]}
 
-    def _admit(self, contestant: Contestant, expected: dict, rows: list[list[float]]) -> None:
+    def _admit(self, contestant: Contestant, expected: Expected, rows: list[list[float]]) -> None:
         """Checks every protocol that the server offers; those that pass are measured."""
-        server, launch = contestant.server, contestant.launch
+        server, launch, places = contestant.server, contestant.launch, contestant.places
         version, answer = model.infer(launch.http, launch.model, rows[0], START_PATIENCE)
         off = max(abs(a - b) for a, b in zip(answer, expected[model.OUTPUT][0], strict=True))
         if off > TOLERANCE:
@@ -153,7 +156,7 @@ class Campaign:
         # Some name their version over one protocol and not over the other.
         files = []
         for number, name in enumerate(sorted({version, "", "1"})):
-            files.append(self._work / server.name / f"expected-{number}.json")
+            files.append(places.work / f"expected-{number}.json")
             files[-1].write_text(json.dumps({"version": name, "outputs": expected}))
         for protocol in self._plan.protocols:
             if protocol in server.lacks:
@@ -162,7 +165,7 @@ class Campaign:
             try:
                 self._client.check(launch, protocol, files, len(rows))
             except LoadFailed as reason:
-                self._gap(server, protocol, f"failed its check: {reason}")
+                self._gap(server, protocol, places.neutral(f"failed its check: {reason}"))
                 continue
             contestant.protocols.append(protocol)
         if not contestant.protocols:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processes import Process
 from servers.base import Launch
@@ -67,7 +68,7 @@ class Client:
             failed=report["failed"],
         )
 
-    def _run(self, launch: Launch, protocol: str, options: list[str], patience: float) -> dict:
+    def _run(self, launch: Launch, protocol: str, options: list[str], patience: float) -> dict[str, Any]:
         command = [str(self.binary), "run", "--json", "--protocol", protocol, "--model", launch.model]
         command += ["--url", launch.http, "--data", str(self.data), *options]
         if launch.grpc is not None:
@@ -78,6 +79,7 @@ class Client:
         except subprocess.TimeoutExpired:
             raise LoadFailed(f"the load did not end within {patience:.0f} s") from None
         try:
-            return json.loads(done.stdout)
+            report: dict[str, Any] = json.loads(done.stdout)
         except ValueError:
             raise LoadFailed(done.stderr.strip().replace("\n", " ")[-300:] or "the load printed nothing") from None
+        return report

@@ -6,6 +6,7 @@ import csv
 import json
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 NAME = "digits"
@@ -55,6 +56,6 @@ def infer(url: str, model: str, row: list[float], timeout: float) -> tuple[str, 
     return decoded.get("model_version") or "", flatten(output["data"])
 
 
-def flatten(data: list) -> list[float]:
+def flatten(data: list[Any]) -> list[float]:
     """The numbers of a tensor, flat or nested."""
     return [number for item in data for number in (flatten(item) if isinstance(item, list) else [float(item)])]

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,10 +94,8 @@ class Process:
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in self._members():
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, number)
-            except ProcessLookupError:
-                pass
 
     def _members(self) -> dict[int, list[str]]:
         """Its living processes with the fields of their /proc/PID/stat from the third on."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from campaign import Contestant, Outcome, Plan, ratios
 from load import Window
+
+# What is known of the machine and the run.
+Facts = dict[str, Any]
 
 TITLES = {
     "http-json": "HTTP, numbers in JSON",
@@ -96,7 +100,7 @@ def server_rows(outcome: Outcome) -> list[list[str]]:
     return rows
 
 
-def markdown(outcome: Outcome, plan: Plan, facts: dict) -> str:
+def markdown(outcome: Outcome, plan: Plan, facts: Facts) -> str:
     """The page."""
     lines = [
         f"# Penstock and its peers, {facts['date']}",
@@ -126,7 +130,7 @@ def markdown(outcome: Outcome, plan: Plan, facts: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_json(outcome: Outcome, plan: Plan, facts: dict) -> dict:
+def as_json(outcome: Outcome, plan: Plan, facts: Facts) -> dict[str, Any]:
     """Every window, so that other figures can be had from it."""
     return {
         "machine": facts,
@@ -138,7 +142,7 @@ def as_json(outcome: Outcome, plan: Plan, facts: dict) -> dict:
     }
 
 
-def contestant_json(contestant: Contestant, outcome: Outcome) -> dict:
+def contestant_json(contestant: Contestant, outcome: Outcome) -> dict[str, Any]:
     """One server."""
     measured = []
     for (protocol, callers), windows in contestant.windows.items():

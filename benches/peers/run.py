@@ -14,7 +14,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import machine
 import model
@@ -24,10 +26,12 @@ from load import PROTOCOLS, Client
 from servers import PEERS
 from servers.base import Unavailable
 
+Number = TypeVar("Number", int, float)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def some_of(known: list[str]):
+def some_of(known: list[str]) -> Callable[[str], list[str]]:
     """Reads a list with commas in between, of known words."""
 
     def read(text: str) -> list[str]:
@@ -50,10 +54,10 @@ def numbers(text: str) -> list[int]:
     return found
 
 
-def at_least(least: float, kind: type):
+def at_least(least: float, kind: type[Number]) -> Callable[[str], Number]:
     """Reads a number that is not too small."""
 
-    def read(text: str):
+    def read(text: str) -> Number:
         number = kind(text)
         if not number >= least:
             raise argparse.ArgumentTypeError(f"'{text}' is less than {least}")
@@ -67,8 +71,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = list(PEERS)
     release = ROOT / "target" / "release"
-    parser.add_argument("--peers", type=some_of(known), default=known, help=f"which, of {','.join(known)}; all if absent")
-    parser.add_argument("--protocols", type=some_of(list(PROTOCOLS)), default=list(PROTOCOLS), help=",".join(PROTOCOLS))
+    parser.add_argument("--peers", type=some_of(known), default=known, help=f"some of {','.join(known)} (all)")
+    parser.add_argument(
+        "--protocols",
+        type=some_of(list(PROTOCOLS)),
+        default=list(PROTOCOLS),
+        help=f"some of {','.join(PROTOCOLS)} (all)",
+    )
     parser.add_argument("--callers", type=numbers, default=[1, 16, 64], help="callers at the same time (1,16,64)")
     parser.add_argument("--seconds", type=at_least(0.5, float), default=4.0, help="length of a window (4)")
     parser.add_argument("--rounds", type=at_least(1, int), default=3, help="windows of each combination (3)")

@@ -69,7 +69,7 @@ class Places:
 
     def neutral(self, text: str) -> str:
         """A text without paths of this machine."""
-        return text.replace(f"{self.work}", "WORK").replace(f"{self.root}/", "")
+        return re.sub(r"(/[\w.+-]+){2,}/", "…/", text)
 
 
 @dataclass(frozen=True)

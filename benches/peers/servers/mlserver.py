@@ -8,19 +8,18 @@ import shutil
 import model
 from servers.base import HOST, Launch, Places, Server, free_ports, url
 
-# MLServer batches only where it may wait; less than this brings it nothing.
-MAX_BATCH_TIME = 0.0005
+COMMON = "custom runtime, parallel_workers 0, no gzip, no metrics, logs of warnings only"
 
 
 class MLServer(Server):
-    """Seldon's server in Python."""
+    """Seldon's server in Python, joining requests to batches."""
 
     name = "mlserver"
-    title = "MLServer"
-    settings = (
-        f"custom runtime, parallel_workers 0, adaptive batching up to {model.MAX_BATCH} within "
-        f"{MAX_BATCH_TIME * 1000} ms, no gzip, no metrics, logs of warnings only"
-    )
+    title = "MLServer, adaptive batching"
+    # MLServer batches only where it may wait.
+    max_batch_size = model.MAX_BATCH
+    max_batch_time = 0.0005
+    settings = f"{COMMON}; up to {max_batch_size} within {max_batch_time * 1000} ms"
     lacks = {"http-binary": "does not offer binary tensors over HTTP"}
 
     def version(self, places: Places) -> str:
@@ -54,8 +53,8 @@ class MLServer(Server):
                 {
                     "name": model.NAME,
                     "implementation": "digits_runtime.Digits",
-                    "max_batch_size": model.MAX_BATCH,
-                    "max_batch_time": MAX_BATCH_TIME,
+                    "max_batch_size": self.max_batch_size,
+                    "max_batch_time": self.max_batch_time,
                     "parameters": {"uri": str(folder / "model.pt"), "version": "1"},
                     "inputs": [{"name": model.INPUT, "datatype": "FP32", "shape": [-1, model.WIDTH]}],
                     "outputs": [{"name": model.OUTPUT, "datatype": "FP32", "shape": [-1, model.CLASSES]}],
@@ -64,6 +63,16 @@ class MLServer(Server):
         )
         command = [str(python), str(python.with_name("mlserver")), "start", str(folder)]
         return Launch(command, url(http), url(grpc), {"PYTHONPATH": str(folder)})
+
+
+class MLServerPlain(MLServer):
+    """The same with its default, no batching, which a model this small may suit better."""
+
+    name = "mlserver-plain"
+    title = "MLServer, no batching"
+    max_batch_size = 0
+    max_batch_time = 0.0
+    settings = COMMON
 
 
 LOGGING = {

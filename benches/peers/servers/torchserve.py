@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import model
-from servers.base import HOST, Launch, Places, Server, free_ports, url
+from servers.base import Launch, Places, Server, free_ports, url
 
 # TorchServe has no /v2/models/NAME/infer over HTTP, but it answers /MODEL/VERSION/predict. A model
 # "v2" with the version "models" is therefore found at /v2/models/predict, and a client that takes

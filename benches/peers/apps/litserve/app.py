@@ -20,7 +20,10 @@ METADATA = {
 
 
 class Digits(litserve.LitAPI):
-    """What LitServe calls for each request and for each batch."""
+    """What LitServe calls for each request and for each batch.
+
+    It reads meaning into annotations of these methods, so `decode_request` and `encode_response` have none.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(max_batch_size=MAX_BATCH, batch_timeout=0.0, api_path="/v2/models/digits/infer")

@@ -5,6 +5,7 @@ A request without a body asks for the model's metadata.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
@@ -21,14 +22,14 @@ METADATA = {
 class Handler:
     """Named in no manifest: TorchServe takes the only class of the file."""
 
-    def initialize(self, context) -> None:
+    def initialize(self, context: Any) -> None:
         """Loads the archive's model."""
         torch.set_num_threads(1)
         properties = context.system_properties
         path = Path(properties["model_dir"], context.manifest["model"]["serializedFile"])
         self.module = torch.jit.freeze(torch.jit.load(str(path), "cpu").eval())
 
-    def handle(self, requests: list[dict], context) -> list[bytes]:
+    def handle(self, requests: list[dict], context: Any) -> list[bytes]:
         """Answers what TorchServe has put together."""
         bodies = [request.get("body") for request in requests]
         decoded = [json.loads(body) if isinstance(body, (bytes, bytearray)) and body else body for body in bodies]
