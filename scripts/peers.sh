@@ -148,6 +148,7 @@ try() {
   set +e
   (set -e; install_one "$name") 2> >(tee "$log" >&2)
   local status=$?
+  wait "$!" # until the log is whole
   set -e
   [ "$status" -ne 0 ] || return 0
   [ "$name" = triton-libtorch ] || rm -f -- "$PEERS/$name/.complete"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import model
@@ -23,6 +24,9 @@ POLL = 0.25
 TOLERANCE = 1e-4
 # Load before the first window of each combination, which is not counted.
 WARM_UP_SECONDS = 1.0
+
+# What asking a server raises that has no good answer yet, or never.
+NO_ANSWER = (OSError, HTTPException, model.WrongAnswer, ValueError, LookupError)
 
 Say = Callable[[str], None]
 # By output, a list of numbers for each row of the data.
@@ -95,6 +99,8 @@ class Campaign:
         penstock = self._start(PENSTOCK, rows[0])
         expected = self._expected(penstock, rows)
         self._admit(penstock, expected, rows)
+        if not self._outcome.contestants:
+            raise Unavailable("passes none of its checks")
         for server in peers:
             try:
                 contestant = self._start(server, rows[0])
@@ -117,8 +123,11 @@ class Campaign:
         """Starts a server and waits for its first answer."""
         places = Places(self._root, self._gateway, self._work / server.name)
         places.work.mkdir()
-        version = server.version(places)
-        launch = server.prepare(places)
+        try:
+            version = server.version(places)
+            launch = server.prepare(places)
+        except (OSError, ValueError) as error:
+            raise Unavailable(places.neutral(f"cannot be prepared: {error}")) from error
         self._say(f"starting {server.name} {version}")
         started = time.monotonic()
         log = self._work / f"{server.name}.log"
@@ -128,7 +137,7 @@ class Campaign:
         while time.monotonic() - started < START_PATIENCE:
             try:
                 model.infer(launch.http, launch.model, row, START_PATIENCE)
-            except (OSError, model.WrongAnswer, ValueError, LookupError) as error:
+            except NO_ANSWER as error:
                 answer = str(error)
             else:
                 return Contestant(server, places, version, launch, process, time.monotonic() - started)
@@ -147,10 +156,15 @@ class Campaign:
     def _admit(self, contestant: Contestant, expected: Expected, rows: list[list[float]]) -> None:
         """Checks every protocol that the server offers; those that pass are measured."""
         server, launch, places = contestant.server, contestant.launch, contestant.places
-        version, answer = model.infer(launch.http, launch.model, rows[0], START_PATIENCE)
-        off = max(abs(a - b) for a, b in zip(answer, expected[model.OUTPUT][0], strict=True))
+        try:
+            version, answer = model.infer(launch.http, launch.model, rows[0], START_PATIENCE)
+            off = max(abs(a - b) for a, b in zip(answer, expected[model.OUTPUT][0], strict=True))
+        except NO_ANSWER as error:
+            self._gap(server, None, places.neutral(f"failed its check: {error}"))
+            contestant.process.end()
+            return
         if off > TOLERANCE:
-            self._gap(server, None, f"answers differ from Penstock's by {off}")
+            self._gap(server, None, f"its answer differs from Penstock's by {off}")
             contestant.process.end()
             return
         # Some name their version over one protocol and not over the other.
