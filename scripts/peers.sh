@@ -146,9 +146,8 @@ try() {
   rm -f -- "$PEERS/$name.failed"
   # Not as a condition: there, errors would no longer end it.
   set +e
-  (set -e; install_one "$name") 2> >(tee "$log" >&2)
-  local status=$?
-  wait "$!" # until the log is whole
+  (set -e; install_one "$name") 2>&1 >/dev/null | tee "$log" >&2
+  local status=${PIPESTATUS[0]}
   set -e
   [ "$status" -ne 0 ] || return 0
   [ "$name" = triton-libtorch ] || rm -f -- "$PEERS/$name/.complete"
