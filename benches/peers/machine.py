@@ -43,8 +43,3 @@ def revision(root: Path) -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def load_average() -> float:
-    """How busy the machine is, as the average of the last minute."""
-    return os.getloadavg()[0]

@@ -13,6 +13,9 @@ from load import Window
 # What is known of the machine and the run.
 Facts = dict[str, Any]
 
+# A result with more from others than this says so.
+QUIET = 0.05
+
 TITLES = {
     "http-json": "HTTP, numbers in JSON",
     "http-binary": "HTTP, binary tensors",
@@ -35,9 +38,15 @@ def cost(window: Window) -> float:
     return window.cpu_us_per_request
 
 
-def table(heading: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table; all columns but the first two are figures."""
-    rule = ["---" if index < 2 else "---:" for index in range(len(heading))]
+def noise(outcome: Outcome) -> float:
+    """The part of the machine that others had, in the middle window."""
+    windows = [window for each in outcome.contestants for found in each.windows.values() for window in found]
+    return median(windows, lambda window: window.foreign_share) if windows else 0.0
+
+
+def table(heading: list[str], rows: list[list[str]], words: int = 2) -> list[str]:
+    """Lines of a Markdown table; all columns but the first few are figures."""
+    rule = ["---" if index < words else "---:" for index in range(len(heading))]
     return [f"| {' | '.join(cells)} |" for cells in [heading, rule, *rows]]
 
 
@@ -110,7 +119,8 @@ def markdown(outcome: Outcome, plan: Plan, facts: Facts) -> str:
         "",
         f"{facts['cpu']}, {facts['cores']} cores for servers and load together, {facts['memory_gib']} GiB, "
         f"{facts['system']}, kernel {facts['kernel']}; Penstock at {facts['revision']}; "
-        f"load average before the run {facts['load_before']:.2f}.",
+        f"other processes had {noise(outcome):.0%} of the machine in the median window"
+        f"{'' if noise(outcome) < QUIET else ', too much for these figures to be quoted'}.",
         f"Medians of {plan.rounds} windows of {plan.seconds:g} s, in turns; ratios are medians over the rounds, "
         "each to Penstock's window of the same round. Differences under 15 % mean nothing.",
     ]
@@ -125,8 +135,8 @@ def markdown(outcome: Outcome, plan: Plan, facts: Facts) -> str:
     lines += ["", *table(heading, server_rows(outcome))]
     if outcome.gaps:
         lines += ["", "## Not measured", ""]
-        rows = [[server.title, protocol or "all", why] for server, protocol, why in outcome.gaps]
-        lines += table(["server", "protocol", "reason"], [[cell.replace("|", "\\|") for cell in row] for row in rows])
+        rows = [[server.title, protocol or "all", why.replace("|", "\\|")] for server, protocol, why in outcome.gaps]
+        lines += table(["server", "protocol", "reason"], rows, words=3)
     return "\n".join(lines) + "\n"
 
 
@@ -136,6 +146,7 @@ def as_json(outcome: Outcome, plan: Plan, facts: Facts) -> dict[str, Any]:
         "machine": facts,
         "plan": asdict(plan),
         "servers": [contestant_json(contestant, outcome) for contestant in outcome.contestants],
+        "foreign_share": round(noise(outcome), 3),
         "not_measured": [
             {"server": server.name, "protocol": protocol, "reason": reason} for server, protocol, reason in outcome.gaps
         ],

@@ -110,7 +110,7 @@ def main() -> int:
     plan = Plan(options.protocols, options.callers, options.rounds, options.seconds)
     client = Client(options.loadtest.resolve(), model.data_in(ROOT))
     today = datetime.date.today().isoformat()
-    facts = {"date": today, **machine.describe(ROOT), "load_before": machine.load_average()}
+    facts = {"date": today, **machine.describe(ROOT)}
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="penstock-peers-") as folder:
         work = Path(folder)

@@ -28,10 +28,8 @@ class Triton(Server):
     backend: str
 
     def version(self, places: Places) -> str:
-        """The server's own version is in its wheel, beside the wheel's."""
-        wheel = places.version_of("triton", "nvidia-pytriton")
-        number = places.packages("triton") / "pytriton" / "tritonserver" / "TRITON_VERSION"
-        return f"{number.read_text().strip() if number.is_file() else '2.51'} (nvidia-pytriton {wheel})"
+        """The wheel's; it carries one version of the server."""
+        return f"of nvidia-pytriton {places.version_of('triton', 'nvidia-pytriton')}"
 
     def prepare(self, places: Places) -> Launch:
         """A repository with the one model."""
