@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak bench lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak bench bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
@@ -43,6 +43,12 @@ soak: libtorch    ## The long ones: thousands of swaps
 
 bench: libtorch   ## Timed benches of the hot functions
 	cargo bench -p penstock-benches
+
+# Once installed it takes about ten minutes; PEERS_OPTIONS="--peers triton --rounds 5" changes what runs.
+bench-peers: libtorch ## Triton, MLServer, TorchServe and LitServe beside Penstock: a table of ratios
+	cargo build --release -p penstock -p penstock-loadtest
+	scripts/peers.sh
+	$(PYTHON) benches/peers/run.py $(PEERS_OPTIONS)
 
 lint: libtorch    ## Formatting, clippy, documentation, shell scripts
 	cargo fmt --all --check
