@@ -100,6 +100,13 @@ impl Row {
         self.judge()
     }
 
+    /// The unit of a value that may be missing.
+    #[must_use]
+    pub fn in_unit(mut self, unit: &str) -> Self {
+        unit.clone_into(&mut self.value_unit);
+        self
+    }
+
     /// What the value has to reach.
     #[must_use]
     pub fn demand(mut self, demand: impl Into<Option<Demand>>) -> Self {

@@ -21,27 +21,62 @@ pub struct Forward<'a> {
     /// Shape of one row and datatype, for each input.
     pub inputs: &'a [(&'a str, &'a str)],
     pub batches: &'a [usize],
-    /// `plain`, `frozen` or `optimized`.
-    pub graph: &'a str,
+    pub way: &'a Way,
     pub duration: Duration,
     /// Idle time between two runs: what a model that is called now and then finds in its caches.
     pub pause: Duration,
 }
 
+/// How a gateway runs a model: the same optimisation is what the loop gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// Forms of the graph, divided by commas where the batch decides.
+    pub graphs: String,
+    pub bf16: bool,
+    pub channels_last: bool,
+}
+
 /// What it gave.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Loop {
+    pub forms: Vec<Form>,
+    /// Resident memory with the bare module alone.
+    pub bare_resident_bytes: f64,
+}
+
+/// One form of the graph.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Form {
+    pub graph: String,
     pub batches: Vec<Batch>,
-    /// Resident memory of the process at its end.
-    pub rss_bytes: f64,
+    #[serde(default)]
+    pub cold: Option<Cold>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Batch {
     pub rows: usize,
-    pub items_per_second: f64,
+    pub bare_items_per_s: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Cold {
+    pub bare: Quantiles,
+}
+
+/// Of single runs with a pause before each.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Quantiles {
     pub p50_us: f64,
     pub p99_us: f64,
+}
+
+/// The form and batch size with the most items a second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Best {
+    pub graph: String,
+    pub rows: usize,
+    pub items_per_second: f64,
 }
 
 impl TorchLoop {
@@ -58,9 +93,7 @@ impl TorchLoop {
         if self.program.exists() {
             return Ok(());
         }
-        Err("the bare libtorch loop is not built: 'cargo build --release -p engine-torch \
-             --example ceiling'"
-            .to_owned())
+        Err("engine-torch's example 'ceiling' is not built".to_owned())
     }
 
     /// Runs a model.
@@ -74,7 +107,13 @@ impl TorchLoop {
             command.args(["--shape", shape, "--dtype", datatype]);
         }
         let batches: Vec<String> = forward.batches.iter().map(ToString::to_string).collect();
-        command.args(["--batches", &batches.join(","), "--graph", forward.graph]);
+        command.args(["--batches", &batches.join(","), "--graph", &forward.way.graphs]);
+        if forward.way.bf16 {
+            command.args(["--precision", "bf16"]);
+        }
+        if forward.way.channels_last {
+            command.arg("--channels-last");
+        }
         command.args(["--seconds", &forward.duration.as_secs_f64().to_string()]);
         if !forward.pause.is_zero() {
             command.args(["--pause-us", &forward.pause.as_micros().to_string()]);
@@ -89,29 +128,50 @@ impl TorchLoop {
 
 fn read(text: &[u8], batches: &[usize]) -> anyhow::Result<Loop> {
     let found: Loop = serde_json::from_slice(text).context("the bare libtorch loop's report")?;
-    let rows: Vec<usize> = found.batches.iter().map(|batch| batch.rows).collect();
-    ensure!(rows == batches, "the bare libtorch loop ran batches of {rows:?}, not {batches:?}");
+    ensure!(!found.forms.is_empty(), "the bare libtorch loop ran nothing");
+    for form in &found.forms {
+        let rows: Vec<usize> = form.batches.iter().map(|batch| batch.rows).collect();
+        ensure!(rows == batches, "the bare libtorch loop ran {rows:?}, not {batches:?}");
+    }
     Ok(found)
 }
 
 impl Loop {
-    /// The batch size with the most items a second.
+    /// The form and batch size with the most items a second.
     #[must_use]
-    pub fn best(&self) -> Option<Batch> {
-        let by_items = |a: &&Batch, b: &&Batch| a.items_per_second.total_cmp(&b.items_per_second);
-        self.batches.iter().max_by(by_items).copied()
+    pub fn best(&self) -> Option<Best> {
+        let of_form = |form: &Form| {
+            let graph = form.graph.clone();
+            form.batches.clone().into_iter().map(move |batch| Best {
+                graph: graph.clone(),
+                rows: batch.rows,
+                items_per_second: batch.bare_items_per_s,
+            })
+        };
+        let all = self.forms.iter().flat_map(of_form);
+        all.max_by(|a, b| a.items_per_second.total_cmp(&b.items_per_second))
+    }
+
+    /// Single runs with a pause before each, of the form that is faster there.
+    #[must_use]
+    pub fn cold(&self) -> Option<Quantiles> {
+        let runs = self.forms.iter().filter_map(|form| Some(form.cold?.bare));
+        runs.min_by(|a, b| a.p50_us.total_cmp(&b.p50_us))
     }
 }
 
-/// The graph that a gateway runs, out of what its metadata says of a version's engine.
-#[must_use]
-pub fn graph(engine: &str) -> &'static str {
-    let named = engine.split_once("graph:").map(|(_, rest)| rest.trim_start());
-    let named = named.and_then(|rest| rest.split(|c: char| !c.is_ascii_alphabetic()).next());
-    match named {
-        Some("frozen") => "frozen",
-        Some("optimized") => "optimized",
-        _ => "plain",
+impl Way {
+    /// Read out of what a gateway's metadata says of a version's engine.
+    #[must_use]
+    pub fn of(engine: &str) -> Self {
+        let named = engine.split_once("graph:").map_or("", |(_, rest)| rest.trim_start());
+        let named = named.split(['(', ';', ',']).next().unwrap_or_default();
+        let forms = ["plain", "frozen", "optimized"].into_iter();
+        let forms: Vec<&str> =
+            forms.filter(|form| named.split_whitespace().any(|word| word == *form)).collect();
+        let graphs = if forms.is_empty() { "plain".to_owned() } else { forms.join(",") };
+        let says = |what: &str| engine.split("; ").any(|note| note.starts_with(what));
+        Self { graphs, bf16: says("precision: bf16"), channels_last: says("channels last") }
     }
 }
 
@@ -119,37 +179,47 @@ pub fn graph(engine: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    const REPORT: &[u8] = br#"{"model": "digits", "graph": "plain", "rss_bytes": 1000, "batches": [
-        {"rows": 1, "items_per_second": 10.5, "p50_us": 95, "p99_us": 120},
-        {"rows": 8, "items_per_second": 70, "p50_us": 110, "p99_us": 140},
-        {"rows": 64, "items_per_second": 60, "p50_us": 1000, "p99_us": 1400}]}"#;
+    const REPORT: &[u8] = br#"{"bare_resident_bytes": 1000, "device": "cpu", "forms": [
+        {"graph": "plain", "best_bare_items_per_s": 70, "batches": [
+            {"rows": 1, "bare_items_per_s": 10.5}, {"rows": 8, "bare_items_per_s": 70}],
+         "cold": {"bare": {"p50_us": 20, "p99_us": 30, "runs": 9}}},
+        {"graph": "optimized", "batches": [
+            {"rows": 1, "bare_items_per_s": 9}, {"rows": 8, "bare_items_per_s": 90}],
+         "cold": {"bare": {"p50_us": 25, "p99_us": 26, "runs": 9}}}]}"#;
 
     #[test]
-    fn the_best_batch_size_is_the_one_with_the_most_items() {
-        let found = read(REPORT, &[1, 8, 64]).unwrap();
-        assert_eq!(found.best().unwrap().rows, 8);
+    fn the_best_is_the_form_and_size_with_the_most_items() {
+        let found = read(REPORT, &[1, 8]).unwrap();
+        let best = found.best().unwrap();
+        assert_eq!((best.graph.as_str(), best.rows), ("optimized", 8));
+        assert_eq!(found.cold(), Some(Quantiles { p50_us: 20.0, p99_us: 30.0 }));
     }
 
     #[test]
     fn a_loop_that_ran_other_batches_is_refused() {
-        assert!(read(REPORT, &[1, 8]).is_err());
+        assert!(read(REPORT, &[1, 8, 64]).is_err());
+        assert!(read(br#"{"bare_resident_bytes": 1, "forms": []}"#, &[1]).is_err());
         assert!(read(b"{}", &[1]).is_err());
     }
 
     #[test]
-    fn the_graph_is_read_out_of_the_metadata() {
+    fn the_way_is_read_out_of_the_metadata() {
         let texts = [
             "graph: optimized (2.11 times as fast as plain)",
             "graph: frozen",
-            "graph: plain, since the optimized one differs",
+            "graph: plain (optimized failed: it differs)",
+            "graph: both plain and optimized (by batch size)",
             "",
         ];
-        assert_eq!(texts.map(graph), ["optimized", "frozen", "plain", "plain"]);
+        let graphs = texts.map(|text| Way::of(text).graphs);
+        assert_eq!(graphs, ["optimized", "frozen", "plain", "plain,optimized", "plain"]);
+        let way = Way::of("channels last (checked); precision: bf16; graph: frozen");
+        assert_eq!((way.graphs.as_str(), way.bf16, way.channels_last), ("frozen", true, true));
     }
 
     #[test]
     fn a_loop_that_is_not_built_says_what_builds_it() {
         let why = TorchLoop::new(Path::new("/nonexistent")).available().unwrap_err();
-        assert!(why.contains("--example ceiling"), "{why}");
+        assert!(why.contains("ceiling"), "{why}");
     }
 }

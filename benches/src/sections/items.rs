@@ -15,7 +15,7 @@ use crate::report::number;
 use crate::row::{Demand, Row};
 use crate::say::progress;
 use crate::stats::Spread;
-use crate::torch::{Forward, graph};
+use crate::torch::{Forward, Way};
 
 /// One engine thread, as the loop has.
 const OPTIONS: &str = "[engine]\ncpu_threads = 1\n";
@@ -78,7 +78,7 @@ fn row(bench: &Bench, subject: &Subject) -> anyhow::Result<Row> {
     let source = if extra { &given.extra } else { &given.repository };
     let what = format!("{model}, {callers} callers with {rows}");
     let blank = Row::new(format!("items/{model}"), what)
-        .value("×", None)
+        .in_unit("×")
         .demand(subject.demand.map(Demand::AtLeast));
     let skipped = |why: String| Ok(Row { skipped: Some(why), ..blank.clone() });
     if !source.join(model).join("model.toml").exists() {
@@ -88,26 +88,27 @@ fn row(bench: &Bench, subject: &Subject) -> anyhow::Result<Row> {
         return skipped(why);
     }
     progress(format_args!("{model}: items a second"));
-    measure(bench, subject, source, Row { skipped: None, ..blank })
+    measure(bench, subject, source, blank)
 }
 
 fn measure(bench: &Bench, subject: &Subject, source: &Path, row: Row) -> anyhow::Result<Row> {
     let &Subject { model, inputs, callers, rows, .. } = subject;
     let part = format!("items-{model}");
     let (server, repository) = bench.gateway(&part, (source, &[model]), OPTIONS, |_| Ok(()))?;
-    let graph = graph(&engine(&server, model)?);
+    let way = way(&server, model)?;
     let duration = bench.settings.window(subject.longer);
     let file = repository.file(model, 1);
     let forward = Forward {
         model: &file,
         inputs,
         batches: subject.batches,
-        graph,
+        way: &way,
         duration: bench.settings.window(0.5),
         pause: Duration::ZERO,
     };
-    let best = bench.torch.run(&forward)?.best().context("no batch was run")?.rows;
-    let forward = Forward { batches: &[best], duration, ..forward };
+    let best = bench.torch.run(&forward)?.best().context("no batch was run")?;
+    let fastest = Way { graphs: best.graph.clone(), ..way.clone() };
+    let forward = Forward { batches: &[best.rows], way: &fastest, duration, ..forward };
     // gRPC carries raw tensors; one connection for every four callers.
     let connections = callers.div_ceil(4);
     let load = Load { callers, connections, rows, ..Load::new(Protocol::Grpc, model, duration) };
@@ -118,24 +119,25 @@ fn measure(bench: &Bench, subject: &Subject, source: &Path, row: Row) -> anyhow:
     )?;
     for _ in 0..bench.settings.rounds {
         penstock.push(bench.loadtest.run(&server, &load)?);
-        ceiling.extend(bench.torch.run(&forward)?.batches);
+        ceiling.extend(bench.torch.run(&forward)?.best());
     }
     let items = figures(&penstock, |window| window.report.items_per_second);
-    let bare: Vec<f64> = ceiling.iter().map(|batch| batch.items_per_second).collect();
+    let bare: Vec<f64> = ceiling.iter().map(|best| best.items_per_second).collect();
     let client = Spread::of(&figures(&penstock, |window| window.client_us));
     let client = client.map_or_else(|| "?".to_owned(), |client| number(client.median));
-    Ok(row
-        .measured("/s", &items)
-        .against(&bare)
-        .value("×", Spread::ratio(&items, &bare))
-        .note(format!("graph {graph}, loop in batches of {best}; client {client} µs a call")))
+    Ok(row.measured("/s", &items).against(&bare).value("×", Spread::ratio(&items, &bare)).note(
+        format!(
+            "graph {}, loop {} in batches of {}; client {client} µs a call",
+            way.graphs, best.graph, best.rows
+        ),
+    ))
 }
 
-/// What a gateway's metadata says of the engine of a model.
-pub(super) fn engine(server: &Server, model: &str) -> anyhow::Result<String> {
+/// How a gateway runs a model, by its metadata.
+pub(super) fn way(server: &Server, model: &str) -> anyhow::Result<Way> {
     let path = format!("/v2/models/{model}");
     let answer = http::call(&server.http, "GET", &path, &[], b"")?;
     let metadata: Value = serde_json::from_slice(&answer.body).context("the model's metadata")?;
     let engine = metadata.pointer("/properties/engine").and_then(Value::as_str);
-    Ok(engine.context("the metadata does not name the engine's graph")?.to_owned())
+    Ok(Way::of(engine.context("the metadata does not name the engine's graph")?))
 }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
+
 use crate::bench::{Bench, Case, DIGITS, Rounds, figures};
 use crate::load::{Protocol, Quantiles, Window};
 use crate::report::number;
 use crate::row::{Demand, Row};
 use crate::stats::Spread;
-use crate::torch::{Batch, Forward, graph};
+use crate::torch::{self, Forward};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Grpc, Protocol::HttpBinary, Protocol::HttpJson];
 
@@ -32,32 +34,33 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 
 /// A forward for each round. Between two of them passes what passes for this caller: the time of
 /// an echo, in which the model's memory leaves the caches.
-fn forwards(bench: &mut Bench, rounds: &Rounds) -> anyhow::Result<Vec<Batch>> {
-    let seconds = bench.settings.window(0.5);
+fn forwards(bench: &mut Bench, rounds: &Rounds) -> anyhow::Result<Vec<torch::Quantiles>> {
+    let duration = bench.settings.window(0.5);
     let digits = bench.digits()?;
-    let (model, engine) =
-        (digits.repository.file(DIGITS, 1), super::items::engine(&digits.penstock, DIGITS)?);
+    let model = digits.repository.file(DIGITS, 1);
+    let way = super::items::way(&digits.penstock, DIGITS)?;
     let mut forwards = Vec::new();
     for window in &rounds.multi {
         let forward = Forward {
             model: &model,
             inputs: &[("64", "FP32")],
             batches: &[1],
-            graph: graph(&engine),
-            duration: seconds,
+            way: &way,
+            duration,
             pause: Duration::from_secs_f64(window.report.latency_us.p50 / 1e6),
         };
-        forwards.extend(bench.torch.run(&forward)?.batches);
+        let cold = bench.torch.run(&forward)?.cold();
+        forwards.push(cold.context("the bare libtorch loop gave no cold runs")?);
     }
     Ok(forwards)
 }
 
-fn lines(protocol: Protocol, rounds: &Rounds, forwards: Option<&[Batch]>) -> [Row; 2] {
+fn lines(protocol: Protocol, rounds: &Rounds, forwards: Option<&[torch::Quantiles]>) -> [Row; 2] {
     type Pick = fn(&Quantiles) -> f64;
-    type PickForward = fn(&Batch) -> f64;
+    type PickForward = fn(&torch::Quantiles) -> f64;
     let quantiles: [(&str, f64, Pick, PickForward); 2] = [
-        ("p50", 50.0, |found| found.p50, |batch| batch.p50_us),
-        ("p99", 120.0, |found| found.p99, |batch| batch.p99_us),
+        ("p50", 50.0, |found| found.p50, |run| run.p50_us),
+        ("p99", 120.0, |found| found.p99, |run| run.p99_us),
     ];
     quantiles.map(|(name, limit, pick, pick_forward)| {
         let of = |windows: &[Window]| figures(windows, |window| pick(&window.report.latency_us));
@@ -66,7 +69,9 @@ fn lines(protocol: Protocol, rounds: &Rounds, forwards: Option<&[Batch]>) -> [Ro
             format!("latency/{}/{name}", protocol.name()),
             format!("{}, {name}", protocol.title()),
         )
-        .measured("µs", &penstock);
+        .measured("µs", &penstock)
+        .in_unit("µs")
+        .demand(Demand::AtMost(limit));
         let Some(forwards) = forwards else { return row.against(&echo) };
         let forward: Vec<f64> = forwards.iter().map(pick_forward).collect();
         let floor: Vec<f64> = echo.iter().zip(&forward).map(|(echo, run)| echo + run).collect();
@@ -102,8 +107,8 @@ mod tests {
             multi: vec![window(90.0, 120.0), window(120.0, 120.0)],
             current: Vec::new(),
         };
-        let batch = |p50_us| Batch { rows: 1, items_per_second: 1.0, p50_us, p99_us: 30.0 };
-        let [p50, p99] = lines(Protocol::Grpc, &rounds, Some(&[batch(20.0), batch(30.0)]));
+        let run = |p50_us| torch::Quantiles { p50_us, p99_us: 30.0 };
+        let [p50, p99] = lines(Protocol::Grpc, &rounds, Some(&[run(20.0), run(30.0)]));
         let value = p50.value.unwrap();
         assert!((value.low - 40.0).abs() < 1e-9 && (value.high - 40.0).abs() < 1e-9);
         assert_eq!((p50.met, p99.met), (Some(true), Some(false)));

@@ -13,7 +13,7 @@ use crate::report::number;
 use crate::row::{Demand, Row};
 use crate::say::progress;
 use crate::stats::Spread;
-use crate::torch::{Forward, graph};
+use crate::torch::Forward;
 
 const MEBIBYTE: f64 = 1_048_576.0;
 const IDLE: usize = 10_000;
@@ -35,26 +35,28 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let busy = server.resident_bytes()?;
     let row = Row::new("memory/callers", "after 64 callers over every protocol, above libtorch")
         .measured("MiB", &[busy / MEBIBYTE])
+        .in_unit("MiB")
         .demand(Demand::AtMost(40.0))
         .note(format!("{} MiB at the start", number(started / MEBIBYTE)));
     let row = match bench.torch.available() {
         Err(why) => Row { skipped: Some(why), ..row },
         Ok(()) => {
-            let engine = super::items::engine(&server, DIGITS)?;
+            let way = super::items::way(&server, DIGITS)?;
             let forward = Forward {
                 model: &repository.file(DIGITS, 1),
                 inputs: &[("64", "FP32")],
                 batches: &[1, 64],
-                graph: graph(&engine),
+                way: &way,
                 duration: bench.settings.window(0.3),
                 pause: Duration::ZERO,
             };
-            let bare = bench.torch.run(&forward)?.rss_bytes;
+            let bare = bench.torch.run(&forward)?.bare_resident_bytes;
             let above = Spread::of(&[(busy - bare) / MEBIBYTE]);
             row.against(&[bare / MEBIBYTE]).value("MiB", above)
         }
     };
     let idle = Row::new("memory/idle", format!("{IDLE} idle HTTP connections more"))
+        .in_unit("MiB")
         .demand(Demand::AtMost(200.0));
     let idle = match room {
         Err(why) => Row { skipped: Some(why), ..idle },

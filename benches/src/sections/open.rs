@@ -19,9 +19,11 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for protocol in [Protocol::Grpc, Protocol::HttpBinary] {
         let key = format!("open/{}/p99-p50", protocol.name());
-        let row = Row::new(key, format!("{}, p99 / p50", protocol.title()));
+        let row = Row::new(key, format!("{}, p99 / p50", protocol.title()))
+            .in_unit("×")
+            .demand(Demand::AtMost(4.0));
         rows.push(match bench.loadtest.open_loop() {
-            Err(why) => Row { skipped: Some(why), ..row.demand(Demand::AtMost(4.0)) },
+            Err(why) => Row { skipped: Some(why), ..row },
             Ok(()) => measure(bench, protocol, row)?,
         });
     }
@@ -39,7 +41,6 @@ fn measure(bench: &mut Bench, protocol: Protocol, row: Row) -> anyhow::Result<Ro
         .measured("µs", &p99)
         .against(&p50)
         .value("×", Spread::ratio(&p99, &p50))
-        .demand(Demand::AtMost(4.0))
         .note(format!("{}; the ceiling is p50", pace(&windows))))
 }
 

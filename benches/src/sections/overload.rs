@@ -98,9 +98,9 @@ fn blank(key: &str, what: &str, limit: f64) -> [Row; 3] {
         Row::new(format!("overload/{key}/{figure}"), format!("{text}, {what}"))
     };
     [
-        row("refused-p50", "refusals, p50"),
-        row("refused-p99", "refusals, p99").demand(Demand::AtMost(limit)),
-        row("goodput", "goodput of the maximum").demand(Demand::AtLeast(0.95)),
+        row("refused-p50", "refusals, p50").in_unit("µs"),
+        row("refused-p99", "refusals, p99").in_unit("µs").demand(Demand::AtMost(limit)),
+        row("goodput", "goodput of the maximum").in_unit("×").demand(Demand::AtLeast(0.95)),
     ]
 }
 

@@ -25,7 +25,9 @@ const EVERY: Duration = Duration::from_secs(1);
 const SWAPS: usize = 2;
 
 pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
-    let row = Row::new("swap/p99", "gRPC, p99 with swaps / without").demand(Demand::AtMost(1.5));
+    let row = Row::new("swap/p99", "gRPC, p99 with swaps / without")
+        .in_unit("×")
+        .demand(Demand::AtMost(1.5));
     if let Err(why) = bench.loadtest.open_loop() {
         return Ok(vec![Row { skipped: Some(why), ..row }]);
     }
