@@ -23,18 +23,29 @@ fn json(c: &mut Criterion) {
         let shape = vec![rows, 64];
         let tensor = parse_data(&text, DataType::Fp32, shape.clone()).unwrap();
         assert_eq!(tensor.elements(), rows * 64);
+        let singles: Vec<f32> = serde_json::from_str(&text).unwrap();
+        let bytes: Vec<u8> = singles.iter().flat_map(|single| single.to_le_bytes()).collect();
+        assert_eq!(tensor.data()[..], bytes);
         group.throughput(Throughput::Elements(rows as u64 * 64));
         group.bench_function(format!("parse {name}"), |b| {
             b.iter(|| parse_data(black_box(&text), DataType::Fp32, shape.clone()).unwrap());
         });
+        group.bench_function(format!("parse {name}, serde_json"), |b| {
+            b.iter(|| serde_json::from_str::<Vec<f32>>(black_box(&text)).unwrap());
+        });
         let mut out = Vec::new();
         write_data(&tensor, &mut out).unwrap();
-        let again = parse_data(std::str::from_utf8(&out).unwrap(), DataType::Fp32, shape).unwrap();
-        assert_eq!(again, tensor);
+        assert_eq!(out, serde_json::to_vec(&singles).unwrap());
         group.bench_function(format!("write {name}"), |b| {
             b.iter(|| {
                 out.clear();
                 write_data(black_box(&tensor), &mut out).unwrap();
+            });
+        });
+        group.bench_function(format!("write {name}, serde_json"), |b| {
+            b.iter(|| {
+                out.clear();
+                serde_json::to_writer(&mut out, black_box(&singles)).unwrap();
             });
         });
     }

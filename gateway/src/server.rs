@@ -46,7 +46,7 @@ pub struct Server {
 /// What every connection needs.
 #[derive(Debug, Clone)]
 struct Services {
-    http: Router,
+    http: api::rest::Http,
     grpc: Router,
     metrics: Router,
     limits: Limits,
@@ -88,7 +88,7 @@ impl Server {
     pub fn start(listeners: Listeners, api: Api, config: &Config) -> anyhow::Result<Self> {
         let services = Services {
             grpc: api::grpc::router(&api)?,
-            http: api::rest::router(api.clone()),
+            http: api::rest::Http::new(api.clone()),
             metrics: api::exposition::router(api),
             limits: config.limits.clone(),
         };

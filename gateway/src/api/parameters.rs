@@ -27,32 +27,37 @@ pub fn refuse_reserved<'a>(mut names: impl Iterator<Item = &'a String>) -> Resul
     }
 }
 
-/// What the parameters `priority` and `timeout` ask for; `None` stands for one that is not there,
-/// `Some(None)` for one that is no whole number from 0 on. 0 asks for nothing.
-///
-/// # Errors
-/// `InvalidInput`, naming the parameter.
-pub fn schedule(
-    arrived: Instant,
-    priority: Option<Option<u64>>,
-    timeout: Option<Option<u64>>,
-) -> Result<Schedule, Rejection> {
-    let number = |name: &str, given: Option<Option<u64>>| match given {
-        None => Ok(0),
-        Some(Some(number)) => Ok(number),
-        Some(None) => {
-            Err(Rejection::invalid(format!("parameter '{name}' must be a whole number from 0 on")))
-        }
-    };
-    let timeout = number("timeout", timeout)?;
-    Ok(Schedule {
-        priority: Priority::of(number("priority", priority)?),
-        deadline: match timeout {
-            0 => None,
-            micros => Deadline::after(arrived, Duration::from_micros(micros)),
-        },
-        shadow: false,
-    })
+/// The parameters of the schedule policy extension as they were sent: `None` stands for one that
+/// is not there, `Some(None)` for one that is no whole number from 0 on. 0 asks for nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SchedulePolicy {
+    pub priority: Option<Option<u64>>,
+    /// In microseconds.
+    pub timeout: Option<Option<u64>>,
+}
+
+impl SchedulePolicy {
+    /// What they ask for, for a call that arrived then.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the parameter.
+    pub fn schedule(self, arrived: Instant) -> Result<Schedule, Rejection> {
+        let number = |name: &str, given: Option<Option<u64>>| match given {
+            None => Ok(0),
+            Some(Some(number)) => Ok(number),
+            Some(None) => {
+                let text = format!("parameter '{name}' must be a whole number from 0 on");
+                Err(Rejection::invalid(text))
+            }
+        };
+        let timeout = Duration::from_micros(number("timeout", self.timeout)?);
+        let is_given = timeout > Duration::ZERO;
+        Ok(Schedule {
+            priority: Priority::of(number("priority", self.priority)?),
+            deadline: is_given.then(|| Deadline::after(arrived, timeout)).flatten(),
+            shadow: false,
+        })
+    }
 }
 
 /// The refusal of a tensor in shared memory; `what` is `input` or `output`.

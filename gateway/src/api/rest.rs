@@ -2,11 +2,13 @@
 //! a test follow it.
 
 mod body;
+mod door;
 mod encoding;
 mod infer;
 mod management;
 mod metadata;
 mod path;
+mod payload;
 mod request;
 mod respond;
 mod response;
@@ -17,6 +19,9 @@ use axum::Router;
 use axum::routing::{any, get, post};
 
 use super::Api;
+
+pub use door::Http;
+pub use payload::Payload;
 
 /// Method and path of everything served over HTTP.
 pub const ENDPOINTS: &[(&str, &str)] = &[
@@ -56,7 +61,7 @@ const UNSUPPORTED: &[&str] = &[
 ];
 
 /// Routes every endpoint.
-pub fn router(api: Api) -> Router {
+fn router(api: Api) -> Router {
     let mut router = Router::new()
         .route("/v2", get(metadata::server))
         .route("/v2/", get(metadata::server))

@@ -1,5 +1,6 @@
 //! One connection: HTTP/1.1 or HTTP/2, with the limits that keep slow or greedy peers harmless.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,21 +72,16 @@ pub(super) fn serve(
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
     }
-    let router = match door {
-        Door::Http => &services.http,
-        Door::Grpc => &services.grpc,
-        Door::Metrics => &services.metrics,
-    };
-    let router = router.clone();
-    let service = service_fn(move |request| call(router.clone(), request, peer));
     let counted = Open::new(door);
     let patience = services.limits.header_timeout;
     match door {
         Door::Grpc => {
+            let router = services.grpc.clone();
             tasks::spawn("connection", async move {
                 if !speaks(&stream, patience, &end.draining).await {
                     return;
                 }
+                let service = service_fn(move |request| call(router.clone(), request, peer));
                 let connection = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(STREAM_WINDOW)
@@ -97,11 +93,25 @@ pub(super) fn serve(
                 ended(counted, end.watcher.watch(connection).await);
             });
         }
-        Door::Http | Door::Metrics => {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(patience)
-                .serve_connection(TokioIo::new(stream), service);
+        Door::Http => {
+            // A reference of its own: one that all connections share would go from core to core.
+            let http = Arc::new(services.http.clone());
+            let service = service_fn(move |request| {
+                let http = http.clone();
+                async move { Ok::<_, Infallible>(http.call(request, peer).await) }
+            });
+            let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
+            let End { watcher, _open, .. } = end;
+            let watched = watcher.watch(connection);
+            tasks::spawn("connection", async move {
+                let _open = _open;
+                ended(counted, watched.await);
+            });
+        }
+        Door::Metrics => {
+            let router = services.metrics.clone();
+            let service = service_fn(move |request| call(router.clone(), request, peer));
+            let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
             let End { watcher, _open, .. } = end;
             let watched = watcher.watch(connection);
             tasks::spawn("connection", async move {
@@ -110,6 +120,12 @@ pub(super) fn serve(
             });
         }
     }
+}
+
+fn http1(patience: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(patience);
+    builder
 }
 
 /// Waits for the greeting of HTTP/2. A connection that has not said it can be told nothing, so it

@@ -8,7 +8,7 @@ use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutp
 use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
 use tokio::time::Instant;
 
-use crate::api::parameters::{no_shared_memory, refuse_reserved, schedule, shorten};
+use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
 use crate::error::Rejection;
 use crate::types::{Call, Inputs, NamedTensor, Protocol};
 
@@ -31,7 +31,8 @@ pub(super) fn decode(
     let classes = request.outputs.iter().map(classes_of).collect::<Result<_, _>>()?;
     let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
     let whole = |name| request.parameters.get(name).map(whole_number);
-    let schedule = schedule(arrived, whole("priority"), whole("timeout"))?;
+    let policy = SchedulePolicy { priority: whole("priority"), timeout: whole("timeout") };
+    let schedule = policy.schedule(arrived)?;
     let call = Call {
         model: request.model_name,
         version: Some(request.model_version),

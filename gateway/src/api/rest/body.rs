@@ -1,18 +1,24 @@
 //! Reads a request body within its limits of size and time.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, HeaderMap};
+use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::respond;
 use crate::config::Limits;
 use crate::error::{Kind, Rejection};
+
+/// Memory set aside for a body that comes in several pieces: its declared length may be a lie.
+const MAX_RESERVE: usize = 1 << 20;
 
 /// Why a body could not be read.
 pub(super) enum BodyError {
@@ -57,47 +63,59 @@ impl BodyError {
 }
 
 /// Reads the whole body. A declared length beyond the limit is refused before a byte is read.
-pub(super) async fn read(
+pub(super) async fn read<B>(
     headers: &HeaderMap,
-    body: Body,
+    body: B,
     limits: &Limits,
-) -> Result<Bytes, BodyError> {
+) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let declared = headers
         .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
         .unwrap_or(0);
-    if declared > limits.max_request as u64 {
+    if declared > limits.max_request {
         return Err(too_large(limits));
     }
-    let reading = collect(body, limits);
+    let mut reading = pin!(collect(body, declared, limits));
+    // Most bodies are there when they are asked for, and need no alarm.
+    let at_once = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
+    if let Poll::Ready(result) = at_once {
+        return result;
+    }
     match timeout(limits.body_timeout, reading).await {
         Ok(result) => result,
         Err(_) => Err(BodyError::TooSlow(limits.body_timeout)),
     }
 }
 
-async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes, BodyError> {
-    let mut first: Option<Bytes> = None;
+async fn collect<B>(mut body: B, declared: usize, limits: &Limits) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        // Most bodies are one frame: they are passed on as they came, without a copy.
-        let Some(begin) = &first else {
-            if data.len() > limits.max_request {
-                return Err(too_large(limits));
-            }
-            first = Some(data);
-            continue;
-        };
-        if rest.is_empty() {
-            rest.extend_from_slice(begin);
-        }
-        if rest.len() + data.len() > limits.max_request {
+        if first.len().max(rest.len()) + data.len() > limits.max_request {
             return Err(too_large(limits));
+        }
+        // Most bodies are one frame: they are passed on as they came, without a copy.
+        if first.is_empty() {
+            first = data;
+            if body.is_end_stream() {
+                return Ok(first);
+            }
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(declared.min(MAX_RESERVE).max(first.len() + data.len()));
+            rest.extend_from_slice(&first);
         }
         rest.extend_from_slice(&data);
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
 fn too_large(limits: &Limits) -> BodyError {

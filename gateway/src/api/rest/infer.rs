@@ -2,60 +2,82 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use bytes::Bytes;
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::path::Names;
+use super::payload::Payload;
 use super::response::Wanted;
 use super::{body, encoding, request, respond};
 use crate::api::Api;
 use crate::error::Rejection;
-use crate::types::{Call, Protocol, Schedule};
+use crate::types::{Call, Protocol};
+
+type Response = http::Response<Payload>;
 
 pub(super) async fn model(
     State(api): State<Arc<Api>>,
     Names(model): Names<String>,
     request: Request,
-) -> Response {
-    answer(&api, model, None, request).await
+) -> axum::response::Response {
+    let (head, body) = request.into_parts();
+    answer(&api, (&model, None), &head.headers, body).await.map(Body::new)
 }
 
 pub(super) async fn version(
     State(api): State<Arc<Api>>,
     Names((model, version)): Names<(String, String)>,
     request: Request,
-) -> Response {
-    answer(&api, model, Some(version), request).await
+) -> axum::response::Response {
+    let (head, body) = request.into_parts();
+    answer(&api, (&model, Some(&version)), &head.headers, body).await.map(Body::new)
 }
 
-async fn answer(api: &Api, model: String, version: Option<String>, request: Request) -> Response {
+/// Answers a prediction for a model and, if one is named, its version.
+pub(super) async fn answer<B>(
+    api: &Api,
+    (model, version): (&str, Option<&str>),
+    headers: &HeaderMap,
+    body: B,
+) -> Response
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
     let arrived = Instant::now();
-    let (head, body) = request.into_parts();
-    let body = match body::read(&head.headers, body, &api.limits).await {
+    let body = match body::read(headers, body, &api.limits).await {
         Ok(body) => body,
         Err(error) => {
             api.pipeline.undecodable(Protocol::Http, error.kind());
-            return error.response();
+            return error.response().map(Payload::Routed);
         }
     };
-    let decoded = encoding::decode(&head.headers, body, &api.limits)
-        .and_then(|body| request::decode(&head.headers, body));
-    let decoded = match decoded {
+    let decoded = encoding::decode(headers, body, &api.limits)
+        .and_then(|body| request::decode(headers, body))
+        .and_then(|request| Ok((request.policy.schedule(arrived)?, request)));
+    let (schedule, decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
             api.pipeline.undecodable(Protocol::Http, rejection.kind());
-            return respond::rejection(&rejection);
+            return respond::rejection(&rejection).map(Payload::Routed);
         }
     };
-    let coding = encoding::accepted(&head.headers);
+    let coding = encoding::accepted(headers);
     let (inputs, outputs, wanted) = Wanted::split(decoded, coding);
-    let schedule = Schedule::default();
-    let call =
-        Call { model, version, inputs, outputs, schedule, protocol: Protocol::Http, arrived };
+    let call = Call {
+        model: model.to_owned(),
+        version: version.map(ToOwned::to_owned),
+        inputs,
+        outputs,
+        schedule,
+        protocol: Protocol::Http,
+        arrived,
+    };
     match infer(api, call, &wanted).await {
         Ok(response) => response,
-        Err(rejection) => respond::rejection(&rejection),
+        Err(rejection) => respond::rejection(&rejection).map(Payload::Routed),
     }
 }
 

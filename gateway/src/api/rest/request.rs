@@ -1,18 +1,18 @@
 //! The body of an infer request: JSON, JSON followed by binary tensors, or bare bytes.
 
-use std::borrow::Cow;
+mod syntax;
 
 use bytes::Bytes;
+use engine::datatype::UnknownDataType;
 use engine::{DataType, Tensor};
 use http::header::HeaderMap;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
-use crate::api::parameters::{no_shared_memory, refuse_reserved, shorten};
-use crate::codec::tensors;
+use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
+use crate::codec::json;
+use crate::codec::json::reader::Scalar;
 use crate::error::Rejection;
 use crate::types::{Inputs, NamedTensor};
+use syntax::{Data, Input, Output};
 
 /// Length of the JSON part of a body with binary tensors, after decompression.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
@@ -25,6 +25,7 @@ pub(super) struct InferRequest {
     pub(super) outputs: Vec<WantedOutput>,
     /// How outputs go out that do not say so themselves.
     pub(super) binary_by_default: bool,
+    pub(super) policy: SchedulePolicy,
 }
 
 /// One entry of `outputs`.
@@ -33,39 +34,6 @@ pub(super) struct WantedOutput {
     pub(super) name: String,
     pub(super) binary: bool,
     pub(super) classes: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
-    #[serde(borrow)]
-    inputs: Vec<Input<'a>>,
-    #[serde(borrow, default)]
-    outputs: Option<Vec<Output<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct Input<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    shape: Vec<u64>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Output<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(default)]
-    parameters: Option<Map<String, Value>>,
 }
 
 /// Decodes a body that is already inflated.
@@ -77,14 +45,22 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<InferRequest, R
             inputs: Inputs::Raw(body),
             outputs: vec![],
             binary_by_default: true,
+            policy: SchedulePolicy::default(),
         });
     }
     let json = body.slice(..json_length.unwrap_or(body.len()));
     let mut blobs = body.slice(json.len()..);
-    let parsed = parse(&json)?;
-    refuse_reserved(parsed.parameters.iter().flat_map(|parameters| parameters.keys()))?;
+    let parsed = syntax::parse(&json)?;
+    refuse_reserved(parsed.parameters.reserved.iter())?;
+    // A request that brings binary data and lists no outputs gets binary data back.
+    let has_size = |input: &Input<'_>| input.parameters.binary_data_size.is_some();
+    let sent_binary = parsed.inputs.iter().any(has_size);
+    let policy = SchedulePolicy {
+        priority: parsed.parameters.priority.map(unsigned),
+        timeout: parsed.parameters.timeout.map(unsigned),
+    };
     let mut inputs = Vec::with_capacity(parsed.inputs.len());
-    for input in &parsed.inputs {
+    for input in parsed.inputs {
         inputs.push(decode_input(input, &mut blobs)?);
     }
     if !blobs.is_empty() {
@@ -93,17 +69,16 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<InferRequest, R
             blobs.len()
         )));
     }
-    let wanted_binary = flag(parsed.parameters.as_ref(), "binary_data_output", "parameters")?;
-    // A request that brings binary data and lists no outputs gets binary data back.
-    let sent_binary = parsed.inputs.iter().any(|input| binary_size(input).is_some());
+    let wanted_binary =
+        flag(parsed.parameters.binary_data_output, "binary_data_output", &|| "parameters".into())?;
     let binary_by_default = wanted_binary.unwrap_or(sent_binary && parsed.outputs.is_none());
     let outputs = parsed.outputs.unwrap_or_default();
     let outputs = outputs
-        .iter()
+        .into_iter()
         .map(|output| decode_output(output, binary_by_default))
         .collect::<Result<_, _>>()?;
-    let id = parsed.id.unwrap_or_default().into_owned();
-    Ok(InferRequest { id, inputs: Inputs::Named(inputs), outputs, binary_by_default })
+    let id = parsed.id.into_owned();
+    Ok(InferRequest { id, inputs: Inputs::Named(inputs), outputs, binary_by_default, policy })
 }
 
 fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Rejection> {
@@ -120,57 +95,27 @@ fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Reject
     }
 }
 
-fn parse(json: &[u8]) -> Result<Body<'_>, Rejection> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        Rejection::invalid(explain(&path, &inner, json))
-    })?;
-    deserializer.end().map_err(|error| Rejection::invalid(explain("", &error, json)))?;
-    Ok(parsed)
-}
-
-fn explain(path: &str, error: &serde_json::Error, json: &[u8]) -> String {
-    let place = if path.is_empty() || path == "." { String::new() } else { format!(" at {path}") };
-    let hint = match after_error(error, json) {
-        Some(rest) if rest.starts_with(b"NaN") || rest.starts_with(b"Infinity") => {
-            ": NaN and Infinity are not JSON, send them as binary data"
+fn decode_input(input: Input<'_>, blobs: &mut Bytes) -> Result<NamedTensor, Rejection> {
+    let name = input.name;
+    let refuse = |text: String| Rejection::invalid(format!("input '{}': {text}", shorten(&name)));
+    if input.parameters.has_shared_memory {
+        return Err(no_shared_memory("input", &name));
+    }
+    let tensor = match (input.parameters.binary_data_size, input.data) {
+        (Some(_), Data::Decoded(_) | Data::Text(_)) => {
+            return Err(refuse("has both data and binary_data_size".into()));
         }
-        _ => "",
-    };
-    format!("the request is not valid{place}: {error}{hint}")
-}
-
-/// The text where the parser stopped, or just before it.
-fn after_error<'a>(error: &serde_json::Error, json: &'a [u8]) -> Option<&'a [u8]> {
-    let line_start = match error.line().checked_sub(2) {
-        None => 0,
-        Some(lines) => {
-            let ends = json.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-            ends.map(|(index, _)| index + 1).nth(lines)?
+        (None, Data::Absent) => {
+            return Err(refuse("has neither data nor binary_data_size".into()));
         }
-    };
-    let from = line_start + error.column().saturating_sub(1);
-    let rest = json.get(from..)?;
-    Some(rest.strip_prefix(b"-").unwrap_or(rest))
-}
-
-fn decode_input(input: &Input<'_>, blobs: &mut Bytes) -> Result<NamedTensor, Rejection> {
-    let name = input.name.as_ref();
-    let refuse = |text: String| Rejection::invalid(format!("input '{}': {text}", shorten(name)));
-    refuse_shared_memory("input", name, input.parameters.as_ref())?;
-    let size = input.parameters.as_ref().and_then(|p| p.get("binary_data_size"));
-    let tensor = match (size, input.data) {
-        (Some(_), Some(_)) => return Err(refuse("has both data and binary_data_size".into())),
-        (None, None) => return Err(refuse("has neither data nor binary_data_size".into())),
-        (None, Some(data)) => {
-            tensors::decode(&input.datatype, &input.shape, data.get()).map_err(refuse)?
+        (None, Data::Decoded(tensor)) => tensor,
+        (None, Data::Text(text)) => {
+            let datatype = datatype(&input.datatype).map_err(refuse)?;
+            let shape = input.shape.dimensions().map_err(refuse)?;
+            json::parse_data(text, datatype, shape).map_err(refuse)?
         }
-        (Some(size), None) => {
-            let size = size
-                .as_u64()
-                .and_then(|size| usize::try_from(size).ok())
+        (Some(size), Data::Absent) => {
+            let size = whole(size)
                 .ok_or_else(|| refuse("binary_data_size must be a whole number".into()))?;
             if size > blobs.len() {
                 return Err(refuse(format!(
@@ -178,61 +123,59 @@ fn decode_input(input: &Input<'_>, blobs: &mut Bytes) -> Result<NamedTensor, Rej
                     blobs.len()
                 )));
             }
-            let datatype: DataType = input
-                .datatype
-                .parse()
-                .map_err(|e: engine::datatype::UnknownDataType| refuse(e.to_string()))?;
-            let shape = tensors::dimensions(&input.shape).map_err(refuse)?;
+            let datatype = datatype(&input.datatype).map_err(refuse)?;
+            let shape = input.shape.dimensions().map_err(refuse)?;
             Tensor::new(datatype, shape, blobs.split_to(size))
                 .map_err(|error| refuse(error.to_string()))?
         }
     };
-    Ok(NamedTensor { name: name.to_owned(), tensor })
+    Ok(NamedTensor { name: name.into_owned(), tensor })
 }
 
-fn decode_output(output: &Output<'_>, by_default: bool) -> Result<WantedOutput, Rejection> {
-    let name = output.name.clone().into_owned();
-    let parameters = output.parameters.as_ref();
-    refuse_shared_memory("output", &name, parameters)?;
-    let place = format!("output '{}'", shorten(&name));
-    let classes = match parameters.and_then(|p| p.get("classification")) {
+fn datatype(text: &str) -> Result<DataType, String> {
+    text.parse().map_err(|error: UnknownDataType| error.to_string())
+}
+
+fn decode_output(output: Output<'_>, by_default: bool) -> Result<WantedOutput, Rejection> {
+    let Output { name, parameters } = output;
+    if parameters.has_shared_memory {
+        return Err(no_shared_memory("output", &name));
+    }
+    let place = || format!("output '{}'", shorten(&name));
+    let classes = match parameters.classification {
         None => None,
-        Some(value) => {
-            Some(value.as_u64().and_then(|k| usize::try_from(k).ok()).ok_or_else(|| {
-                Rejection::invalid(format!("{place}: classification must be a whole number"))
-            })?)
-        }
+        Some(value) => Some(whole(value).ok_or_else(|| {
+            Rejection::invalid(format!("{}: classification must be a whole number", place()))
+        })?),
     };
-    let binary = flag(parameters, "binary_data", &place)?.unwrap_or(by_default);
-    Ok(WantedOutput { name, binary, classes })
+    let binary = flag(parameters.binary_data, "binary_data", &place)?.unwrap_or(by_default);
+    Ok(WantedOutput { name: name.into_owned(), binary, classes })
+}
+
+fn whole(value: Scalar) -> Option<usize> {
+    unsigned(value).and_then(|value| usize::try_from(value).ok())
+}
+
+fn unsigned(value: Scalar) -> Option<u64> {
+    match value {
+        Scalar::Unsigned(value) => Some(value),
+        _ => None,
+    }
 }
 
 fn flag(
-    parameters: Option<&Map<String, Value>>,
+    value: Option<Scalar>,
     key: &str,
-    place: &str,
+    place: &dyn Fn() -> String,
 ) -> Result<Option<bool>, Rejection> {
-    match parameters.and_then(|parameters| parameters.get(key)) {
+    match value {
         None => Ok(None),
-        Some(Value::Bool(value)) => Ok(Some(*value)),
-        Some(_) => Err(Rejection::invalid(format!("{place}: {key} must be true or false"))),
+        Some(Scalar::Bool(value)) => Ok(Some(value)),
+        Some(_) => Err(Rejection::invalid(format!("{}: {key} must be true or false", place()))),
     }
 }
 
-fn binary_size<'a>(input: &'a Input<'_>) -> Option<&'a Value> {
-    input.parameters.as_ref()?.get("binary_data_size")
-}
-
-fn refuse_shared_memory(
-    what: &str,
-    name: &str,
-    parameters: Option<&Map<String, Value>>,
-) -> Result<(), Rejection> {
-    match parameters.is_some_and(|parameters| parameters.contains_key("shared_memory_region")) {
-        true => Err(no_shared_memory(what, name)),
-        false => Ok(()),
-    }
-}
-
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;

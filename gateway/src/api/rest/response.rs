@@ -2,19 +2,23 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
-use axum::response::Response;
 use bytes::Bytes;
 use engine::Tensor;
 use http::HeaderValue;
+use http::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 
 use super::encoding::{self, Coding};
+use super::payload::Payload;
 use super::request::{InferRequest, JSON_LENGTH, WantedOutput};
 use super::respond;
 use crate::api::classification;
+use crate::codec::json::{write_data, write_text};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
+
+/// Outputs that are smaller than this altogether are copied.
+const WORTH_A_PIECE: usize = 4096;
 
 /// How the caller wants its answer; what is left of a request once its tensors are on their way.
 #[derive(Debug)]
@@ -31,25 +35,26 @@ impl Wanted {
         request: InferRequest,
         coding: Option<Coding>,
     ) -> (crate::types::Inputs, Vec<String>, Self) {
-        let InferRequest { id, inputs, outputs, binary_by_default } = request;
+        let InferRequest { id, inputs, outputs, binary_by_default, .. } = request;
         let names = outputs.iter().map(|output| output.name.clone()).collect();
         (inputs, names, Self { id, outputs, binary_by_default, coding })
     }
 
     /// Writes the answer.
-    pub(super) fn encode(&self, reply: &Reply) -> Result<Response, Rejection> {
+    pub(super) fn encode(&self, reply: &Reply) -> Result<Response<Payload>, Rejection> {
         let served = &reply.served;
         let mut json = Vec::with_capacity(256);
         json.push(b'{');
         if !self.id.is_empty() {
             json.extend_from_slice(b"\"id\":");
-            string(&mut json, &self.id);
+            write_text(&self.id, &mut json);
             json.push(b',');
         }
         json.extend_from_slice(b"\"model_name\":");
-        string(&mut json, served.model.as_str());
-        json.extend_from_slice(format!(",\"model_version\":\"{}\"", served.version).as_bytes());
-        json.extend_from_slice(b",\"outputs\":[");
+        write_text(served.model.as_str(), &mut json);
+        json.extend_from_slice(b",\"model_version\":\"");
+        write_number(served.version.0, &mut json);
+        json.extend_from_slice(b"\",\"outputs\":[");
         let mut blobs: Vec<Bytes> = Vec::new();
         for (position, (index, tensor)) in reply.outputs.iter().enumerate() {
             if position > 0 {
@@ -69,26 +74,16 @@ impl Wanted {
             }
         }
         json.extend_from_slice(b"]}");
-        Ok(self.respond(json, &blobs))
+        Ok(self.respond(json, blobs))
     }
 
-    fn respond(&self, json: Vec<u8>, blobs: &[Bytes]) -> Response {
+    fn respond(&self, json: Vec<u8>, blobs: Vec<Bytes>) -> Response<Payload> {
         let json_length = json.len();
-        let binary_length: usize = blobs.iter().map(Bytes::len).sum();
-        let mut body = json;
-        body.reserve(binary_length);
-        for blob in blobs {
-            body.extend_from_slice(blob);
-        }
-        let compressed =
-            self.coding.and_then(|coding| Some((coding, encoding::encode(coding, &body)?)));
-        let (coding, body) = match compressed {
-            Some((coding, small)) => (Some(coding), small),
-            None => (None, body),
-        };
-        let mut response = Response::new(Body::from(body));
+        let is_binary = blobs.iter().any(|blob| !blob.is_empty());
+        let (coding, payload) = self.compress(assemble(json, blobs));
+        let mut response = Response::new(payload);
         let headers = response.headers_mut();
-        if binary_length > 0 {
+        if is_binary {
             let name = HeaderName::from_static(JSON_LENGTH);
             headers.insert(name, HeaderValue::from(json_length));
             let octets = HeaderValue::from_static("application/octet-stream");
@@ -101,6 +96,36 @@ impl Wanted {
         }
         response
     }
+
+    /// Compresses the pieces of an answer where the caller wants it and it is worth it.
+    fn compress(&self, mut pieces: Vec<Bytes>) -> (Option<Coding>, Payload) {
+        if let Some(coding) = self.coding {
+            if pieces.len() > 1 {
+                pieces = vec![pieces.concat().into()];
+            }
+            if let Some(small) = encoding::encode(coding, &pieces[0]) {
+                return (Some(coding), Payload::Whole(small.into()));
+            }
+        }
+        match pieces.as_mut_slice() {
+            [whole] => (None, Payload::Whole(std::mem::take(whole))),
+            _ => (None, Payload::pieces(pieces)),
+        }
+    }
+}
+
+/// The pieces of an answer: large outputs stay where they are, small ones go behind the JSON,
+/// since one more piece costs the kernel more than the copy.
+fn assemble(mut json: Vec<u8>, blobs: Vec<Bytes>) -> Vec<Bytes> {
+    let size: usize = blobs.iter().map(Bytes::len).sum();
+    if size < WORTH_A_PIECE {
+        json.reserve_exact(size);
+        for blob in &blobs {
+            json.extend_from_slice(blob);
+        }
+        return vec![json.into()];
+    }
+    std::iter::once(json.into()).chain(blobs).collect()
 }
 
 fn write_output(
@@ -110,23 +135,24 @@ fn write_output(
     binary: bool,
 ) -> Result<(), Rejection> {
     json.extend_from_slice(b"{\"name\":");
-    string(json, name);
-    json.extend_from_slice(
-        format!(",\"datatype\":\"{}\",\"shape\":[", tensor.datatype()).as_bytes(),
-    );
+    write_text(name, json);
+    json.extend_from_slice(b",\"datatype\":\"");
+    json.extend_from_slice(tensor.datatype().name().as_bytes());
+    json.extend_from_slice(b"\",\"shape\":[");
     for (axis, dimension) in tensor.shape().iter().enumerate() {
-        let comma = if axis > 0 { "," } else { "" };
-        json.extend_from_slice(format!("{comma}{dimension}").as_bytes());
+        if axis > 0 {
+            json.push(b',');
+        }
+        write_number(*dimension, json);
     }
     json.push(b']');
     if binary {
-        let size = tensor.data().len();
-        json.extend_from_slice(
-            format!(",\"parameters\":{{\"binary_data_size\":{size}}}").as_bytes(),
-        );
+        json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
+        write_number(tensor.data().len(), json);
+        json.push(b'}');
     } else {
         json.extend_from_slice(b",\"data\":");
-        crate::codec::json::write_data(tensor, json).map_err(|error| {
+        write_data(tensor, json).map_err(|error| {
             Rejection::invalid(format!("output '{name}': {error}; ask for binary data"))
         })?;
     }
@@ -134,6 +160,39 @@ fn write_output(
     Ok(())
 }
 
-fn string(json: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(json, text).expect("memory takes every byte");
+fn write_number(number: impl itoa::Integer, json: &mut Vec<u8>) {
+    json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_outputs_are_sent_from_where_they_are() {
+        let blob = Bytes::from(vec![7; WORTH_A_PIECE]);
+        let pieces = assemble(b"{}".to_vec(), vec![blob.clone()]);
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces[1].as_ptr(), blob.as_ptr());
+    }
+
+    #[test]
+    fn small_outputs_stand_behind_the_json_in_order() {
+        let blobs = vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")];
+        assert_eq!(assemble(b"{}".to_vec(), blobs), ["{}abc"]);
+    }
+
+    #[test]
+    fn compressed_answers_hold_the_json_and_every_output() {
+        let blob = Bytes::from(vec![7; WORTH_A_PIECE]);
+        let coding = Some(Coding::Gzip);
+        let wanted = Wanted { id: String::new(), outputs: vec![], binary_by_default: true, coding };
+        let (coding, payload) = wanted.compress(vec![Bytes::from_static(b"{}"), blob.clone()]);
+        assert_eq!(coding, Some(Coding::Gzip));
+        let Payload::Whole(small) = payload else { panic!("one piece") };
+        let mut inflated = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&small[..]), &mut inflated)
+            .unwrap();
+        assert_eq!(inflated, [b"{}", &blob[..]].concat());
+    }
 }

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod against_serde;
+
 fn parse(text: &str, datatype: DataType, shape: &[usize]) -> Result<Tensor, String> {
     parse_data(text, datatype, shape.to_vec())
 }

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+
+mod against_serde;
+
 use crate::error::Kind;
 
 fn with_length(body: &str, blobs: &[u8], length: &str) -> Result<InferRequest, Rejection> {

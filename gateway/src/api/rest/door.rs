@@ -1,0 +1,103 @@
+//! The HTTP door: predictions go straight to their handler, everything else through the router.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body::Body;
+use tower::Service;
+
+use super::payload::Payload;
+use super::{infer, router};
+use crate::api::{Api, Peer};
+
+/// Answers requests over HTTP; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Http {
+    api: Arc<Api>,
+    router: Router,
+}
+
+impl Http {
+    #[must_use]
+    pub fn new(api: Api) -> Self {
+        Self { api: Arc::new(api.clone()), router: router(api) }
+    }
+
+    /// Answers one request from `peer`.
+    pub async fn call<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Payload>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        if let Some((model, version)) = prediction(&head) {
+            return infer::answer(&self.api, (model, version), &head.headers, body).await;
+        }
+        let mut request = Request::from_parts(head, body);
+        request.extensions_mut().insert(Peer(peer));
+        match self.router.clone().call(request).await {
+            Ok(response) => response.map(Payload::Routed),
+        }
+    }
+}
+
+/// Names of the model and the version in a prediction's path. Names with escapes are left to the
+/// router: no model has one that needs them.
+fn prediction(head: &Parts) -> Option<(&str, Option<&str>)> {
+    if head.method != Method::POST {
+        return None;
+    }
+    let names = head.uri.path().strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+    let (model, version) = match names.split_once('/') {
+        None => (names, None),
+        Some((model, rest)) => (model, Some(rest.strip_prefix("versions/")?)),
+    };
+    let plain = |name: &str| !name.is_empty() && !name.bytes().any(|b| matches!(b, b'/' | b'%'));
+    (plain(model) && version.is_none_or(plain)).then_some((model, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(method: &str, uri: &str) -> Option<(String, Option<String>)> {
+        let (head, ()) = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
+        let (model, version) = prediction(&head)?;
+        Some((model.to_owned(), version.map(ToOwned::to_owned)))
+    }
+
+    #[test]
+    fn predictions_are_known_by_their_path() {
+        let found = |model: &str, version: Option<&str>| {
+            Some((model.to_owned(), version.map(ToOwned::to_owned)))
+        };
+        assert_eq!(names("POST", "/v2/models/m/infer"), found("m", None));
+        assert_eq!(names("POST", "http://h:1/v2/models/m/infer?x=/y"), found("m", None));
+        assert_eq!(names("POST", "/v2/models/m-1.+_/versions/2/infer"), found("m-1.+_", Some("2")));
+        assert_eq!(names("POST", "/v2/models/stats/infer"), found("stats", None));
+    }
+
+    #[test]
+    fn everything_else_is_left_to_the_router() {
+        for path in [
+            "/v2/models//infer",
+            "/v2/models/infer",
+            "/v2/models/a/b/infer",
+            "/v2/models/a/versions/infer",
+            "/v2/models/a/versions//infer",
+            "/v2/models/a/versions/1/2/infer",
+            "/v2/models/a%2Fb/infer",
+            "/v2/models/a/versions/%31/infer",
+            "/v2/models/a/infer/",
+            "/v2/models/a/config",
+            "/v3/models/a/infer",
+        ] {
+            assert_eq!(names("POST", path), None, "{path}");
+        }
+        assert_eq!(names("GET", "/v2/models/m/infer"), None);
+    }
+}
