@@ -349,7 +349,7 @@ impl LoadWork {
             inputs: &signature.inputs,
             outputs: &outputs,
             device: &manifest.device,
-            graph: manifest.graph,
+            options: manifest.options,
             samples,
             tolerance: manifest.tolerance(),
         })?;
