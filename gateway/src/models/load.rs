@@ -2,7 +2,6 @@
 //! threads that will run it, check golden requests. Only then may anybody see it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
+use self::failure::describe;
 use super::golden::{self, Golden};
 use super::manifest::Manifest;
 use super::repository::{GOLDEN_FILE, VersionFiles};
@@ -24,6 +24,10 @@ use crate::config;
 use crate::tasks;
 use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Version};
+
+mod failure;
+
+pub use failure::LoadFailure;
 
 /// Loads versions with the engines and devices of this process.
 #[derive(Debug)]
@@ -44,56 +48,6 @@ pub struct LoadRequest {
     pub version: Version,
     pub manifest: Arc<Manifest>,
     pub files: VersionFiles,
-}
-
-/// Why a version did not become ready, in words for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoadFailure {
-    message: String,
-    detail: Option<String>,
-    transient: bool,
-}
-
-impl LoadFailure {
-    pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), detail: None, transient: false }
-    }
-
-    /// A failure that is not the files' fault and may pass by itself.
-    pub fn transient(message: impl Into<String>) -> Self {
-        Self { transient: true, ..Self::new(message) }
-    }
-
-    /// Whether trying the same files again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        self.transient
-    }
-
-    /// The engine's own words, for the log.
-    #[must_use]
-    pub fn detail(&self) -> Option<&str> {
-        self.detail.as_deref()
-    }
-}
-
-impl fmt::Display for LoadFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl From<engine::EngineError> for LoadFailure {
-    fn from(error: engine::EngineError) -> Self {
-        let detail = error.detail().map(ToOwned::to_owned);
-        Self { detail, ..Self::new(error.message()) }
-    }
-}
-
-impl From<String> for LoadFailure {
-    fn from(message: String) -> Self {
-        Self::new(message)
-    }
 }
 
 impl Loader {
@@ -136,7 +90,8 @@ impl Loader {
         let LoadRequest { model, version, manifest, mut files } = request;
         let label = format!("{model}/{version}");
         let engine = self.engine(&manifest.platform)?.clone();
-        engine.check_device(&manifest.device)?;
+        let (probed, device) = (engine.clone(), manifest.device.clone());
+        tasks::blocking(move || probed.check_device(&device)).await?;
         let file = files.model.take();
         let (file, sha256) = match file {
             Some(file) => {
@@ -168,6 +123,7 @@ impl Loader {
             samples: samples.clone(),
         };
         let loaded = self.load_model(work).await?;
+        let device_bytes = loaded.device_bytes();
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
         let settings = QueueSettings {
             label: label.clone(),
@@ -184,11 +140,15 @@ impl Loader {
         metrics::LOAD_SECONDS
             .gauge(&[model.as_str(), &version.to_string()])
             .set(load_time.as_secs_f64());
+        if let Some(bytes) = device_bytes {
+            metrics::show_model_memory(model.as_str(), version, bytes);
+        }
         info!(
             model = label,
             sha256 = sha256.as_deref().unwrap_or("none"),
             device = manifest.device,
             engine = queue.notes().join("; "),
+            device_bytes,
             golden = goldens.len(),
             ?load_time,
             "loaded"
@@ -207,10 +167,15 @@ impl Loader {
         })
     }
 
-    /// Gives up threads past their time limits; called several times a second.
+    /// Gives up threads past their time limits and publishes what devices hold; called several
+    /// times a second.
     pub fn watch(&self) {
-        for pool in self.lock().values() {
+        for (device, pool) in &*self.lock() {
             pool.watch();
+            let known = self.engines.iter().find_map(|engine| engine.device_memory(&device.0));
+            if let Some(memory) = known {
+                metrics::show_device_memory(&device.0, &memory);
+            }
         }
     }
 
@@ -365,18 +330,6 @@ impl LoadWork {
         debug!(model = label, "the engine has the model");
         Ok(model)
     }
-}
-
-fn describe(what: &str, failure: Failure) -> LoadFailure {
-    let (message, detail) = match failure {
-        Failure::Engine(error) => {
-            (error.message().to_owned(), error.detail().map(ToOwned::to_owned))
-        }
-        Failure::TimedOut(limit) => (format!("took longer than {limit:?}, given up"), None),
-        Failure::Panicked => ("the engine panicked".to_owned(), None),
-        Failure::Outputs(text) => (text, None),
-    };
-    LoadFailure { detail, ..LoadFailure::new(format!("{what}: {message}")) }
 }
 
 fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {

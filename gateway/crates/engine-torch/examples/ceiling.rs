@@ -13,8 +13,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use engine::{
-    Batch, DataType, Engine, EngineOptions, Graph, Model, ModelSource, Precision, Tensor,
-    TensorSpec,
+    Batch, DataType, Engine, EngineError, EngineOptions, Graph, Model, ModelSource, Precision,
+    Tensor, TensorSpec,
 };
 use engine_torch::TorchEngine;
 use engine_torch::bare::{Bare, cold, measure};
@@ -24,6 +24,7 @@ const USAGE: &str = "usage: ceiling --model FILE --shape N[,N…] --dtype TYPE [
   --batches 1,8,64    batch sizes
   --graph plain       forms, divided by commas: plain, frozen, optimized
   --seconds 2         for each form and size
+  --callers 1         threads that run the engine at the same time, such as 1,2
   --pause-us N        measures cold runs at the first size too, so many microseconds apart
   --device cpu        or cuda:N
   --precision fp32    or bf16
@@ -37,6 +38,7 @@ struct Arguments {
     types: Vec<DataType>,
     batches: Vec<usize>,
     graphs: Vec<Graph>,
+    callers: Vec<usize>,
     total: Duration,
     pause: Option<Duration>,
     device: String,
@@ -55,7 +57,14 @@ struct Form {
 struct Size {
     rows: usize,
     bare: f64,
-    engine: f64,
+    engines: Vec<Engines>,
+}
+
+/// What so many threads reach that run the engine at the same time.
+struct Engines {
+    callers: usize,
+    rate: f64,
+    /// Of the bare loop's rate.
     share: f64,
 }
 
@@ -102,10 +111,29 @@ fn form(arguments: &Arguments, file: &[u8], graph: Graph) -> Result<Form, Box<dy
         let batch = batch(arguments, rows)?;
         let inputs = bare.inputs(&batch)?;
         let mut native = |times| bare.run(&inputs, times);
-        let mut ours = |times| (0..times).try_for_each(|_| engine.run(&batch).map(drop));
-        let beside = measure(&mut [&mut native, &mut ours], arguments.total)?;
+        let mut ours: Vec<_> = arguments
+            .callers
+            .iter()
+            .map(|&callers| {
+                let (engine, batch) = (&*engine, &batch);
+                move |times: usize| together(callers, engine, batch, times)
+            })
+            .collect();
+        let mut calls: Vec<&mut dyn FnMut(usize) -> Result<(), EngineError>> = vec![&mut native];
+        calls.extend(ours.iter_mut().map(|call| call as &mut dyn FnMut(usize) -> _));
+        let beside = measure(&mut calls, arguments.total)?;
         let rate = |index: usize| rows as f64 / beside.medians[index].as_secs_f64();
-        sizes.push(Size { rows, bare: rate(0), engine: rate(1), share: beside.speeds[1] });
+        let engines = arguments
+            .callers
+            .iter()
+            .enumerate()
+            .map(|(index, &callers)| Engines {
+                callers,
+                rate: callers as f64 * rate(index + 1),
+                share: callers as f64 * beside.speeds[index + 1],
+            })
+            .collect();
+        sizes.push(Size { rows, bare: rate(0), engines });
     }
     let cold = match arguments.pause {
         None => None,
@@ -118,6 +146,27 @@ fn form(arguments: &Arguments, file: &[u8], graph: Graph) -> Result<Form, Box<dy
         }
     };
     Ok(Form { graph, sizes, cold })
+}
+
+/// Runs a batch `times` over on each of so many threads.
+fn together(
+    callers: usize,
+    engine: &dyn Model,
+    batch: &Batch,
+    times: usize,
+) -> Result<(), EngineError> {
+    let run = || (0..times).try_for_each(|_| engine.run(batch).map(drop));
+    if callers == 1 {
+        return run();
+    }
+    let prepared = || {
+        TorchEngine.prepare_thread();
+        run()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..callers).map(|_| scope.spawn(prepared)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("runs do not panic"))
+    })
 }
 
 /// The engine's own model; its outputs are what a first run shows.
@@ -207,6 +256,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn E
         types: vec![],
         batches: vec![1, 8, 64],
         graphs: vec![Graph::Plain],
+        callers: vec![1],
         total: Duration::from_secs(2),
         pause: None,
         device: "cpu".to_owned(),
@@ -221,6 +271,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn E
             "--dtype" => arguments.types.push(value()?.parse()?),
             "--batches" => arguments.batches = numbers(&value()?)?,
             "--graph" => arguments.graphs = graphs(&value()?)?,
+            "--callers" => arguments.callers = numbers(&value()?)?,
             "--seconds" => arguments.total = Duration::try_from_secs_f64(value()?.parse()?)?,
             "--pause-us" => arguments.pause = Some(Duration::from_micros(value()?.parse()?)),
             "--device" => arguments.device = value()?,
@@ -239,8 +290,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn E
     if arguments.model.is_empty() || inputs == 0 || inputs != arguments.types.len() {
         return Err(USAGE.into());
     }
-    if arguments.batches.is_empty() || arguments.batches.contains(&0) {
-        return Err("--batches are from 1".into());
+    if arguments.batches.contains(&0) || arguments.callers.contains(&0) {
+        return Err("--batches and --callers are from 1".into());
     }
     Ok(arguments)
 }
@@ -260,13 +311,12 @@ fn lines(resident: usize, forms: &[Form]) -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout().lock();
     writeln!(out, "resident, bare and warmed: {} MiB", resident >> 20)?;
     for Form { graph, sizes, cold } in forms {
-        for Size { rows, bare, engine, share } in sizes {
-            let name = graph.name();
-            writeln!(
-                out,
-                "{name:>9} {rows:>5} rows: bare {bare:>10.1} items/s, engine {engine:>10.1}, \
-                 share {share:.3}"
-            )?;
+        for Size { rows, bare, engines } in sizes {
+            write!(out, "{:>9} {rows:>5} rows: bare {bare:.1} items/s", graph.name())?;
+            for Engines { callers, rate, share } in engines {
+                write!(out, "; engine, {callers} at a time: {rate:.1}, share {share:.3}")?;
+            }
+            writeln!(out)?;
         }
         if let Some((bare, engine)) = cold {
             let (name, Quantiles { p50, p99, runs }) = (graph.name(), *bare);
@@ -288,10 +338,17 @@ fn json(arguments: &Arguments, resident: usize, forms: &[Form]) -> Result<(), Bo
         .map(|Form { graph, sizes, cold }| {
             let sizes: Vec<_> = sizes
                 .iter()
-                .map(|Size { rows, bare, engine, share }| {
+                .map(|Size { rows, bare, engines }| {
+                    let engines: Vec<_> = engines
+                        .iter()
+                        .map(|Engines { callers, rate, share }| {
+                            serde_json::json!({
+                                "callers": callers, "items_per_s": rate, "share": share,
+                            })
+                        })
+                        .collect();
                     serde_json::json!({
-                        "rows": rows, "bare_items_per_s": bare, "engine_items_per_s": engine,
-                        "engine_share": share,
+                        "rows": rows, "bare_items_per_s": bare, "engine": engines,
                     })
                 })
                 .collect();

@@ -19,7 +19,7 @@ use crate::verify::{Reference, agrees, answers};
 #[derive(Debug)]
 pub(crate) enum Forms {
     One(Module),
-    Both { plain: Module, other: Module, picker: Picker },
+    Both { plain: Module, other: Module, picker: Box<Picker> },
 }
 
 impl Forms {
@@ -132,7 +132,7 @@ impl Stage<'_> {
             None => (Forms::One(plain), format!("graph: plain ({facts})")),
             Some(Candidate { form, module: other, heats }) => {
                 let note = format!("graph: both plain and {} ({facts})", form.name());
-                let picker = Picker::new(&heats);
+                let picker = Box::new(Picker::new(&heats));
                 (Forms::Both { plain, other, picker }, note)
             }
         }
