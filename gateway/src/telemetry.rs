@@ -1,7 +1,9 @@
 //! What the gateway says about itself: every metric is declared in [`metrics`], the handles that
-//! the hot path uses are resolved beforehand in [`handles`], and [`logging`] sets up the log.
+//! the hot path uses are resolved beforehand in [`handles`], [`gpu`] reads those of the machine's
+//! GPUs, and [`logging`] sets up the log.
 
 pub mod metrics;
+pub mod gpu;
 pub mod handles;
 pub mod logging;
 

@@ -4,8 +4,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    for file in ["shim/shim.cc", "shim/shim.h", "shim/guard.h"] {
-        println!("cargo:rerun-if-changed={file}");
+    for file in ["device.cc", "device.h", "guard.h", "handles.h", "shim.cc", "shim.h"] {
+        println!("cargo:rerun-if-changed=shim/{file}");
     }
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     // torch-sys says where the libraries are, because Cargo.toml names it directly.
@@ -39,7 +39,7 @@ fn include_dir(lib: &Path) -> PathBuf {
 
 fn compile(include: &Path) {
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").file("shim/shim.cc").warnings(true);
+    build.cpp(true).std("c++17").files(["shim/shim.cc", "shim/device.cc"]).warnings(true);
     // As system headers, so that our warnings are about our own lines.
     for folder in [include.to_path_buf(), include.join("torch/csrc/api/include")] {
         build.flag("-isystem").flag(folder.as_os_str());

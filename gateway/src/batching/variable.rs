@@ -39,7 +39,11 @@ impl VariableLength {
 
     /// One batch of calls whose lengths are given, and its own length. Calls of one length need
     /// no padding.
-    pub(super) fn batch(&self, calls: &[&[Tensor]], lengths: &[usize]) -> (Batch, usize) {
+    ///
+    /// # Panics
+    /// When the calls differ in more than their length.
+    #[must_use]
+    pub fn batch(&self, calls: &[&[Tensor]], lengths: &[usize]) -> (Batch, usize) {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         if lengths.iter().all(|&length| length == longest) {
             return (Batch::stack(calls), longest);
@@ -57,7 +61,8 @@ impl VariableLength {
     ///
     /// `padded` is the length of the batch; an output of another length is not the caller's
     /// tokens in another form, and stays as it is.
-    pub(super) fn cut(&self, outputs: Vec<Tensor>, padded: usize, length: usize) -> Vec<Tensor> {
+    #[must_use]
+    pub fn cut(&self, outputs: Vec<Tensor>, padded: usize, length: usize) -> Vec<Tensor> {
         outputs
             .into_iter()
             .enumerate()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
-use engine::{Batch, DataType, Engine, Graph, ModelSource, Tensor, TensorSpec};
+use engine::{Batch, DataType, Engine, EngineOptions, Graph, ModelSource, Tensor, TensorSpec};
 use serde_json::json;
 
 use super::{shown, table};
@@ -103,7 +103,7 @@ fn probe(
         inputs,
         outputs: &[],
         device: "cpu",
-        graph: Graph::Plain,
+        options: EngineOptions { graph: Graph::Plain, ..EngineOptions::default() },
         samples: &[],
         tolerance: 0.0,
     };

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
+use self::failure::describe;
 use super::golden::{self, Golden};
 use super::manifest::Manifest;
 use super::repository::{GOLDEN_FILE, VersionFiles};
@@ -25,9 +26,9 @@ use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
 
 mod failure;
+mod padding;
 
 pub use failure::LoadFailure;
-use failure::describe;
 
 /// Loads versions with the engines and devices of this process.
 #[derive(Debug)]
@@ -90,7 +91,8 @@ impl Loader {
         let LoadRequest { model, version, manifest, mut files } = request;
         let label = format!("{model}/{version}");
         let engine = self.engine(&manifest.platform)?.clone();
-        engine.check_device(&manifest.device)?;
+        let (probed, device) = (engine.clone(), manifest.device.clone());
+        tasks::blocking(move || probed.check_device(&device)).await?;
         let file = files.model.take();
         let (file, sha256) = match file {
             Some(file) => {
@@ -122,6 +124,7 @@ impl Loader {
             samples: samples.clone(),
         };
         let loaded = self.load_model(work).await?;
+        let device_bytes = loaded.device_bytes();
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
         let settings = QueueSettings {
             max_rows: self.limits.queue_rows,
@@ -134,10 +137,12 @@ impl Loader {
             refuse_late: manifest.batching.refuse_late,
             fixed_shapes: manifest.signature.has_fixed_shapes(),
             variable: manifest.batching.variable.clone(),
+            stack: !manifest.deterministic,
             ..QueueSettings::new(&label, manifest.signature.max_batch_size)
         };
         let queue = Queue::new(settings, loaded, engine, version_metrics.clone(), &pool);
         self.warm(&queue, &manifest, &samples).await?;
+        self.warm(&queue, &manifest, &sample::lengths(&manifest)?).await?;
         // From now on these inputs tell a broken model from a broken call.
         if let Some(sample) = samples.first() {
             queue.probe_with(sample.clone());
@@ -148,11 +153,15 @@ impl Loader {
         metrics::LOAD_SECONDS
             .gauge(&[model.as_str(), &version.to_string()])
             .set(load_time.as_secs_f64());
+        if let Some(bytes) = device_bytes {
+            metrics::show_model_memory(model.as_str(), version, bytes);
+        }
         info!(
             model = label,
             sha256 = sha256.as_deref().unwrap_or("none"),
             device = manifest.device,
             engine = queue.notes().join("; "),
+            device_bytes,
             golden = goldens.len(),
             ?load_time,
             "loaded"
@@ -171,10 +180,15 @@ impl Loader {
         })
     }
 
-    /// Gives up threads past their time limits; called several times a second.
+    /// Gives up threads past their time limits and publishes what devices hold; called several
+    /// times a second.
     pub fn watch(&self) {
-        for pool in self.lock().values() {
+        for (device, pool) in &*self.lock() {
             pool.watch();
+            let known = self.engines.iter().find_map(|engine| engine.device_memory(&device.0));
+            if let Some(memory) = known {
+                metrics::show_device_memory(&device.0, &memory);
+            }
         }
     }
 
@@ -320,7 +334,7 @@ impl LoadWork {
             inputs: &signature.inputs,
             outputs: &outputs,
             device: &manifest.device,
-            graph: manifest.graph,
+            options: manifest.options,
             samples,
             tolerance: manifest.tolerance(),
         })?;
@@ -333,6 +347,7 @@ impl LoadWork {
                 .check_outputs(&run.outputs, batch.rows())
                 .map_err(|rejection| LoadFailure::new(rejection.to_string()))?;
         }
+        padding::check(&*model, manifest)?;
         debug!(model = label, "the engine has the model");
         Ok(model)
     }

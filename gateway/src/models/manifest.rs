@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{DataType, Graph, TensorSpec};
+use engine::{DataType, EngineOptions, TensorSpec};
 use toml::Value;
 
+use self::running::Running;
 use crate::config::reader::{self, Problem, Problems, Section};
 use crate::types::{OutputSpec, Signature, Version};
 
 mod batching;
+mod running;
 
 pub use batching::Batching;
 
@@ -23,7 +25,9 @@ pub struct Manifest {
     pub signature: Arc<Signature>,
     pub policy: VersionPolicy,
     pub device: String,
-    pub graph: Graph,
+    pub options: EngineOptions,
+    /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
+    pub deterministic: bool,
     pub batching: Batching,
     pub run_timeout: Option<Duration>,
     pub warmup: Warmup,
@@ -105,14 +109,8 @@ impl Manifest {
         let batching = Batching::read(root.section("batching"), &signature);
         signature.splits = batching.split;
         let policy = read_policy(root.section("versions"));
-        let mut engine = root.section("engine");
-        let device = engine.or("device", "cpu".to_owned());
-        if !is_device(&device) {
-            engine.problem("device", format!("is \"{device}\", must be \"cpu\" or \"cuda:N\""));
-        }
-        let graph = engine.choice("graph", &Graph::NAMES, Graph::Auto);
-        let run_timeout = engine.take("run_timeout");
-        engine.finish();
+        let Running { device, options, deterministic, run_timeout } =
+            running::read(root.section("engine"), &signature, &platform);
         let warmup = read_warmup(root.section("warmup"), max_batch_size);
         let versions = root
             .named("version")
@@ -126,7 +124,8 @@ impl Manifest {
             signature: Arc::new(signature),
             policy,
             device,
-            graph,
+            options,
+            deterministic,
             batching,
             run_timeout,
             warmup,
@@ -254,7 +253,7 @@ fn read_warmup(mut section: Section<'_>, max_batch_size: usize) -> Warmup {
         section.problem("batch_sizes", "are from 1 to max_batch_size");
     }
     if batch_sizes.is_empty() {
-        batch_sizes = vec![1, max_batch_size.max(1)];
+        batch_sizes = default_sizes(max_batch_size.max(1));
     }
     batch_sizes.sort_unstable();
     batch_sizes.dedup();
@@ -266,6 +265,13 @@ fn read_warmup(mut section: Section<'_>, max_batch_size: usize) -> Warmup {
     };
     section.finish();
     warmup
+}
+
+/// The smallest and the largest batch, and one between them where they lie far apart: what is
+/// fastest at both ends need not be so in the middle, where most batches are.
+fn default_sizes(largest: usize) -> Vec<usize> {
+    const FAR: usize = 16;
+    if largest < FAR { vec![1, largest] } else { vec![1, largest.isqrt(), largest] }
 }
 
 fn read_version(name: &str, mut section: Section<'_>) -> Option<(Version, VersionFacts)> {
@@ -295,10 +301,6 @@ fn read_version(name: &str, mut section: Section<'_>) -> Option<(Version, Versio
     version.map(|version| (version, facts))
 }
 
-fn is_device(text: &str) -> bool {
-    text == "cpu" || text.strip_prefix("cuda:").is_some_and(|index| index.parse::<u8>().is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +316,19 @@ mod tests {
         assert_eq!(manifest.platform, "torchscript");
         assert_eq!(manifest.policy, VersionPolicy::Latest(1));
         assert_eq!(manifest.warmup.batch_sizes, [1, 4]);
+    }
+
+    #[test]
+    fn warm_up_takes_a_size_between_ends_that_lie_far_apart() {
+        let sizes = |largest: usize| {
+            let text = SMALL.replace("max_batch_size = 4", &format!("max_batch_size = {largest}"));
+            Manifest::parse(&text).unwrap().warmup.batch_sizes
+        };
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(15), [1, 15]);
+        assert_eq!(sizes(16), [1, 4, 16]);
+        assert_eq!(sizes(64), [1, 8, 64]);
+        assert_eq!(sizes(1000), [1, 31, 1000]);
     }
 
     #[test]

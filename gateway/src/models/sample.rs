@@ -38,6 +38,34 @@ pub fn batches(manifest: &Manifest, sample: Option<&[u8]>) -> Result<Vec<Batch>,
     Ok(manifest.warmup.batch_sizes.iter().map(|&size| repeated(signature, &inputs, size)).collect())
 }
 
+/// One generated item whose variable length is this.
+///
+/// # Errors
+/// As [`generated`].
+pub fn of_length(manifest: &Manifest, length: usize) -> Result<Vec<Tensor>, String> {
+    let axis = manifest.batching.variable.as_ref().map(|variable| variable.axis);
+    let inputs = manifest.signature.inputs.iter().map(|spec| {
+        let mut spec = spec.clone();
+        if let Some(size) = axis.and_then(|axis| spec.shape.get_mut(axis))
+            && *size == -1
+        {
+            *size = i64::try_from(length).unwrap_or(i64::MAX);
+        }
+        generated(&spec, Some(1), manifest.warmup.variable)
+    });
+    inputs.collect()
+}
+
+/// A batch of one item for each bucket of a model of variable length.
+///
+/// # Errors
+/// As [`generated`].
+pub fn lengths(manifest: &Manifest) -> Result<Vec<Batch>, String> {
+    let variable = manifest.batching.variable.iter();
+    let lengths = variable.flat_map(|variable| &variable.buckets);
+    lengths.map(|&length| Ok(Batch::single(&of_length(manifest, length)?, 1))).collect()
+}
+
 fn from_file(signature: &Signature, text: &[u8]) -> Result<Vec<Tensor>, String> {
     let file: SampleFile<'_> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let given = file.inputs.iter().map(JsonTensor::decode).collect::<Result<_, _>>()?;

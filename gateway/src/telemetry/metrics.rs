@@ -8,8 +8,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
+use engine::DeviceMemory;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::{MissedTickBehavior, interval};
+
+use super::gpu;
+use crate::types::Version;
 
 /// What a metric counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,6 +42,7 @@ const ROWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0
 
 const MODEL: &[&str] = &["model"];
 const VERSION: &[&str] = &["model", "version"];
+const GPU: &[&str] = &["gpu_uuid"];
 
 macro_rules! declare {
     ($($constant:ident = $name:literal, $shape:expr, $labels:expr, $help:literal;)*) => {
@@ -90,6 +95,10 @@ declare! {
         "1 while the version is served, 0 after it left.";
     MODEL_FILE = "penstock_model_info", Shape::Gauge, &["model", "version", "sha256"],
         "1 while the version with this model file is served, 0 after it left.";
+    MODEL_DEVICE_BYTES = "penstock_model_device_bytes", Shape::Gauge, VERSION,
+        "Memory of its device that the version took when it was last loaded; none on the CPU.";
+    DEVICE_BYTES = "penstock_device_memory_bytes", Shape::Gauge, &["device", "state"],
+        "Memory of a CUDA device by state: allocated (to tensors), reserved (by this process), free (for anybody), total.";
     ENGINE_THREADS = "penstock_engine_threads", Shape::Gauge, &["device"],
         "Engine threads that take work.";
     STUCK_THREADS = "penstock_engine_threads_stuck", Shape::Gauge, &[],
@@ -126,6 +135,14 @@ declare! {
         "Calls waiting for an engine thread.";
     NV_LOAD_SECONDS = "nv_model_load_duration_secs", Shape::Gauge, VERSION,
         "How long the last load took.";
+    NV_GPU_UTILIZATION = "nv_gpu_utilization", Shape::Gauge, GPU,
+        "Share of the last second or so in which the GPU was at work, from 0 to 1.";
+    NV_GPU_POWER = "nv_gpu_power_usage", Shape::Gauge, GPU,
+        "Power that the GPU draws, in watts.";
+    NV_GPU_MEMORY_TOTAL = "nv_gpu_memory_total_bytes", Shape::Gauge, GPU,
+        "Memory of the GPU.";
+    NV_GPU_MEMORY_USED = "nv_gpu_memory_used_bytes", Shape::Gauge, GPU,
+        "Memory of the GPU in use by anybody.";
 }
 
 /// How often recorded values are folded into histograms.
@@ -218,8 +235,27 @@ pub fn markdown() -> String {
     out
 }
 
-/// Refreshes the figures of the process itself; called before rendering.
+/// Publishes what a version took of its device's memory.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn show_model_memory(model: &str, version: Version, bytes: u64) {
+    MODEL_DEVICE_BYTES.gauge(&[model, &version.to_string()]).set(bytes as f64);
+}
+
+/// Publishes what a device's memory is in use for.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub fn show_device_memory(device: &str, memory: &DeviceMemory) {
+    let DeviceMemory { allocated, reserved, free, total } = *memory;
+    for (state, bytes) in
+        [("allocated", allocated), ("reserved", reserved), ("free", free), ("total", total)]
+    {
+        DEVICE_BYTES.gauge(&[device, state]).set(bytes as f64);
+    }
+}
+
+/// Refreshes the figures of the process itself and of the machine's GPUs; called before
+/// rendering.
 pub fn refresh_process() {
+    gpu::refresh();
     if let Some(bytes) = resident_bytes() {
         RESIDENT.gauge(&[]).set(bytes);
     }

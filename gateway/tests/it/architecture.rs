@@ -32,6 +32,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("hyper", &["server"]),
     ("hyper_util", &["server", "cli"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
+    ("nvml_wrapper", &["telemetry"]),
     ("proto", &["api"]),
     ("prost", &["api"]),
     ("sha2", &["models"]),

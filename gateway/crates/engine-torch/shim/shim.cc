@@ -1,6 +1,7 @@
 // The C++ side of the crate; shim.h says what each function promises.
 
 #include "guard.h"
+#include "handles.h"
 #include "shim.h"
 
 #include <algorithm>
@@ -11,11 +12,9 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <c10/core/InferenceMode.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <caffe2/serialize/read_adapter_interface.h>
 #include <torch/csrc/jit/api/module.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -23,27 +22,6 @@
 #include <torch/csrc/jit/serialization/import.h>
 #include <torch/cuda.h>
 #include <torch/version.h>
-
-struct PstModule {
-  torch::jit::Module module;
-  // Looked up once: finding a method by name costs more than a small model's whole forward.
-  torch::jit::Method forward;
-  c10::Device device;
-};
-
-struct PstInputs {
-  std::vector<c10::IValue> values;
-};
-
-struct PstAnswer {
-  std::vector<at::Tensor> tensors;
-  std::vector<std::string> names;  // as long as `tensors` for a dict, else empty
-  bool named = false;
-};
-
-struct PstTensor {
-  at::Tensor tensor;
-};
 
 using guard::BadAnswer;
 using guard::guarded;
@@ -88,9 +66,36 @@ class MemoryReader final : public caffe2::serialize::ReadAdapterInterface {
   size_t length_;
 };
 
-PstModule* wrap(torch::jit::Module module, c10::Device device) {
+PstModule* wrap(torch::jit::Module module, c10::Device device, int32_t threads) {
   auto forward = module.get_method("forward");
-  return new PstModule{std::move(module), std::move(forward), device};
+  return new PstModule{std::move(module), std::move(forward), device, threads, false, false};
+}
+
+// The same of another module, made from the one given.
+PstModule* wrap_like(torch::jit::Module module, const PstModule* like) {
+  auto* made = wrap(std::move(module), like->device, like->threads);
+  made->reduced = like->reduced;
+  made->channels_last = like->channels_last;
+  return made;
+}
+
+// OpenMP keeps the count for each thread, but libtorch sets it anew from a shared one when a
+// thread first asks; so it is asked before it is told.
+void use_threads(int32_t count) {
+  if (at::get_num_threads() != count) {
+    at::set_num_threads(count);
+  }
+}
+
+// Whether the type can stand for BF16 and BF16 for it, but for precision.
+bool is_wide(c10::ScalarType type) {
+  return type == c10::kFloat || type == c10::kDouble || type == c10::kHalf;
+}
+
+void check_dense(const at::Tensor& tensor) {
+  if (tensor.layout() != c10::kStrided || tensor.is_quantized() || tensor.is_nested()) {
+    throw BadAnswer("the model answers with a sparse, nested or quantized tensor");
+  }
 }
 
 void add(PstAnswer& answer, const c10::IValue& value) {
@@ -162,6 +167,10 @@ int32_t pst_set_interop_threads(int32_t count) {
   return guarded([&] { at::set_num_interop_threads(count); });
 }
 
+int32_t pst_set_threads(int32_t count) {
+  return guarded([&] { use_threads(count); });
+}
+
 void pst_prepare_thread() {
   torch::jit::setGraphExecutorOptimize(true);
 }
@@ -179,28 +188,60 @@ int32_t pst_cuda_devices(int32_t* count) {
 
 // === modules ===
 
-int32_t pst_module_load(const uint8_t* data, size_t length, int32_t device, PstModule** out) {
+int32_t pst_module_load(
+    const uint8_t* data, size_t length, int32_t device, int32_t threads, PstModule** out) {
   return guarded([&] {
     const auto place = device < 0
         ? c10::Device(c10::kCPU)
         : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device));
+    const device::Scope scope(place);
     // Without its debug files a model's error names no source line, but it loads faster and
     // holds less memory; the line would reach nobody but the log.
     auto module = torch::jit::load(std::make_shared<MemoryReader>(data, length), place, false);
     module.eval();
-    *out = wrap(std::move(module), place);
+    scope.wait();  // other threads run it on streams of their own
+    *out = wrap(std::move(module), place, threads);
+  });
+}
+
+int32_t pst_module_convert(
+    const PstModule* module, bool reduced, bool channels_last, PstModule** out) {
+  return guarded([&] {
+    const device::Scope scope(module->device);
+    c10::AutoGradMode no_gradients(false);
+    auto copy = module->module.deepcopy();
+    for (const c10::IValue& value : copy.attributes()) {
+      if (!value.isTensor() || !value.toTensor().defined()) {
+        continue;
+      }
+      at::Tensor tensor = value.toTensor();
+      if (reduced && is_wide(tensor.scalar_type())) {
+        tensor.set_data(tensor.to(c10::kBFloat16));
+      }
+      if (channels_last && tensor.dim() == 4) {
+        tensor.set_data(tensor.contiguous(c10::MemoryFormat::ChannelsLast));
+      }
+    }
+    scope.wait();
+    auto* made = wrap_like(std::move(copy), module);
+    made->reduced = reduced;
+    made->channels_last = channels_last;
+    *out = made;
   });
 }
 
 int32_t pst_module_transform(const PstModule* module, bool optimize, PstModule** out) {
   return guarded([&] {
+    const device::Scope scope(module->device);
+    use_threads(module->threads);  // packed weights are laid out for as many
     // freeze() copies; optimize_for_inference() would rewrite a module that was saved frozen in
     // place, so it only ever sees our copy.
     auto frozen = torch::jit::freeze(module->module);
     if (optimize) {
       frozen = torch::jit::optimize_for_inference(frozen);
     }
-    *out = wrap(std::move(frozen), module->device);
+    scope.wait();
+    *out = wrap_like(std::move(frozen), module);
   });
 }
 
@@ -234,14 +275,18 @@ void pst_inputs_free(PstInputs* inputs) {
   delete inputs;
 }
 
+bool pst_module_wants_pinned(const PstModule* module) {
+  return !module->device.is_cpu();
+}
+
 int32_t pst_inputs_add(
-    PstInputs* inputs, int8_t scalar_type, const size_t* shape, size_t rank,
+    PstInputs* inputs, int8_t scalar_type, bool pinned, const size_t* shape, size_t rank,
     uint8_t** memory, size_t* bytes) {
   return guarded([&] {
     c10::InferenceMode inference;
     c10::SmallVector<int64_t, 8> sizes(shape, shape + rank);
     at::Tensor tensor =
-        at::detail::empty_cpu(sizes, static_cast<c10::ScalarType>(scalar_type));
+        device::host_tensor(sizes, static_cast<c10::ScalarType>(scalar_type), pinned);
     *memory = static_cast<uint8_t*>(tensor.mutable_data_ptr());
     *bytes = tensor.nbytes();
     inputs->values.emplace_back(std::move(tensor));
@@ -249,13 +294,23 @@ int32_t pst_inputs_add(
 }
 
 int32_t pst_inputs_move(PstInputs* inputs, const PstModule* module) {
-  if (module->device.is_cpu()) {
+  if (module->device.is_cpu() && !module->reduced && !module->channels_last) {
     return PST_OK;
   }
   return guarded([&] {
     c10::InferenceMode inference;
+    const device::Scope scope(module->device);
+    use_threads(module->threads);
     for (auto& value : inputs->values) {
-      value = value.toTensor().to(module->device);
+      // The copy first, as it is: converting on the way would make the processor wait for it.
+      at::Tensor tensor = value.toTensor().to(module->device, /*non_blocking=*/true);
+      if (module->reduced && is_wide(tensor.scalar_type())) {
+        tensor = tensor.to(c10::kBFloat16);
+      }
+      if (module->channels_last && tensor.dim() == 4) {
+        tensor = tensor.contiguous(c10::MemoryFormat::ChannelsLast);
+      }
+      value = std::move(tensor);
     }
   });
 }
@@ -263,19 +318,38 @@ int32_t pst_inputs_move(PstInputs* inputs, const PstModule* module) {
 int32_t pst_module_forward(const PstModule* module, PstInputs* inputs, PstAnswer** out) {
   return guarded([&] {
     c10::InferenceMode inference;
+    const device::Scope scope(module->device);
+    use_threads(module->threads);
     // Moved out, so that the answer alone keeps an input alive that the model returns.
     auto arguments = std::move(inputs->values);
     inputs->values.clear();
     const c10::IValue value = module->forward(std::move(arguments));
-    if (!module->device.is_cpu()) {
-      // The forward has only been enqueued; wait, so that its time and its errors are its own.
-      const c10::impl::VirtualGuardImpl device(module->device.type());
-      device.synchronizeStream(device.getStream(module->device));
-    }
     auto answer = std::make_unique<PstAnswer>();
     flatten(value, *answer);
+    if (!module->device.is_cpu()) {
+      for (const auto& tensor : answer->tensors) {
+        check_dense(tensor);
+      }
+      answer->landing = std::make_unique<device::Landing>(module->device, answer->tensors);
+    }
     *out = answer.release();
   });
+}
+
+int32_t pst_module_repeat(const PstModule* module, const PstInputs* inputs, size_t times) {
+  return guarded([&] {
+    c10::InferenceMode inference;
+    const device::Scope scope(module->device);
+    use_threads(module->threads);
+    for (size_t count = 0; count < times; ++count) {
+      module->forward(inputs->values);
+    }
+    scope.wait();
+  });
+}
+
+void pst_module_relieve(const PstModule* module) {
+  device::empty_cache(module->device);
 }
 
 size_t pst_answer_size(const PstAnswer* answer) {
@@ -304,12 +378,17 @@ const char* pst_answer_name(const PstAnswer* answer, size_t index, size_t* lengt
   return answer->names[index].data();
 }
 
-int32_t pst_answer_view(PstAnswer* answer, size_t index, PstView* out) {
+int32_t pst_answer_view(PstAnswer* answer, size_t index, int8_t wanted, PstView* out) {
   return guarded([&] {
     c10::InferenceMode inference;
+    if (answer->landing) {
+      answer->landing->wait();
+    }
     at::Tensor& tensor = answer->tensors.at(index);
-    if (tensor.layout() != c10::kStrided || tensor.is_quantized() || tensor.is_nested()) {
-      throw BadAnswer("the model answers with a sparse, nested or quantized tensor");
+    check_dense(tensor);
+    const auto type = static_cast<c10::ScalarType>(wanted);
+    if (wanted >= 0 && tensor.scalar_type() == c10::kBFloat16 && is_wide(type)) {
+      tensor = tensor.to(type);
     }
     tensor = tensor.cpu().resolve_conj().resolve_neg().contiguous();
     const auto& storage = tensor.storage();

@@ -43,6 +43,14 @@ struct PstView {
   bool sole_owner;     // nothing else refers to the memory, and all of it is this output
 };
 
+// Memory of one device, in bytes.
+struct PstDeviceMemory {
+  uint64_t allocated;  // in use by this process's tensors
+  uint64_t reserved;   // held by this process
+  uint64_t free;       // for anybody
+  uint64_t total;
+};
+
 // FP32 values that a test module holds as a buffer.
 struct PstBuffer {
   const char* name;
@@ -57,13 +65,26 @@ const char* pst_last_error(size_t* length);
 const char* pst_version_built();
 int32_t pst_version_loaded(const char** text);  // valid until the thread's next call
 int32_t pst_set_interop_threads(int32_t count);
+// How many threads an operator uses that the calling thread runs.
+int32_t pst_set_threads(int32_t count);
 void pst_prepare_thread();
 void pst_set_print_handler(void (*handler)(const char*, size_t));
 int32_t pst_cuda_devices(int32_t* count);
 
+// --- CUDA devices, by index ---
+// Whether the device answers, by a little work on the calling thread's own stream.
+int32_t pst_device_probe(int32_t index);
+int32_t pst_device_memory(int32_t index, PstDeviceMemory* out);
+
 // --- modules ---
-// `device` is a CUDA index, or -1 for the CPU. Nothing of `data` is referred to afterwards.
-int32_t pst_module_load(const uint8_t* data, size_t length, int32_t device, PstModule** out);
+// `device` is a CUDA index, or -1 for the CPU; `threads` are those inside one operator. Nothing of
+// `data` is referred to afterwards.
+int32_t pst_module_load(
+    const uint8_t* data, size_t length, int32_t device, int32_t threads, PstModule** out);
+// A copy whose floating-point weights are BF16, or whose weights of rank 4 have their channels
+// last; its inputs are converted alike in each run. `module` stays as is.
+int32_t pst_module_convert(
+    const PstModule* module, bool reduced, bool channels_last, PstModule** out);
 // `optimize`: false freezes, true freezes and then rewrites for inference. `module` stays as is.
 int32_t pst_module_transform(const PstModule* module, bool optimize, PstModule** out);
 void pst_module_free(PstModule* module);
@@ -73,14 +94,21 @@ void pst_module_argument(const PstModule* module, size_t index, PstArgument* out
 // --- runs ---
 int32_t pst_inputs_new(size_t count, PstInputs** out);
 void pst_inputs_free(PstInputs* inputs);
-// Appends an uninitialised CPU tensor and lends its memory for the caller to fill.
+// Whether inputs of this module are best filled in pinned memory.
+bool pst_module_wants_pinned(const PstModule* module);
+// Appends an uninitialised CPU tensor, pinned on request, and lends its memory to be filled.
 int32_t pst_inputs_add(
-    PstInputs* inputs, int8_t scalar_type, const size_t* shape, size_t rank,
+    PstInputs* inputs, int8_t scalar_type, bool pinned, const size_t* shape, size_t rank,
     uint8_t** memory, size_t* bytes);
-// Moves what was filled to where the module runs; nothing to do for the CPU.
+// Brings what was filled to where and how the module takes it. Copies to a device are only begun.
 int32_t pst_inputs_move(PstInputs* inputs, const PstModule* module);
-// Empties `inputs` whatever happens. May be called by several threads on one module.
+// Empties `inputs` whatever happens. May be called by several threads on one module. Returns when
+// the result is there; copies of it from a device are only begun.
 int32_t pst_module_forward(const PstModule* module, PstInputs* inputs, PstAnswer** out);
+// Runs forward `times` over on the same inputs, and nothing else: what a bare loop would do.
+int32_t pst_module_repeat(const PstModule* module, const PstInputs* inputs, size_t times);
+// After memory ran out: gives what its device's allocator keeps for later back to the device.
+void pst_module_relieve(const PstModule* module);
 size_t pst_answer_size(const PstAnswer* answer);
 // Whether the outputs have names, as those of a dict have.
 bool pst_answer_is_named(const PstAnswer* answer);
@@ -88,8 +116,9 @@ bool pst_answer_is_named(const PstAnswer* answer);
 int64_t pst_answer_find(const PstAnswer* answer, const char* name, size_t length);
 // Name of output `index`, or null where it has none; lives as long as the answer.
 const char* pst_answer_name(const PstAnswer* answer, size_t index, size_t* length);
-// Makes output `index` dense on the CPU and describes it.
-int32_t pst_answer_view(PstAnswer* answer, size_t index, PstView* out);
+// Makes output `index` dense on the CPU and describes it. A BF16 output becomes `wanted`, another
+// floating-point type; -1 leaves every output as it is.
+int32_t pst_answer_view(PstAnswer* answer, size_t index, int8_t wanted, PstView* out);
 // Takes output `index` out of the answer; its memory stays where the view said.
 int32_t pst_answer_take(PstAnswer* answer, size_t index, PstTensor** out);
 void pst_answer_free(PstAnswer* answer);

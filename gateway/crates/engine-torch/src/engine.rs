@@ -1,7 +1,9 @@
 //! The engine `torchscript`: devices, thread settings and the way into `module`.
 
+use std::num::NonZeroUsize;
+
 use engine::error::Fault;
-use engine::{Batch, Engine, EngineError, Model, ModelSource, Tensor};
+use engine::{Batch, DeviceMemory, Engine, EngineError, Model, ModelSource, Tensor};
 
 use crate::ffi::system;
 use crate::module::{self, TorchModel};
@@ -22,13 +24,26 @@ impl Engine for TorchEngine {
 
     fn prepare_thread(&self) {
         // One thread per operator: two on shared cores wait for each other a hundredfold. The
-        // count is OpenMP's, which keeps one for each thread.
-        tch::set_num_threads(1);
+        // count is OpenMP's, which keeps one for each thread; a run of a model with another
+        // count sets it anew.
+        if let Err(failure) = system::set_threads(NonZeroUsize::MIN) {
+            tracing::warn!(detail = failure.text, "libtorch keeps its own count of threads");
+        }
         system::prepare_thread();
     }
 
     fn check_device(&self, device: &str) -> Result<(), EngineError> {
-        cuda_index(device).map(drop)
+        let Some(index) = cuda_index(device)? else {
+            return Ok(());
+        };
+        system::probe_device(index).map_err(|failure| {
+            let text = format!("{device} does not answer: its last work failed");
+            EngineError::new(Fault::Device, text).with_detail(failure.text)
+        })
+    }
+
+    fn device_memory(&self, device: &str) -> Option<DeviceMemory> {
+        memory(cuda_index(device).ok().flatten())
     }
 
     fn load(&self, source: &ModelSource<'_>) -> Result<Box<dyn Model>, EngineError> {
@@ -47,6 +62,11 @@ impl Engine for TorchEngine {
     fn trim_memory(&self) {
         system::trim_memory();
     }
+}
+
+/// What of a CUDA device's memory is in use; `None` for the CPU and before anything used it.
+pub(crate) fn memory(cuda: Option<u8>) -> Option<DeviceMemory> {
+    system::device_memory(cuda?).ok()
 }
 
 /// The index of a CUDA device that can be used; `None` for the CPU.

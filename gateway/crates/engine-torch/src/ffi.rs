@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the one place where C++ is called")]
 
 use std::ffi::{CStr, CString};
+use std::num::NonZeroUsize;
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -61,6 +62,11 @@ fn last_error() -> String {
     String::from_utf8_lossy(end).into_owned()
 }
 
+/// A count of threads for C; nobody has more than it holds.
+fn count(threads: NonZeroUsize) -> i32 {
+    i32::try_from(threads.get()).unwrap_or(i32::MAX)
+}
+
 /// The handle that a successful call wrote.
 fn handed_out<T>(raw: *mut T) -> NonNull<T> {
     NonNull::new(raw).expect("a successful call hands out a handle")
@@ -90,13 +96,32 @@ pub(crate) struct Argument {
 }
 
 impl Module {
-    /// Reads a module file; `cuda` is a device index, `None` stands for the CPU.
-    pub(crate) fn load(file: &[u8], cuda: Option<u8>) -> Result<Self, Failure> {
+    /// Reads a module file; `cuda` is a device index, `None` stands for the CPU. Every run uses
+    /// `threads` inside an operator.
+    pub(crate) fn load(
+        file: &[u8],
+        cuda: Option<u8>,
+        threads: NonZeroUsize,
+    ) -> Result<Self, Failure> {
         let device = cuda.map_or(-1, i32::from);
+        let threads = count(threads);
         let mut raw = ptr::null_mut();
         // SAFETY: the file is readable for the length given, and the shim keeps no reference.
-        let status =
-            unsafe { sys::pst_module_load(file.as_ptr(), file.len(), device, &raw mut raw) };
+        let status = unsafe {
+            sys::pst_module_load(file.as_ptr(), file.len(), device, threads, &raw mut raw)
+        };
+        check(status)?;
+        Ok(Self(handed_out(raw)))
+    }
+
+    /// A copy with BF16 for floating-point numbers, or with channels last. This module stays as
+    /// it is.
+    pub(crate) fn convert(&self, reduced: bool, channels_last: bool) -> Result<Self, Failure> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the handle is valid while `self` lives.
+        let status = unsafe {
+            sys::pst_module_convert(self.0.as_ptr(), reduced, channels_last, &raw mut raw)
+        };
         check(status)?;
         Ok(Self(handed_out(raw)))
     }
@@ -138,6 +163,25 @@ impl Module {
             unsafe { sys::pst_module_forward(self.0.as_ptr(), inputs.0.as_ptr(), &raw mut raw) };
         check(status)?;
         Ok(Answer(handed_out(raw)))
+    }
+
+    /// Runs forward `times` over on the same inputs, without anything around it.
+    pub(crate) fn repeat(&self, inputs: &Inputs, times: usize) -> Result<(), Failure> {
+        // SAFETY: both handles are valid; `inputs` is used by this thread alone.
+        let status = unsafe { sys::pst_module_repeat(self.0.as_ptr(), inputs.0.as_ptr(), times) };
+        check(status)
+    }
+
+    /// Whether inputs are best filled in memory that a device can read by itself.
+    pub(super) fn wants_pinned(&self) -> bool {
+        // SAFETY: the handle is valid while `self` lives.
+        unsafe { sys::pst_module_wants_pinned(self.0.as_ptr()) }
+    }
+
+    /// After memory ran out: gives back what the device's allocator keeps for later.
+    pub(crate) fn relieve(&self) {
+        // SAFETY: the handle is valid while `self` lives.
+        unsafe { sys::pst_module_relieve(self.0.as_ptr()) };
     }
 }
 

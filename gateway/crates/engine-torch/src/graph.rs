@@ -1,170 +1,185 @@
-//! Which form of the graph runs: as exported, frozen, or rewritten for inference.
+//! Which form of the module runs: as exported, frozen, or rewritten for inference; in which
+//! precision and memory layout.
 //!
-//! No other form is trusted unseen: it has to give the plain graph's answers on the samples, and
-//! under `auto` it has to be faster on them too.
-
-use std::time::Duration;
+//! No other form than the exported one is trusted unseen: it has to give the exported one's
+//! answers on the samples (`verify`). Under `auto` every form is measured on them (`race`) and
+//! `choice` decides; under `both` two stay loaded and `picker` decides for each batch.
 
 use engine::error::Fault;
-use engine::{Batch, EngineError, Graph, ModelSource, Tensor};
+use engine::{Batch, EngineError, Graph, ModelSource, Precision, Run};
 
-use crate::clock::Stopwatch;
-use crate::compare::difference;
-use crate::ffi::{Cause, Module};
-use crate::run::{RunError, run};
+use crate::choice::{self, Heat};
+use crate::ffi::Module;
+use crate::picker::{Form, Picker};
+use crate::race::race;
+use crate::run::{RunError, Shape, run};
+use crate::verify::{Reference, agrees, answers};
 
-/// How long two forms race, and how many rounds at most.
-const RACE: Duration = Duration::from_millis(300);
-const ROUNDS: usize = 20;
-
-/// A sample and the plain graph's answer to it.
-struct Reference<'a> {
-    batch: &'a Batch,
-    outputs: Vec<Tensor>,
+/// What runs the batches.
+#[derive(Debug)]
+pub(crate) enum Forms {
+    One(Module),
+    Both { plain: Module, other: Module, picker: Box<Picker> },
 }
 
-/// Picks the form that will run, and says why in notes.
-pub(crate) fn choose(
-    plain: Module,
+impl Forms {
+    pub(crate) fn run(&self, shape: &Shape, batch: &Batch) -> Result<Run, RunError> {
+        let (plain, other, picker) = match self {
+            Self::One(module) => return run(module, shape, batch),
+            Self::Both { plain, other, picker } => (plain, other, picker),
+        };
+        let form = picker.pick(batch.rows());
+        let module = if form == Form::Plain { plain } else { other };
+        let run = run(module, shape, batch)?;
+        picker.record(batch.rows(), form, run.infer);
+        Ok(run)
+    }
+}
+
+/// Makes what will run out of the module as exported, and says why in notes.
+pub(crate) fn prepare(
+    exported: Module,
     source: &ModelSource<'_>,
-) -> Result<(Module, Vec<String>), EngineError> {
-    let (references, mut notes) = answers(&plain, source)?;
-    let (module, note) = match source.graph {
-        Graph::Plain => (plain, "graph: plain".to_owned()),
-        Graph::Auto => fastest(plain, source, &references),
-        form @ (Graph::Frozen | Graph::Optimized) => forced(plain, form, source, &references),
+    shape: &Shape,
+) -> Result<(Forms, Vec<String>), EngineError> {
+    let (references, mut notes) = answers(&exported, source, shape)?;
+    let stage = Stage { source, shape, references };
+    let plain = stage.convert(exported, &mut notes)?;
+    let (forms, note) = match source.options.graph {
+        Graph::Plain => (Forms::One(plain), "graph: plain".to_owned()),
+        Graph::Auto => stage.fastest(plain),
+        Graph::Both => stage.both(plain),
+        form @ (Graph::Frozen | Graph::Optimized) => stage.forced(plain, form),
     };
     notes.insert(0, note);
-    Ok((module, notes))
+    Ok((forms, notes))
 }
 
-/// Runs the samples on the plain graph. What contradicts the signature fails the load; a sample
-/// that the model itself refuses proves nothing, since samples are made up, and is left out.
-fn answers<'a>(
-    plain: &Module,
-    source: &ModelSource<'a>,
-) -> Result<(Vec<Reference<'a>>, Vec<String>), EngineError> {
-    let mut references = Vec::with_capacity(source.samples.len());
-    let mut notes = Vec::new();
-    for (index, batch) in source.samples.iter().enumerate() {
-        match run(plain, source.inputs.len(), source.outputs, batch) {
-            Ok(run) => references.push(Reference { batch, outputs: run.outputs }),
-            Err(RunError::Signature(text) | RunError::Input(text)) => {
-                return Err(EngineError::new(Fault::Load, text));
-            }
-            Err(RunError::Native(failure)) => {
-                if matches!(failure.cause, Cause::Memory | Cause::Device) {
-                    return Err(RunError::Native(failure).into());
-                }
-                notes.push(format!("sample {}: the model fails on it, left out", index + 1));
-                let model = source.label;
-                tracing::debug!(model, detail = failure.text, "the model fails on a sample");
-            }
-        }
-    }
-    Ok((references, notes))
+/// What every form is tried on.
+struct Stage<'a> {
+    source: &'a ModelSource<'a>,
+    shape: &'a Shape,
+    references: Vec<Reference<'a>>,
 }
 
-/// The first other form that proves itself, unless plain is as fast.
-fn fastest(
-    plain: Module,
-    source: &ModelSource<'_>,
-    references: &[Reference<'_>],
-) -> (Module, String) {
-    if references.is_empty() {
-        return (plain, "graph: plain (no sample to verify another form on)".to_owned());
-    }
-    let mut failures = Vec::new();
-    for form in [Graph::Optimized, Graph::Frozen] {
-        match candidate(&plain, form, source, references) {
-            Err(reason) => failures.push(format!("{} failed: {reason}", form.name())),
-            Ok(module) => {
-                let speed = race(&plain, &module, source, references);
-                let because = if failures.is_empty() {
-                    String::new()
-                } else {
-                    format!("; {}", failures.join("; "))
-                };
-                let (module, form, other) = if speed > 1.0 {
-                    (module, form.name(), format!("{speed:.2} times as fast as plain"))
-                } else {
-                    (plain, "plain", format!("{} is {speed:.2} times as fast", form.name()))
-                };
-                return (module, format!("graph: {form} ({other}{because})"));
-            }
-        }
-    }
-    (plain, format!("graph: plain ({})", failures.join("; ")))
-}
-
-/// The form that `model.toml` names, or plain where that form does not prove itself.
-fn forced(
-    plain: Module,
+/// A form that proved itself, measured beside the plain one.
+struct Candidate {
     form: Graph,
-    source: &ModelSource<'_>,
-    references: &[Reference<'_>],
-) -> (Module, String) {
-    let name = form.name();
-    match candidate(&plain, form, source, references) {
-        Err(reason) => (plain, format!("graph: plain ({name} failed: {reason})")),
-        Ok(module) if references.is_empty() => {
-            (module, format!("graph: {name} (not verified: there is no sample)"))
-        }
-        Ok(module) => (module, format!("graph: {name}")),
-    }
+    module: Module,
+    heats: Vec<Heat>,
 }
 
-/// Makes another form and checks it on every sample.
-fn candidate(
-    plain: &Module,
-    form: Graph,
-    source: &ModelSource<'_>,
-    references: &[Reference<'_>],
-) -> Result<Module, String> {
-    let module = plain.transform(form == Graph::Optimized).map_err(|failure| {
-        let (model, form) = (source.label, form.name());
-        tracing::debug!(model, form, detail = failure.text, "the graph cannot be transformed");
-        "libtorch cannot transform this module".to_owned()
-    })?;
-    for reference in references {
-        let run = run(&module, source.inputs.len(), source.outputs, reference.batch)
-            .map_err(|_| "it fails on a sample that plain answers".to_owned())?;
-        for ((plain, other), spec) in reference.outputs.iter().zip(&run.outputs).zip(source.outputs)
-        {
-            if let Some(difference) = difference(plain, other, source.tolerance) {
-                return Err(format!("output '{}' {difference}", spec.name));
+impl Stage<'_> {
+    /// The precision and the layout that `model.toml` asks for. Nobody wants a model that
+    /// silently runs at another speed than asked for, so what does not work fails the load.
+    fn convert(&self, exported: Module, notes: &mut Vec<String>) -> Result<Module, EngineError> {
+        let options = self.source.options;
+        let reduced = options.precision == Precision::Bf16;
+        if !reduced && !options.channels_last {
+            return Ok(exported);
+        }
+        let asked = match (reduced, options.channels_last) {
+            (true, true) => "precision = \"bf16\" with channels_last = true",
+            (true, false) => "precision = \"bf16\"",
+            _ => "channels_last = true",
+        };
+        let failed = |reason: String| {
+            EngineError::new(Fault::Load, format!("{asked} does not suit this model: {reason}"))
+        };
+        let module = exported.convert(reduced, options.channels_last).map_err(|failure| {
+            failed("libtorch cannot convert it".to_owned()).with_detail(failure.text)
+        })?;
+        agrees(&module, self.source, self.shape, &self.references).map_err(failed)?;
+        let proof =
+            if self.references.is_empty() { " (not verified: there is no sample)" } else { "" };
+        if reduced {
+            notes.push(format!("precision: bf16{proof}"));
+        }
+        if options.channels_last {
+            notes.push(format!("channels last{proof}"));
+        }
+        Ok(module)
+    }
+
+    /// The form that serves the sizes of the samples fastest, all in all.
+    fn fastest(&self, plain: Module) -> (Forms, String) {
+        if self.references.is_empty() {
+            let note = "graph: plain (no sample to verify another form on)";
+            return (Forms::One(plain), note.to_owned());
+        }
+        let (mut candidates, facts) = self.candidates(&plain);
+        let heats: Vec<&[Heat]> = candidates.iter().map(|known| known.heats.as_slice()).collect();
+        let chosen = choice::choose(&heats).map(|index| candidates.swap_remove(index));
+        let (module, name) = match chosen {
+            Some(Candidate { form, module, .. }) => (module, form.name()),
+            None => (plain, "plain"),
+        };
+        (Forms::One(module), format!("graph: {name} ({facts})"))
+    }
+
+    /// Plain and the best other form, each for the sizes that it is faster on.
+    fn both(&self, plain: Module) -> (Forms, String) {
+        if self.references.is_empty() {
+            let note = "graph: plain (no sample to verify another form on)";
+            return (Forms::One(plain), note.to_owned());
+        }
+        let (candidates, facts) = self.candidates(&plain);
+        // Whichever gains most at the sizes that plain does not serve well.
+        let best = candidates.into_iter().max_by(|a, b| {
+            choice::largest_gain(&a.heats).total_cmp(&choice::largest_gain(&b.heats))
+        });
+        match best {
+            None => (Forms::One(plain), format!("graph: plain ({facts})")),
+            Some(Candidate { form, module: other, heats }) => {
+                let note = format!("graph: both plain and {} ({facts})", form.name());
+                let picker = Box::new(Picker::new(&heats));
+                (Forms::Both { plain, other, picker }, note)
             }
         }
     }
-    Ok(module)
-}
 
-/// How many times as fast as `plain` the `other` form is on all samples together.
-///
-/// Both take turns, so that whatever else the machine does hits them alike, and the best round of
-/// each counts.
-fn race(
-    plain: &Module,
-    other: &Module,
-    source: &ModelSource<'_>,
-    references: &[Reference<'_>],
-) -> f64 {
-    let mut best = vec![[Duration::MAX; 2]; references.len()];
-    let mut watch = Stopwatch::start();
-    let mut spent = Duration::ZERO;
-    for _ in 0..ROUNDS {
-        for (reference, best) in references.iter().zip(&mut best) {
-            for (module, best) in [plain, other].into_iter().zip(best) {
-                if let Ok(run) = run(module, source.inputs.len(), source.outputs, reference.batch) {
-                    *best = run.infer.min(*best);
+    /// The form that `model.toml` names, or plain where that form does not prove itself.
+    fn forced(&self, plain: Module, form: Graph) -> (Forms, String) {
+        let name = form.name();
+        match self.candidate(&plain, form) {
+            Err(reason) => (Forms::One(plain), format!("graph: plain ({name} failed: {reason})")),
+            Ok(module) if self.references.is_empty() => {
+                let note = format!("graph: {name} (not verified: there is no sample)");
+                (Forms::One(module), note)
+            }
+            Ok(module) => (Forms::One(module), format!("graph: {name}")),
+        }
+    }
+
+    /// Every other form that is worth a look, measured, with what there is to say about each.
+    fn candidates(&self, plain: &Module) -> (Vec<Candidate>, String) {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut facts = Vec::new();
+        for form in [Graph::Optimized, Graph::Frozen] {
+            // Rewriting starts with freezing: where it gained much, freezing alone gains less.
+            if candidates.iter().any(|known| choice::is_clear(&known.heats)) {
+                break;
+            }
+            match self.candidate(plain, form) {
+                Err(reason) => facts.push(format!("{} failed: {reason}", form.name())),
+                Ok(module) => {
+                    let heats = race(plain, &module, self.shape, &self.references);
+                    facts.push(choice::describe(form.name(), &heats));
+                    candidates.push(Candidate { form, module, heats });
                 }
             }
         }
-        spent += watch.lap();
-        if spent > RACE {
-            break;
-        }
+        (candidates, facts.join("; "))
     }
-    let total = |form: usize| best.iter().map(|best| best[form].as_secs_f64()).sum::<f64>();
-    total(0) / total(1).max(f64::MIN_POSITIVE)
+
+    /// Makes another form and checks it on every sample.
+    fn candidate(&self, plain: &Module, form: Graph) -> Result<Module, String> {
+        let module = plain.transform(form == Graph::Optimized).map_err(|failure| {
+            let (model, form) = (self.source.label, form.name());
+            tracing::debug!(model, form, detail = failure.text, "the graph cannot be transformed");
+            "libtorch cannot transform this module".to_owned()
+        })?;
+        agrees(&module, self.source, self.shape, &self.references)?;
+        Ok(module)
+    }
 }

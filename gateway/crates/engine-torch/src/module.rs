@@ -4,35 +4,49 @@ use engine::error::Fault;
 use engine::{Batch, DataType, EngineError, Model, ModelSource, Run, Tensor, TensorSpec};
 
 use crate::ffi::{Argument, Cause, Failure, Module};
+use crate::graph::Forms;
+use crate::run::Shape;
 use crate::{archive, graph, run};
 
 /// A loaded TorchScript module.
 #[derive(Debug)]
 pub(crate) struct TorchModel {
-    module: Module,
-    inputs: usize,
-    outputs: Vec<TensorSpec>,
+    forms: Forms,
+    shape: Shape,
     notes: Vec<String>,
+    device_bytes: Option<u64>,
 }
 
 impl TorchModel {
     /// Loads `source` onto the CPU, or onto the CUDA device of this index.
     pub(crate) fn load(source: &ModelSource<'_>, cuda: Option<u8>) -> Result<Self, EngineError> {
         check_types(source)?;
-        let plain = Module::load(source.file, cuda).map_err(|failure| refused(failure, source))?;
-        check_arguments(&plain.arguments(), source.inputs)?;
-        let (module, notes) = graph::choose(plain, source)?;
-        Ok(Self { module, inputs: source.inputs.len(), outputs: source.outputs.to_vec(), notes })
+        let allocated = || crate::engine::memory(cuda).map_or(0, |memory| memory.allocated);
+        let before = allocated();
+        let exported = read(source, cuda)?;
+        check_arguments(&exported.arguments(), source.inputs)?;
+        let shape = Shape::of(source);
+        let (forms, mut notes) = graph::prepare(exported, source, &shape)?;
+        let threads = source.options.threads.get();
+        if threads > 1 {
+            notes.push(format!("threads: {threads}"));
+        }
+        let device_bytes = cuda.map(|_| allocated().saturating_sub(before));
+        Ok(Self { forms, shape, notes, device_bytes })
     }
 }
 
 impl Model for TorchModel {
     fn run(&self, batch: &Batch) -> Result<Run, EngineError> {
-        Ok(run::run(&self.module, self.inputs, &self.outputs, batch)?)
+        Ok(self.forms.run(&self.shape, batch)?)
     }
 
     fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn device_bytes(&self) -> Option<u64> {
+        self.device_bytes
     }
 }
 
@@ -43,9 +57,14 @@ pub(crate) fn probe(
     batch: &Batch,
 ) -> Result<Vec<(Option<String>, Tensor)>, EngineError> {
     check_types(source)?;
-    let module = Module::load(source.file, cuda).map_err(|failure| refused(failure, source))?;
+    let module = read(source, cuda)?;
     check_arguments(&module.arguments(), source.inputs)?;
     Ok(run::probe(&module, batch)?)
+}
+
+fn read(source: &ModelSource<'_>, cuda: Option<u8>) -> Result<Module, EngineError> {
+    Module::load(source.file, cuda, source.options.threads)
+        .map_err(|failure| refused(failure, source))
 }
 
 fn check_types(source: &ModelSource<'_>) -> Result<(), EngineError> {

@@ -1,6 +1,7 @@
 //! What must happen once, before anything else in the process touches libtorch.
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -38,7 +39,9 @@ pub fn prepare_process() -> &'static Prepared {
         system::default_variable(c"OMP_WAIT_POLICY", c"passive");
         // Before anything asks for CUDA: libtorch remembers the first answer for good.
         let opened = open_cuda();
-        tch::set_num_threads(1);
+        if let Err(failure) = system::set_threads(NonZeroUsize::MIN) {
+            tracing::warn!(error = failure.text, "libtorch keeps its own count of threads");
+        }
         if let Err(error) = tch::jit::f_set_profiling_mode(false) {
             tracing::warn!(%error, "libtorch keeps profiling; first calls will be slow");
         }

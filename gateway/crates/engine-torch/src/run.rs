@@ -1,7 +1,7 @@
 //! One batch through one module: bytes in, forward, checked bytes out.
 
 use engine::error::Fault;
-use engine::{Batch, DataType, EngineError, Run, Tensor, TensorSpec};
+use engine::{Batch, DataType, EngineError, ModelSource, Precision, Run, Tensor, TensorSpec};
 
 use crate::clock::Stopwatch;
 use crate::datatype::{datatype, scalar_type};
@@ -45,26 +45,49 @@ impl From<RunError> for EngineError {
     }
 }
 
+/// What a run needs to know of its model.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) inputs: usize,
+    pub(crate) outputs: Vec<TensorSpec>,
+    /// Whether the model computes in BF16, so that its outputs become the declared types.
+    pub(crate) reduced: bool,
+}
+
+impl Shape {
+    pub(crate) fn of(source: &ModelSource<'_>) -> Self {
+        Self {
+            inputs: source.inputs.len(),
+            outputs: source.outputs.to_vec(),
+            reduced: source.options.precision == Precision::Bf16,
+        }
+    }
+}
+
 /// Runs `batch` on the calling thread and checks the answer against the declared outputs.
 ///
 /// The inputs' types and shapes are the gateway's to check; whatever they are, memory stays safe
 /// and the module answers or fails.
-pub(crate) fn run(
-    module: &Module,
-    inputs: usize,
-    outputs: &[TensorSpec],
-    batch: &Batch,
-) -> Result<Run, RunError> {
-    let mut watch = Stopwatch::start();
-    let given = batch.inputs().len();
-    if given != inputs {
-        return Err(RunError::Input(format!("the model takes {inputs} inputs, got {given}")));
+pub(crate) fn run(module: &Module, shape: &Shape, batch: &Batch) -> Result<Run, RunError> {
+    let (expected, given) = (shape.inputs, batch.inputs().len());
+    if given != expected {
+        return Err(RunError::Input(format!("the model takes {expected} inputs, got {given}")));
     }
+    let run = timed(module, shape, batch);
+    if let Err(RunError::Native(Failure { cause: Cause::Memory, .. })) = &run {
+        // The batcher goes on with less; what lies unused must not stand in its way.
+        module.relieve();
+    }
+    run
+}
+
+fn timed(module: &Module, shape: &Shape, batch: &Batch) -> Result<Run, RunError> {
+    let mut watch = Stopwatch::start();
     let arguments = fill(module, batch)?;
     let input = watch.lap();
     let answer = module.forward(arguments)?;
     let infer = watch.lap();
-    let outputs = collect(answer, outputs, batch.rows())?;
+    let outputs = collect(answer, shape, batch.rows())?;
     Ok(Run { outputs, input, infer, output: watch.lap() })
 }
 
@@ -77,7 +100,7 @@ pub(crate) fn probe(
     (0..answer.len())
         .map(|index| {
             let name = answer.name(index);
-            let output = answer.output(index)?;
+            let output = answer.output(index, None)?;
             let Some(datatype) = datatype(output.scalar_type) else {
                 let text = format!("output {index} is of a type that the protocol lacks");
                 return Err(RunError::Signature(text));
@@ -90,21 +113,22 @@ pub(crate) fn probe(
 }
 
 /// Copies the batch into libtorch's memory, each piece once.
-fn fill(module: &Module, batch: &Batch) -> Result<Inputs, RunError> {
+pub(crate) fn fill(module: &Module, batch: &Batch) -> Result<Inputs, RunError> {
     let mut arguments = Inputs::with_capacity(batch.inputs().len())?;
     for input in batch.inputs() {
         let Some(scalar_type) = scalar_type(input.datatype()) else {
             let text = format!("a TorchScript model takes no {} input", input.datatype());
             return Err(RunError::Input(text));
         };
-        arguments.push(scalar_type, input)?;
+        arguments.push(scalar_type, input, module)?;
     }
     arguments.move_to(module)?;
     Ok(arguments)
 }
 
 /// Puts the answer's tensors in the signature's order: a dict's by name, others by position.
-fn collect(mut answer: Answer, specs: &[TensorSpec], rows: usize) -> Result<Vec<Tensor>, RunError> {
+fn collect(mut answer: Answer, shape: &Shape, rows: usize) -> Result<Vec<Tensor>, RunError> {
+    let specs = &shape.outputs;
     let named = answer.is_named();
     if !named && answer.len() != specs.len() {
         return Err(RunError::Signature(format!(
@@ -120,7 +144,8 @@ fn collect(mut answer: Answer, specs: &[TensorSpec], rows: usize) -> Result<Vec<
             let text = format!("the model's answer has no output named '{}'", spec.name);
             return Err(RunError::Signature(text));
         };
-        let output = answer.output(index)?;
+        let wanted = scalar_type(spec.datatype).filter(|_| shape.reduced);
+        let output = answer.output(index, wanted)?;
         tensors.push(checked(output, spec, rows).map_err(RunError::Signature)?);
     }
     Ok(tensors)

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use engine::error::Fault;
-use engine::{Batch, DataType, Engine, EngineError, Graph, Model, ModelSource, Tensor, TensorSpec};
+use engine::{
+    Batch, DataType, Engine, EngineError, EngineOptions, Graph, Model, ModelSource, Precision,
+    Tensor, TensorSpec,
+};
 use tempfile::TempDir;
 
 use crate::fixtures::{self, Fixture};
@@ -13,6 +16,7 @@ mod answers;
 mod failures;
 mod graphs;
 mod loads;
+mod options;
 
 /// A module file in a folder of its own.
 struct File {
@@ -50,6 +54,16 @@ fn load_bytes(
     file: &[u8],
     samples: &[Batch],
 ) -> Result<Box<dyn Model>, EngineError> {
+    let options = EngineOptions { graph: fixture.graph, ..EngineOptions::default() };
+    load_as(fixture, file, options, samples)
+}
+
+fn load_as(
+    fixture: &Fixture,
+    file: &[u8],
+    options: EngineOptions,
+    samples: &[Batch],
+) -> Result<Box<dyn Model>, EngineError> {
     prepare_process();
     TorchEngine.prepare_thread();
     TorchEngine.load(&ModelSource {
@@ -58,7 +72,7 @@ fn load_bytes(
         inputs: &fixture.inputs,
         outputs: &fixture.outputs,
         device: "cpu",
-        graph: fixture.graph,
+        options,
         samples,
         tolerance: 1e-5,
     })

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::batch::Batch;
 use crate::datatype::DataType;
 use crate::error::{EngineError, Fault};
+use crate::options::EngineOptions;
 use crate::tensor::Tensor;
 
 /// Name, type and shape of one input or output; `-1` stands for any size.
@@ -30,35 +31,6 @@ impl TensorSpec {
     }
 }
 
-/// Which form of the graph should run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Graph {
-    /// The engine decides and says what it chose.
-    #[default]
-    Auto,
-    /// As exported.
-    Plain,
-    /// Parameters folded into constants.
-    Frozen,
-    /// Frozen, then rewritten for inference.
-    Optimized,
-}
-
-impl Graph {
-    /// Every form with its name in `model.toml`.
-    pub const NAMES: [(&'static str, Self); 4] = [
-        ("auto", Self::Auto),
-        ("plain", Self::Plain),
-        ("frozen", Self::Frozen),
-        ("optimized", Self::Optimized),
-    ];
-
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, graph)| *graph == self).map_or("auto", |(name, _)| name)
-    }
-}
-
 /// Everything an engine needs to load one version of a model.
 #[derive(Debug)]
 pub struct ModelSource<'a> {
@@ -70,9 +42,9 @@ pub struct ModelSource<'a> {
     pub outputs: &'a [TensorSpec],
     /// `cpu` or `cuda:N`.
     pub device: &'a str,
-    pub graph: Graph,
-    /// Batches to try the loaded graph on: transformed graphs must agree with the plain one on
-    /// each of them within `tolerance`.
+    pub options: EngineOptions,
+    /// Batches to try the loaded model on, in the sizes that will run: every other form than the
+    /// exported one must agree with it on each of them within `tolerance`, and is measured on them.
     pub samples: &'a [Batch],
     /// Relative tolerance of that comparison.
     pub tolerance: f64,
@@ -90,7 +62,15 @@ pub trait Engine: Debug + Send + Sync {
     /// runs models of this engine.
     fn prepare_thread(&self);
 
-    /// Checks that `device` exists and is usable.
+    /// Checks that `device` exists and answers now.
+    ///
+    /// Not only for loads: this is also the health probe of a device. After a run or a load has
+    /// failed with [`Fault::Device`], an error here means that the failure has stayed (a sticky
+    /// CUDA error fails every later call of the process), so that the device must take no more
+    /// work and only a restart helps; success means that it was that one call's.
+    /// It does a little work on the device, on the calling thread, and waits for that alone. It
+    /// may block as long as the device is busy, and for seconds when it is the first to use it:
+    /// call it off the request path.
     ///
     /// # Errors
     /// With [`Fault::Device`] and a reason fit for an operator.
@@ -120,6 +100,24 @@ pub trait Engine: Debug + Send + Sync {
 
     /// Gives memory back to the system after a model was dropped.
     fn trim_memory(&self) {}
+
+    /// What of a device's own memory is in use; `None` for the CPU and where nobody counts.
+    fn device_memory(&self, device: &str) -> Option<DeviceMemory> {
+        let _ = device;
+        None
+    }
+}
+
+/// Memory of one device, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use by this process's tensors.
+    pub allocated: u64,
+    /// Held by this process, for tensors in use and to come.
+    pub reserved: u64,
+    /// Free for anybody.
+    pub free: u64,
+    pub total: u64,
 }
 
 /// A loaded version. `run` may be called by several threads at once.
@@ -132,6 +130,12 @@ pub trait Model: Debug + Send + Sync {
 
     /// What the engine decided at load, one fact a line (`graph: frozen`).
     fn notes(&self) -> &[String];
+
+    /// Memory of its device that the model took when it was loaded and tried, in bytes; `None` on
+    /// the CPU. Loads beside it on the same device blur the figure.
+    fn device_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What one run gave, and what it spent.
@@ -139,11 +143,12 @@ pub trait Model: Debug + Send + Sync {
 pub struct Run {
     /// In the order of the signature; dimension 0 is the batch where the model batches.
     pub outputs: Vec<Tensor>,
-    /// Copying the inputs into the engine's memory.
+    /// Copying the inputs into the engine's memory. On a device of its own the way from there is
+    /// only begun in this time.
     pub input: Duration,
-    /// The forward pass.
+    /// The forward pass, until its result is there.
     pub infer: Duration,
-    /// Copying the outputs out.
+    /// What copying the outputs out took longer.
     pub output: Duration,
 }
 

@@ -308,9 +308,33 @@ pub const MODEL: &[Key] = &[
     key("engine.device", Type::Text, "\"cpu\"", "`cpu` or `cuda:N`."),
     key(
         "engine.graph",
-        Type::OneOf(&["auto", "plain", "frozen", "optimized"]),
+        Type::OneOf(&["auto", "plain", "frozen", "optimized", "both"]),
         "\"auto\"",
-        "Which form of the graph runs. Rewritten forms are compared with the plain one at load and given up when they differ.",
+        "Which form of the graph runs. `auto` measures every form at load on the warm-up sizes, `both` keeps two and picks for each batch by its size. Rewritten forms are compared with the plain one at load and given up when they differ. `plain` with `deterministic`.",
+    ),
+    key(
+        "engine.precision",
+        Type::OneOf(&["fp32", "bf16"]),
+        "\"fp32\"",
+        "`bf16` converts weights and floating-point inputs; the types on the wire stay. Compared with the module as exported at load: each row must lie within 4.5 % of its length (a cosine of 0.999), or within the declared tolerance; else the version is not served.",
+    ),
+    key(
+        "engine.channels_last",
+        Type::Flag,
+        "false",
+        "Whether inputs and weights of rank 4 lie with their channels last, which convolutions may like. Compared at load; a version that answers otherwise is not served.",
+    ),
+    key(
+        "engine.threads",
+        Type::Count,
+        "1",
+        "Threads inside one operator of this model's runs. More than 1 pays for large models on idle cores only.",
+    ),
+    key(
+        "engine.deterministic",
+        Type::Flag,
+        "false",
+        "Whether equal calls get equal bytes: one form of the graph, never chosen by measuring, and no call in one batch with another.",
     ),
     key(
         "engine.run_timeout",
@@ -323,7 +347,7 @@ pub const MODEL: &[Key] = &[
         "warmup.batch_sizes",
         Type::Counts,
         "[]",
-        "Batch sizes to run; empty means 1 and `max_batch_size`.",
+        "Batch sizes to run; empty means 1, `max_batch_size` and, from 16 on, its square root. The graph is chosen by what these take.",
     ),
     key(
         "warmup.sample",

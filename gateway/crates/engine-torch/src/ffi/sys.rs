@@ -56,6 +56,15 @@ impl Default for PstView {
 }
 
 #[repr(C)]
+#[derive(Default)]
+pub(super) struct PstDeviceMemory {
+    pub(super) allocated: u64,
+    pub(super) reserved: u64,
+    pub(super) free: u64,
+    pub(super) total: u64,
+}
+
+#[repr(C)]
 pub(super) struct PstBuffer {
     pub(super) name: *const c_char,
     pub(super) values: *const f32,
@@ -69,14 +78,25 @@ unsafe extern "C" {
     pub(super) safe fn pst_version_built() -> *const c_char;
     pub(super) fn pst_version_loaded(text: *mut *const c_char) -> i32;
     pub(super) safe fn pst_set_interop_threads(count: i32) -> i32;
+    pub(super) safe fn pst_set_threads(count: i32) -> i32;
     pub(super) safe fn pst_prepare_thread();
     pub(super) safe fn pst_set_print_handler(handler: extern "C" fn(*const c_char, usize));
     pub(super) fn pst_cuda_devices(count: *mut i32) -> i32;
+
+    pub(super) safe fn pst_device_probe(index: i32) -> i32;
+    pub(super) fn pst_device_memory(index: i32, out: *mut PstDeviceMemory) -> i32;
 
     pub(super) fn pst_module_load(
         data: *const u8,
         length: usize,
         device: i32,
+        threads: i32,
+        out: *mut *mut PstModule,
+    ) -> i32;
+    pub(super) fn pst_module_convert(
+        module: *const PstModule,
+        reduced: bool,
+        channels_last: bool,
         out: *mut *mut PstModule,
     ) -> i32;
     pub(super) fn pst_module_transform(
@@ -94,9 +114,11 @@ unsafe extern "C" {
 
     pub(super) fn pst_inputs_new(count: usize, out: *mut *mut PstInputs) -> i32;
     pub(super) fn pst_inputs_free(inputs: *mut PstInputs);
+    pub(super) fn pst_module_wants_pinned(module: *const PstModule) -> bool;
     pub(super) fn pst_inputs_add(
         inputs: *mut PstInputs,
         scalar_type: i8,
+        pinned: bool,
         shape: *const usize,
         rank: usize,
         memory: *mut *mut u8,
@@ -108,6 +130,12 @@ unsafe extern "C" {
         inputs: *mut PstInputs,
         out: *mut *mut PstAnswer,
     ) -> i32;
+    pub(super) fn pst_module_repeat(
+        module: *const PstModule,
+        inputs: *const PstInputs,
+        times: usize,
+    ) -> i32;
+    pub(super) fn pst_module_relieve(module: *const PstModule);
     pub(super) fn pst_answer_size(answer: *const PstAnswer) -> usize;
     pub(super) fn pst_answer_is_named(answer: *const PstAnswer) -> bool;
     pub(super) fn pst_answer_name(
@@ -120,7 +148,12 @@ unsafe extern "C" {
         name: *const c_char,
         length: usize,
     ) -> i64;
-    pub(super) fn pst_answer_view(answer: *mut PstAnswer, index: usize, out: *mut PstView) -> i32;
+    pub(super) fn pst_answer_view(
+        answer: *mut PstAnswer,
+        index: usize,
+        wanted: i8,
+        out: *mut PstView,
+    ) -> i32;
     pub(super) fn pst_answer_take(
         answer: *mut PstAnswer,
         index: usize,

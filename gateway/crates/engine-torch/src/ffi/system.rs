@@ -1,9 +1,12 @@
 //! Calls that concern the process or a thread rather than one module.
 
 use std::ffi::{CStr, CString, c_char};
+use std::num::NonZeroUsize;
 use std::{ptr, slice};
 
-use super::{Failure, check, sys};
+use engine::DeviceMemory;
+
+use super::{Failure, check, count, sys};
 
 /// The version of libtorch's headers that the shim was compiled with.
 pub(crate) fn version_built() -> String {
@@ -26,6 +29,11 @@ pub(crate) fn version_loaded() -> Result<String, Failure> {
 /// How many threads serve a model's own `fork`; works once a process.
 pub(crate) fn set_interop_threads(count: i32) -> Result<(), Failure> {
     check(sys::pst_set_interop_threads(count))
+}
+
+/// How many threads work inside an operator that the calling thread runs.
+pub(crate) fn set_threads(threads: NonZeroUsize) -> Result<(), Failure> {
+    check(sys::pst_set_threads(count(threads)))
 }
 
 /// The calling thread's settings that tch does not know.
@@ -55,6 +63,21 @@ pub(crate) fn cuda_devices() -> Result<i32, Failure> {
     let status = unsafe { sys::pst_cuda_devices(&raw mut count) };
     check(status)?;
     Ok(count)
+}
+
+/// Whether a CUDA device answers now.
+pub(crate) fn probe_device(index: u8) -> Result<(), Failure> {
+    check(sys::pst_device_probe(i32::from(index)))
+}
+
+/// Memory of a CUDA device that was used before.
+pub(crate) fn device_memory(index: u8) -> Result<DeviceMemory, Failure> {
+    let mut raw = sys::PstDeviceMemory::default();
+    // SAFETY: the pointer is valid for the write of one struct.
+    let status = unsafe { sys::pst_device_memory(i32::from(index), &raw mut raw) };
+    check(status)?;
+    let sys::PstDeviceMemory { allocated, reserved, free, total } = raw;
+    Ok(DeviceMemory { allocated, reserved, free, total })
 }
 
 /// Loads a library for the rest of the process, with all its symbols visible.

@@ -27,8 +27,17 @@ impl Inputs {
         Ok(Self(handed_out(raw)))
     }
 
-    /// Appends a tensor that holds the whole input.
-    pub(crate) fn push(&mut self, scalar_type: i8, input: &BatchInput) -> Result<(), Failure> {
+    /// Appends a tensor that holds the whole input, where `module` can best take it from.
+    pub(crate) fn push(
+        &mut self,
+        scalar_type: i8,
+        input: &BatchInput,
+        module: &Module,
+    ) -> Result<(), Failure> {
+        self.add(scalar_type, input, module.wants_pinned())
+    }
+
+    fn add(&mut self, scalar_type: i8, input: &BatchInput, pinned: bool) -> Result<(), Failure> {
         let shape = input.shape();
         let mut memory = ptr::null_mut();
         let mut size = 0;
@@ -37,6 +46,7 @@ impl Inputs {
             sys::pst_inputs_add(
                 self.0.as_ptr(),
                 scalar_type,
+                pinned,
                 shape.as_ptr(),
                 shape.len(),
                 &raw mut memory,
@@ -64,7 +74,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Moves all tensors to where the module runs.
+    /// Brings all tensors to where and how the module takes them.
     pub(crate) fn move_to(&mut self, module: &Module) -> Result<(), Failure> {
         // SAFETY: both handles are valid.
         let status = unsafe { sys::pst_inputs_move(self.0.as_ptr(), module.0.as_ptr()) };
@@ -127,11 +137,13 @@ impl Answer {
     }
 
     /// Takes one output: large memory that is this output's alone is shared, any other copied.
-    /// Asking twice for one output is an error.
-    pub(crate) fn output(&mut self, index: usize) -> Result<Output, Failure> {
+    /// Asking twice for one output is an error. Where a type is wanted, a BF16 output becomes that
+    /// type if it holds floating-point numbers.
+    pub(crate) fn output(&mut self, index: usize, wanted: Option<i8>) -> Result<Output, Failure> {
         let mut view = sys::PstView::default();
+        let wanted = wanted.unwrap_or(-1);
         // SAFETY: the handle is valid; the shim checks the index.
-        let status = unsafe { sys::pst_answer_view(self.0.as_ptr(), index, &raw mut view) };
+        let status = unsafe { sys::pst_answer_view(self.0.as_ptr(), index, wanted, &raw mut view) };
         check(status)?;
         // SAFETY: the shape belongs to the tensor, which the answer keeps alive for now.
         let shape = unsafe { slice_or_empty(view.shape, view.rank) };
@@ -198,5 +210,25 @@ impl Drop for Taken {
     fn drop(&mut self) {
         // SAFETY: the handle is valid and given back here only.
         unsafe { sys::pst_tensor_free(self.tensor.as_ptr()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::{Batch, DataType, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn pinned_memory_without_a_gpu_is_an_error_in_words() {
+        if crate::prepare_process().cuda.is_ok() {
+            return; // with one it is no error
+        }
+        let tensor = Tensor::new(DataType::Fp32, vec![1, 2], vec![0; 8].into()).unwrap();
+        let batch = Batch::single(&[tensor], 1);
+        let mut inputs = Inputs::with_capacity(1).unwrap();
+        let failure = inputs.add(6, &batch.inputs()[0], true).unwrap_err();
+        assert!(failure.text.to_lowercase().contains("pin"), "{failure:?}");
+        inputs.add(6, &batch.inputs()[0], false).unwrap();
     }
 }

@@ -219,7 +219,7 @@ fn probing_shows_outputs_nobody_declared_with_the_names_the_model_has() {
         inputs: &fixture.inputs,
         outputs: &[],
         device: "cpu",
-        graph: Graph::Plain,
+        options: EngineOptions::default(),
         samples: &[],
         tolerance: 0.0,
     };

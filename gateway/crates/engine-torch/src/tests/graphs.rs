@@ -1,6 +1,7 @@
 //! Which form of the graph runs, and that no other is trusted unseen.
 
 use super::*;
+use std::num::NonZeroUsize;
 
 fn note(fixture: &Fixture, graph: Graph, samples: &[Batch]) -> String {
     let fixture = Fixture { graph, ..fixture.clone() };
@@ -17,15 +18,41 @@ fn other_forms_that_agree_are_used() {
     assert_eq!(note(&mlp, Graph::Optimized, &samples), "graph: optimized");
     let auto = note(&mlp, Graph::Auto, &samples);
     assert!(
-        auto.ends_with("times as fast as plain)") || auto.ends_with("times as fast)"),
+        auto.contains(" (optimized: ") && auto.contains(" times as fast as plain at 1 row, "),
         "{auto}"
     );
+    assert!(auto.contains(" at 8"), "every size is told: {auto}");
+    let both = note(&mlp, Graph::Both, &samples);
+    assert!(both.starts_with("graph: both plain and "), "{both}");
+}
+
+#[test]
+fn both_forms_give_their_answers_to_every_size() {
+    let mlp = fixtures::mlp();
+    let file = file(&mlp);
+    let samples = [one(rows(1, 64)), one(rows(8, 64)), one(rows(64, 64))];
+    let load = |graph| {
+        let options = EngineOptions { graph, ..EngineOptions::default() };
+        load_as(&mlp, &file.bytes, options, &samples).unwrap()
+    };
+    let (plain, both) = (load(Graph::Plain), load(Graph::Both));
+    // Often enough that each form is measured again.
+    for round in 0..600 {
+        let batch = one(rows(1 + round % 64, 64));
+        let expected = floats(&plain.run(&batch).unwrap().outputs[0]);
+        for (expected, actual) in expected.iter().zip(floats(&both.run(&batch).unwrap().outputs[0]))
+        {
+            assert!((expected - actual).abs() < 1e-3, "{expected} and {actual}");
+        }
+    }
 }
 
 #[test]
 fn without_samples_nothing_is_verified_and_the_note_says_so() {
     let mlp = fixtures::mlp();
-    assert_eq!(note(&mlp, Graph::Auto, &[]), "graph: plain (no sample to verify another form on)");
+    for graph in [Graph::Auto, Graph::Both] {
+        assert_eq!(note(&mlp, graph, &[]), "graph: plain (no sample to verify another form on)");
+    }
     assert_eq!(
         note(&mlp, Graph::Optimized, &[]),
         "graph: optimized (not verified: there is no sample)"
@@ -43,6 +70,8 @@ fn a_form_that_answers_otherwise_is_dropped() {
     }
     let note = note(&chance, Graph::Auto, &sample);
     assert!(note.contains("optimized failed: ") && note.contains("; frozen failed: "), "{note}");
+    let both = self::note(&chance, Graph::Both, &sample);
+    assert!(both.starts_with("graph: plain (optimized failed: "), "{both}");
 }
 
 #[test]
@@ -85,12 +114,12 @@ fn a_sample_that_the_model_refuses_is_left_out() {
 fn transforming_leaves_the_module_as_it_was_even_when_it_was_saved_frozen() {
     prepare_process();
     let fixture = fixtures::mlp();
-    let plain = crate::ffi::Module::load(&file(&fixture).bytes, None).unwrap();
+    let plain = crate::ffi::Module::load(&file(&fixture).bytes, None, NonZeroUsize::MIN).unwrap();
     let frozen = plain.transform(false).unwrap();
     let optimized = frozen.transform(true).unwrap();
     let batch = one(rows(8, 64));
-    let answer =
-        |module| floats(&crate::run::run(module, 1, &fixture.outputs, &batch).unwrap().outputs[0]);
+    let shape = crate::run::Shape { inputs: 1, outputs: fixture.outputs.clone(), reduced: false };
+    let answer = |module| floats(&crate::run::run(module, &shape, &batch).unwrap().outputs[0]);
     let before = answer(&frozen);
     assert_eq!(answer(&plain), before);
     for (plain, optimized) in before.iter().zip(answer(&optimized)) {
