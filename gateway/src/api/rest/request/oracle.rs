@@ -90,7 +90,8 @@ pub(in crate::api::rest) fn decode(
         .map(|output| decode_output(output, binary_by_default))
         .collect::<Result<_, _>>()?;
     let id = parsed.id.unwrap_or_default().into_owned();
-    let policy = SchedulePolicy::default();
+    let given = |name: &str| parsed.parameters.as_ref()?.get(name).map(Value::as_u64);
+    let policy = SchedulePolicy { priority: given("priority"), timeout: given("timeout") };
     Ok(InferRequest { id, inputs: Inputs::Named(inputs), outputs, binary_by_default, policy })
 }
 
