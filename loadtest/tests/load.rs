@@ -1,4 +1,6 @@
 //! Loads on servers that answer, refuse, lie, stall and break, over every wire.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
