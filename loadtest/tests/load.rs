@@ -203,6 +203,19 @@ async fn calls_that_find_no_room_until_the_end_are_counted_as_dropped() {
 }
 
 #[tokio::test]
+async fn no_call_is_dropped_where_there_is_room_up_to_the_end() {
+    for protocol in WIRES {
+        let server = Server::start(|_| Manner::Answer).await;
+        // The last call is due 1 ms before the end.
+        let stage = open(1000.0, 400, Limit::Time(Duration::from_millis(300)));
+        let recording = perform(&job(&server, protocol), stage).await;
+        let total = recording.recorder.total();
+        let counts = (total.answered, recording.sending.sent, recording.sending.dropped);
+        assert_eq!(counts, (300, 300, 0), "{protocol:?}");
+    }
+}
+
+#[tokio::test]
 async fn keys_of_the_population_arrive_in_their_header() {
     for protocol in WIRES {
         let server = Server::start(|_| Manner::Answer).await;
