@@ -150,7 +150,7 @@ impl Book {
                 return false;
             }
         };
-        if failure::is_refusal(&answer) {
+        if answer.is_refusal() {
             record(&mut tally.refused, latency);
         }
         let (body, json_length) = match answer {

@@ -12,12 +12,14 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
 use crate::failure::Failure;
 use crate::hpack::Encoded;
-use crate::http1::Http1;
-use crate::http2::Http2;
 use crate::payload::Wire;
 use crate::poller::{Poller, Ready};
 use crate::request::Request;
 use crate::wire::Sink;
+
+mod protocol;
+
+use protocol::Protocol;
 
 /// How long a server may take to be reached before a run begins.
 const OPENING: Duration = Duration::from_secs(10);
@@ -59,12 +61,6 @@ pub struct Connection<T> {
     out: Vec<u8>,
     written: usize,
     watches_writes: bool,
-}
-
-#[derive(Debug)]
-enum Protocol<T> {
-    Http1(Http1<T>),
-    Http2(Box<Http2<T>>),
 }
 
 impl<T> Connection<T> {
@@ -367,37 +363,6 @@ impl<T> Connection<T> {
             self.fail(failure, done);
         } else {
             self.flush(poller, done);
-        }
-    }
-}
-
-impl<T> Protocol<T> {
-    fn new(route: &Route) -> Self {
-        match route.wire {
-            Wire::Grpc => Self::Http2(Box::new(Http2::new(route.headers.clone()))),
-            Wire::HttpJson | Wire::HttpBinary => Self::Http1(Http1::default()),
-        }
-    }
-
-    fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(_) => true,
-            Self::Http2(http2) => http2.is_ready(),
-        }
-    }
-
-    fn has_output(&mut self) -> bool {
-        match self {
-            Self::Http1(_) => false,
-            Self::Http2(http2) => !http2.output().is_empty(),
-        }
-    }
-
-    /// The server goes away and has answered everything.
-    fn has_left(&self) -> bool {
-        match self {
-            Self::Http1(_) => false,
-            Self::Http2(http2) => http2.is_leaving() && http2.in_flight() == 0,
         }
     }
 }

@@ -5,8 +5,6 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::wire::Response;
-
 /// A call without a usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -105,15 +103,6 @@ pub fn grpc_kind(code: u32) -> Cow<'static, str> {
     ];
     let name = usize::try_from(code).ok().and_then(|code| NAMES.get(code));
     name.map_or_else(|| format!("gRPC {code}").into(), |name| Cow::Borrowed(*name))
-}
-
-/// The server had too much to do, or the caller asked for too much.
-#[must_use]
-pub fn is_refusal(response: &Response<'_>) -> bool {
-    match response {
-        Response::Http { status, .. } => matches!(status, 429 | 503),
-        Response::Grpc { status, .. } => matches!(status, 8 | 14),
-    }
 }
 
 impl fmt::Display for Failure {

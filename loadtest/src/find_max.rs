@@ -135,6 +135,6 @@ mod tests {
         let mut slow = recording;
         slow.recorder.of(Phase::Before).answer(Duration::from_millis(50), 1, "1");
         slow.recorder.of(Phase::Before).answer(Duration::from_millis(50), 1, "1");
-        assert_eq!(reasons(&bounds, &slow), ["p99 50.02 ms above 20ms"]);
+        assert_eq!(reasons(&bounds, &slow), ["p99 50.01 ms above 20ms"]);
     }
 }

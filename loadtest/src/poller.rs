@@ -22,6 +22,9 @@ pub struct Poller {
     epoll: OwnedFd,
 }
 
+/// What makes whole milliseconds of any part of one.
+const ROUND_UP: Duration = Duration::from_nanos(999_999);
+
 /// A socket that can go on.
 #[derive(Debug, Clone, Copy)]
 pub struct Ready {
@@ -59,13 +62,14 @@ impl Poller {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(index as u64), flags(writes))?)
     }
 
-    /// Waits for sockets, or for a time.
+    /// Waits for sockets, or for a time; unless it is to be a fine one, for a millisecond more at
+    /// most.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn wait(&self, time: Duration, ready: &mut Vec<Ready>) -> anyhow::Result<()> {
-        let mut wait = whole_milliseconds(time);
-        if time < COARSE && !time.is_zero() {
+    pub fn wait(&self, time: Duration, fine: bool, ready: &mut Vec<Ready>) -> anyhow::Result<()> {
+        let mut wait = whole_milliseconds(if fine { time } else { time + ROUND_UP });
+        if fine && time < COARSE && !time.is_zero() {
             // The older call for all kernels counts in milliseconds; this one does not.
             let mut sockets = [PollFd::new(&self.epoll, PollFlags::IN)];
             match poll(&mut sockets, Some(&Timespec::try_from(time)?)) {

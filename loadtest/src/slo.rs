@@ -123,7 +123,7 @@ mod tests {
     fn bounds_hold_or_say_how_they_are_broken() {
         let breach = |text: &str| text.parse::<Bound>().unwrap().breach(&recording());
         assert_eq!(breach("p50=51ms"), None);
-        assert_eq!(breach("p50=20ms").unwrap(), "p50 50.02 ms above 20ms");
+        assert_eq!(breach("p50=20ms").unwrap(), "p50 50.01 ms above 20ms");
         assert_eq!(breach("max=1s"), None);
         assert_eq!(breach("error_share=0.01"), None);
         assert_eq!(breach("error_share=0").unwrap(), "error share 0.0100 above 0");

@@ -24,3 +24,14 @@ pub enum Response<'a> {
 
 /// Takes the outcome of the call that carries a ticket.
 pub type Sink<'a, T> = dyn FnMut(T, Result<Response<'_>, Failure>) + 'a;
+
+impl Response<'_> {
+    /// The server had too much to do, or the caller asked for too much.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Http { status, .. } => matches!(status, 429 | 503),
+            Self::Grpc { status, .. } => matches!(status, 8 | 14),
+        }
+    }
+}

@@ -108,16 +108,19 @@ impl Loop {
         loop {
             let now = self.now();
             self.end_stages(now);
-            self.send(now);
+            self.send(now, now);
             if self.pacer.is_none() && self.worker.book.in_flight == 0 {
                 return Ok(());
             }
-            let until =
-                self.wake.into_iter().chain(self.stage_end()).fold(self.next_tick, Duration::min);
-            self.worker.poller.wait(until.saturating_sub(self.now()), &mut ready)?;
+            let moment = self.wake.into_iter().chain(self.stage_end()).min();
+            let fine = moment.is_some_and(|moment| moment < self.next_tick);
+            let until = moment.map_or(self.next_tick, |moment| moment.min(self.next_tick));
+            self.worker.poller.wait(until.saturating_sub(self.now()), fine, &mut ready)?;
             for event in ready.drain(..) {
                 self.take(event, &mut buffer);
-                self.send(self.now());
+                let now = self.now();
+                // The next turn of the loop ends the stage first.
+                self.send(now, self.stage_end().map_or(now, |end| end.min(now)));
             }
             let now = self.now();
             if now >= self.next_tick {
@@ -152,6 +155,10 @@ impl Loop {
             return;
         }
         while let Some(end) = self.stage_end().filter(|end| *end <= now) {
+            // What was due until then and has room goes out still; we woke up late.
+            if let Some(Pacer::Open(_)) = self.pacer {
+                self.send(now, end);
+            }
             self.close_stage(end, end);
             self.next_stage(end);
         }
@@ -188,10 +195,10 @@ impl Loop {
         self.pacer = Some(pacer);
     }
 
-    /// Sends what is due, as far as there is room.
-    fn send(&mut self, now: Duration) {
+    /// Sends what is due until a moment, as far as there is room.
+    fn send(&mut self, now: Duration, until: Duration) {
         let start = self.stage_start();
-        let local = now.saturating_sub(start);
+        let local = until.saturating_sub(start);
         self.wake = None;
         while let Some(pacer) = &mut self.pacer {
             let book = &mut self.worker.book;
