@@ -215,10 +215,10 @@ fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
             "binary_data_size" => parameters.binary_data_size = Some(value),
             "classification" => parameters.classification = Some(value),
             "shared_memory_region" => parameters.has_shared_memory = true,
-            _ if name.starts_with("triton_") => {
-                if parameters.reserved.as_deref().is_none_or(|first| name < first) {
-                    parameters.reserved = Some(name.to_owned());
-                }
+            _ if name.starts_with("triton_")
+                && parameters.reserved.as_deref().is_none_or(|first| name < first) =>
+            {
+                parameters.reserved = Some(name.to_owned());
             }
             _ => {}
         }
