@@ -6,7 +6,7 @@ use std::io;
 
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, error, info_span, trace_span};
 
 /// Spawns a task on the current runtime; a panic is logged under its name.
 #[expect(clippy::disallowed_methods, reason = "this is the one home of spawn")]
@@ -14,12 +14,23 @@ pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let guarded = async move {
-        if std::panic::AssertUnwindSafe(future).catch_unwind().await.is_err() {
-            error!(task = name, "task panicked");
-        }
-    };
-    tokio::spawn(guarded.instrument(info_span!("task", name)))
+    tokio::spawn(guarded(name, future).instrument(info_span!("task", name)))
+}
+
+/// Like [`spawn`], for tasks that are polled with every request: their span exists at trace level
+/// only, since every poll enters and leaves it.
+#[expect(clippy::disallowed_methods, reason = "this is the one home of spawn")]
+pub fn spawn_busy<F>(name: &'static str, future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(guarded(name, future).instrument(trace_span!("task", name)))
+}
+
+async fn guarded<F: Future<Output = ()>>(name: &'static str, future: F) {
+    if std::panic::AssertUnwindSafe(future).catch_unwind().await.is_err() {
+        error!(task = name, "task panicked");
+    }
 }
 
 /// Runs blocking work (files, hashing) away from the event loop and waits for it.

@@ -103,7 +103,7 @@ pub(super) fn serve(
             let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
             let End { watcher, _open, .. } = end;
             let watched = watcher.watch(connection);
-            tasks::spawn("connection", async move {
+            tasks::spawn_busy("connection", async move {
                 let _open = _open;
                 ended(counted, watched.await);
             });

@@ -128,3 +128,82 @@ pub(super) fn too_large_rejection(limits: &Limits) -> Rejection {
         format!("the request is larger than {} bytes, see limits.max_request", limits.max_request),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::path::Path;
+    use std::pin::Pin;
+    use std::task::Context;
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// Gives its frames at once and then ends, or never does.
+    struct Frames {
+        frames: VecDeque<Bytes>,
+        stalls: bool,
+    }
+
+    impl Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.frames.pop_front() {
+                None if self.stalls => Poll::Pending,
+                next => Poll::Ready(next.map(|data| Ok(Frame::data(data)))),
+            }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.frames.is_empty() && !self.stalls
+        }
+    }
+
+    async fn read_frames(frames: &[Bytes], stalls: bool) -> Result<Bytes, BodyError> {
+        let text = "version = 1\n[limits]\nmax_request = '4KiB'\nbody_timeout = '30s'";
+        let limits = crate::config::parse(text, Path::new("")).unwrap().limits;
+        let body = Frames { frames: frames.to_vec().into(), stalls };
+        read(&HeaderMap::new(), body, &limits).await
+    }
+
+    #[tokio::test]
+    async fn a_body_of_one_frame_is_passed_on_without_a_copy() {
+        let frame = Bytes::from(vec![7; 1000]);
+        let read = read_frames(std::slice::from_ref(&frame), false).await.ok().unwrap();
+        assert_eq!(read.as_ptr(), frame.as_ptr());
+        assert_eq!(read, frame);
+    }
+
+    #[tokio::test]
+    async fn a_body_of_many_frames_is_joined_in_order() {
+        let frames: Vec<Bytes> = ["", "ab", "", "c", "def"].map(Bytes::from).into();
+        assert_eq!(read_frames(&frames, false).await.ok().unwrap(), "abcdef");
+        assert!(read_frames(&[], false).await.ok().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_refused_in_whatever_pieces_it_comes() {
+        for sizes in [vec![4097], vec![4000, 97], vec![2000, 2000, 97]] {
+            let frames: Vec<_> = sizes.iter().map(|size| Bytes::from(vec![0; *size])).collect();
+            let error = read_frames(&frames, false).await.err().unwrap();
+            assert_eq!(error.kind(), Kind::TooLarge);
+        }
+        let frames = [Bytes::from(vec![0; 4000]), Bytes::from(vec![0; 96])];
+        assert_eq!(read_frames(&frames, false).await.ok().unwrap().len(), 4096);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_end_is_given_up_in_time() {
+        for frames in [vec![], vec![Bytes::from_static(b"{")]] {
+            let error = read_frames(&frames, true).await.err().unwrap();
+            assert!(matches!(error, BodyError::TooSlow(limit) if limit.as_secs() == 30));
+        }
+    }
+}

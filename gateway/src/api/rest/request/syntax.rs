@@ -219,10 +219,10 @@ fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
             "priority" => parameters.priority = Some(value),
             "timeout" => parameters.timeout = Some(value),
             "shared_memory_region" => parameters.has_shared_memory = true,
-            _ if name.starts_with("triton_") => {
-                if parameters.reserved.as_deref().is_none_or(|first| name < first) {
-                    parameters.reserved = Some(name.to_owned());
-                }
+            _ if name.starts_with("triton_")
+                && parameters.reserved.as_deref().is_none_or(|first| name < first) =>
+            {
+                parameters.reserved = Some(name.to_owned());
             }
             _ => {}
         }

@@ -208,7 +208,7 @@ fn tensor() -> impl Strategy<Value = String> {
                 4 => ("[]".to_owned(), flat),
                 _ => (format!("[1,{count}]"), format!("[{flat}]")),
             };
-            let mut fields = vec![
+            let mut fields = [
                 "\"name\":\"x\"".to_owned(),
                 format!("\"shape\":{shape}"),
                 format!("\"datatype\":{space}\"{datatype}\""),
