@@ -66,6 +66,8 @@ struct Engines {
     rate: f64,
     /// Of the bare loop's rate.
     share: f64,
+    /// The same by processor time, which is steadier; of one thread on the CPU only.
+    thread_share: Option<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,6 +125,7 @@ fn form(arguments: &Arguments, file: &[u8], graph: Graph) -> Result<Form, Box<dy
         calls.extend(ours.iter_mut().map(|call| call as &mut dyn FnMut(usize) -> _));
         let beside = measure(&mut calls, arguments.total)?;
         let rate = |index: usize| rows as f64 / beside.medians[index].as_secs_f64();
+        let alone = arguments.device == "cpu" && arguments.options.threads == NonZeroUsize::MIN;
         let engines = arguments
             .callers
             .iter()
@@ -131,6 +134,7 @@ fn form(arguments: &Arguments, file: &[u8], graph: Graph) -> Result<Form, Box<dy
                 callers,
                 rate: callers as f64 * rate(index + 1),
                 share: callers as f64 * beside.speeds[index + 1],
+                thread_share: (alone && callers == 1).then(|| beside.thread_speeds[index + 1]),
             })
             .collect();
         sizes.push(Size { rows, bare: rate(0), engines });
@@ -313,8 +317,11 @@ fn lines(resident: usize, forms: &[Form]) -> Result<(), Box<dyn Error>> {
     for Form { graph, sizes, cold } in forms {
         for Size { rows, bare, engines } in sizes {
             write!(out, "{:>9} {rows:>5} rows: bare {bare:.1} items/s", graph.name())?;
-            for Engines { callers, rate, share } in engines {
+            for Engines { callers, rate, share, thread_share } in engines {
                 write!(out, "; engine, {callers} at a time: {rate:.1}, share {share:.3}")?;
+                if let Some(share) = thread_share {
+                    write!(out, ", by processor time {share:.3}")?;
+                }
             }
             writeln!(out)?;
         }
@@ -341,9 +348,10 @@ fn json(arguments: &Arguments, resident: usize, forms: &[Form]) -> Result<(), Bo
                 .map(|Size { rows, bare, engines }| {
                     let engines: Vec<_> = engines
                         .iter()
-                        .map(|Engines { callers, rate, share }| {
+                        .map(|Engines { callers, rate, share, thread_share }| {
                             serde_json::json!({
                                 "callers": callers, "items_per_s": rate, "share": share,
+                                "thread_share": thread_share,
                             })
                         })
                         .collect();

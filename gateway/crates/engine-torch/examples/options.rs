@@ -125,12 +125,17 @@ fn table(
         let beside = measure(&mut calls, total)?;
         let plain = rows as f64 / beside.medians[0].as_secs_f64();
         write!(out, "| {} | {rows} | {plain:.0} |", subject.name)?;
-        let mut speeds = beside.speeds.iter().skip(1);
-        for model in &models[1..] {
-            match model.as_ref().and_then(|_| speeds.next()) {
-                Some(speed) => write!(out, " {speed:.2} |")?,
-                None => write!(out, " – |")?,
+        let mut index = 0;
+        for (model, column) in models.iter().zip(columns).skip(1) {
+            if model.is_none() {
+                write!(out, " – |")?;
+                continue;
             }
+            index += 1;
+            // What one thread does is steadier by its own time; two threads share theirs.
+            let alone = column.options.threads == NonZeroUsize::MIN;
+            let speeds = if alone { &beside.thread_speeds } else { &beside.speeds };
+            write!(out, " {:.2} |", speeds[index])?;
         }
         writeln!(out)?;
     }

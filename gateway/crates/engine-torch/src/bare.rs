@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::error::Fault;
 use engine::{Batch, EngineError, EngineOptions, Graph, Precision};
 
-use crate::clock::Stopwatch;
+use crate::clock::{Effort, Stopwatch};
 use crate::ffi::{Inputs, Module};
 use crate::run::{RunError, fill};
 
@@ -66,6 +66,9 @@ pub struct Beside {
     /// How many times as fast as the first each was: the median over the turns, each of which
     /// compares slices that lie beside each other in time.
     pub speeds: Vec<f64>,
+    /// The same by processor time of the calling thread, which others on the machine disturb
+    /// less; it says nothing of calls whose work happens on other threads or on a device.
+    pub thread_speeds: Vec<f64>,
 }
 
 /// Measures several calls beside each other, in short slices that take turns, so that whatever
@@ -91,31 +94,38 @@ pub fn measure(
         let fit = SLICE.as_nanos() / once.as_nanos();
         times.push(usize::try_from(fit).unwrap_or(1).max(1));
     }
-    let mut turns: Vec<Vec<f64>> = Vec::new();
+    let mut turns: Vec<Vec<[f64; 2]>> = Vec::new();
+    let mut effort = Effort::start();
     let mut spent = Duration::ZERO;
     while turns.len() < 3 || spent < total {
         let mut turn = Vec::with_capacity(calls.len());
         for (call, &times) in calls.iter_mut().zip(&times) {
             let mut watch = Stopwatch::start();
+            effort.lap();
             call(times)?;
-            let slice = watch.lap();
+            let (slice, worked) = (watch.lap(), effort.lap());
             spent += slice;
             #[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
-            turn.push(slice.as_secs_f64() / times as f64);
+            let mean = |time: Duration| time.as_secs_f64().max(1e-9) / times as f64;
+            turn.push([mean(slice), mean(worked)]);
         }
         turns.push(turn);
     }
-    let of = |index: usize, value: &dyn Fn(&[f64]) -> f64| {
+    let median = |value: &dyn Fn(&[[f64; 2]]) -> f64| {
         let mut values: Vec<f64> = turns.iter().map(|turn| value(turn)).collect();
         values.sort_by(f64::total_cmp);
-        debug_assert!(index < calls.len());
         values[values.len() / 2]
     };
-    let medians = (0..calls.len())
-        .map(|index| Duration::from_secs_f64(of(index, &|turn| turn[index])))
-        .collect();
-    let speeds = (0..calls.len()).map(|index| of(index, &|turn| turn[0] / turn[index])).collect();
-    Ok(Beside { medians, speeds })
+    let each = 0..calls.len();
+    let speeds = |clock: usize| {
+        each.clone().map(|call| median(&|turn| turn[0][clock] / turn[call][clock])).collect()
+    };
+    let time = |call: usize| Duration::from_secs_f64(median(&|turn| turn[call][0]));
+    Ok(Beside {
+        medians: each.clone().map(time).collect(),
+        speeds: speeds(0),
+        thread_speeds: speeds(1),
+    })
 }
 
 /// Times of single calls with a pause before each, as a server without load makes them: what the

@@ -1,5 +1,7 @@
 //! One batch through one module: bytes in, forward, checked bytes out.
 
+use std::num::NonZeroUsize;
+
 use engine::error::Fault;
 use engine::{Batch, DataType, EngineError, ModelSource, Precision, Run, Tensor, TensorSpec};
 
@@ -52,6 +54,8 @@ pub(crate) struct Shape {
     pub(crate) outputs: Vec<TensorSpec>,
     /// Whether the model computes in BF16, so that its outputs become the declared types.
     pub(crate) reduced: bool,
+    /// Whether the calling thread does all the work of a run.
+    pub(crate) on_caller: bool,
 }
 
 impl Shape {
@@ -60,6 +64,7 @@ impl Shape {
             inputs: source.inputs.len(),
             outputs: source.outputs.to_vec(),
             reduced: source.options.precision == Precision::Bf16,
+            on_caller: source.device == "cpu" && source.options.threads == NonZeroUsize::MIN,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 use std::{ptr, slice};
 
 use engine::DeviceMemory;
@@ -63,6 +64,15 @@ pub(crate) fn cuda_devices() -> Result<i32, Failure> {
     let status = unsafe { sys::pst_cuda_devices(&raw mut count) };
     check(status)?;
     Ok(count)
+}
+
+/// Processor time that the calling thread has had so far.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for the write of one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Whether a CUDA device answers now.

@@ -118,7 +118,12 @@ fn transforming_leaves_the_module_as_it_was_even_when_it_was_saved_frozen() {
     let frozen = plain.transform(false).unwrap();
     let optimized = frozen.transform(true).unwrap();
     let batch = one(rows(8, 64));
-    let shape = crate::run::Shape { inputs: 1, outputs: fixture.outputs.clone(), reduced: false };
+    let shape = crate::run::Shape {
+        inputs: 1,
+        outputs: fixture.outputs.clone(),
+        reduced: false,
+        on_caller: true,
+    };
     let answer = |module| floats(&crate::run::run(module, &shape, &batch).unwrap().outputs[0]);
     let before = answer(&frozen);
     assert_eq!(answer(&plain), before);
