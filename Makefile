@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak bench bench-peers lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak bench bench-functions bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
@@ -41,8 +41,16 @@ soak: libtorch    ## The long ones: thousands of swaps
 	target/release/penstock-loadtest swap --gateway target/release/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 2000 --callers 32
 
-bench: libtorch   ## Timed benches of the hot functions
-	cargo bench -p penstock-benches
+# One package at a time: built together, the gateway would get features that others ask for.
+bench: libtorch   ## Ratios to bare servers and libtorch, stored in benches/results/ (20 minutes)
+	cargo build --release -p penstock
+	cargo build --release -p penstock-loadtest
+	cargo build --release -p engine-torch --examples
+	cargo build --release -p penstock-benches
+	target/release/ratios $(ARGS)
+
+bench-functions:  ## Timed benches of the hot functions
+	cargo bench -p penstock-benches --benches
 
 # Once installed it takes about ten minutes; PEERS_OPTIONS="--peers triton --rounds 5" changes what runs.
 bench-peers: libtorch ## Triton, MLServer, TorchServe and LitServe beside Penstock: a table of ratios

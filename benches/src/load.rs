@@ -103,7 +103,17 @@ pub struct Report {
     #[serde(default)]
     pub dropped: Option<f64>,
     #[serde(default)]
-    pub refused_latency_us: Option<Quantiles>,
+    refused: f64,
+    #[serde(default)]
+    refused_latency_us: Option<Quantiles>,
+    /// How late the load generator itself sent.
+    #[serde(default)]
+    pub send_lag_us: Option<Lag>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Lag {
+    pub p99: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -251,6 +261,12 @@ impl Loadtest {
 }
 
 impl Report {
+    /// How long refusals took; `None` when there was none, whose quantiles are written as zero.
+    #[must_use]
+    pub fn refusals(&self) -> Option<Quantiles> {
+        self.refused_latency_us.filter(|_| self.refused > 0.0)
+    }
+
     fn check(&self, load: &Load<'_>) -> anyhow::Result<()> {
         let refusal = |kind: &str| {
             ["HTTP 503", "HTTP 429", "gRPC Unavailable", "gRPC ResourceExhausted"].contains(&kind)

@@ -120,6 +120,16 @@ impl Row {
         self
     }
 
+    /// Takes the verdict back where the figure was not taken as it should have been. Called last.
+    #[must_use]
+    pub fn void(mut self, why: Option<&str>) -> Self {
+        if let Some(why) = why {
+            self.met = None;
+            self.note = format!("not judged: {why}; {}", self.note);
+        }
+        self
+    }
+
     fn judge(mut self) -> Self {
         self.met = self.demand.zip(self.value).map(|(demand, value)| demand.is_met(value.median));
         self
@@ -150,6 +160,14 @@ mod tests {
         let last = Row::new("a", "a").demand(Demand::AtMost(1.2)).value("×", value);
         assert_eq!((first.met, last.met), (Some(true), Some(true)));
         assert_eq!(Row::new("a", "a").demand(Demand::AtMost(1.2)).met, None);
+    }
+
+    #[test]
+    fn a_figure_that_was_not_taken_as_it_should_is_not_judged() {
+        let row = Row::new("a", "a").value("×", Spread::of(&[1.0])).demand(Demand::AtMost(2.0));
+        assert_eq!(row.clone().void(None).met, Some(true));
+        let void = row.void(Some("the client was late"));
+        assert_eq!((void.met, void.note.starts_with("not judged: the client")), (None, true));
     }
 
     #[test]

@@ -27,15 +27,25 @@ fn refused(report: &mut serde_json::Value, kind: &str) {
 fn a_report_of_either_loop_is_read() {
     let closed = report(|_| ());
     assert!(closed.check(&load()).is_ok());
-    assert_eq!((closed.offered_rate, closed.refused_latency_us), (None, None));
+    assert_eq!((closed.offered_rate, closed.refusals()), (None, None));
     let open = report(|report| {
         report["offered_rate"] = 1000.0.into();
         report["achieved_rate"] = 990.0.into();
         report["dropped"] = 3.into();
+        report["refused"] = 7.into();
         report["refused_latency_us"] = serde_json::json!({ "p50": 10, "p99": 20 });
     });
-    assert_eq!(open.refused_latency_us, Some(Quantiles { p50: 10.0, p99: 20.0 }));
+    assert_eq!(open.refusals(), Some(Quantiles { p50: 10.0, p99: 20.0 }));
     assert_eq!((open.offered_rate, open.dropped), (Some(1000.0), Some(3.0)));
+}
+
+#[test]
+fn quantiles_of_no_refusal_are_not_zero_but_none() {
+    let none = report(|report| {
+        report["refused"] = 0.into();
+        report["refused_latency_us"] = serde_json::json!({ "p50": 0, "p99": 0 });
+    });
+    assert_eq!(none.refusals(), None);
 }
 
 #[test]

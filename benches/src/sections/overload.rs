@@ -14,7 +14,7 @@ use crate::row::{Demand, Row};
 use crate::say::progress;
 use crate::stats::{Spread, median};
 
-use super::open::{IN_FLIGHT, pace};
+use super::open::{IN_FLIGHT, pace, unkept};
 
 const MODEL: &str = "digits_cnn";
 /// Rows of each call, and of each batch: about 0.7 ms of arithmetic.
@@ -23,6 +23,8 @@ const ROWS: usize = 16;
 const QUEUED: usize = 8;
 /// How much more is offered than the engine can do.
 const TIMES: f64 = 3.0;
+/// With less refused than this part, it was no such overload; two thirds are expected.
+const REFUSED: f64 = 0.5;
 
 pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let clients = [
@@ -106,23 +108,26 @@ fn blank(key: &str, what: &str, limit: f64) -> [Row; 3] {
 
 fn lines([p50, p99, goodput]: [Row; 3], windows: &[Window], maxima: &[f64]) -> [Row; 3] {
     let refused = |figure: fn(&crate::load::Quantiles) -> f64| {
-        let refused = windows.iter().map(|window| window.report.refused_latency_us.as_ref());
-        let samples: Option<Vec<f64>> = refused.map(|found| found.map(figure)).collect();
+        let refused = windows.iter().map(|window| window.report.refusals());
+        let samples: Option<Vec<f64>> = refused.map(|found| found.as_ref().map(figure)).collect();
         samples.unwrap_or_default()
     };
     let answered = figures(windows, |window| window.report.requests_per_second);
     let share = figures(windows, |window| {
         window.report.failed / (window.report.answered + window.report.failed)
     });
-    let share = median(&share).unwrap_or_default() * 100.0;
-    let pace = format!("{share:.0} % refused; {}", pace(windows));
+    let share = median(&share).unwrap_or_default();
+    let few = (share < REFUSED).then_some("too few calls were refused for such an overload");
+    let void = few.or(unkept(windows));
+    let pace = format!("{:.0} % refused; {}", share * 100.0, pace(windows));
     [
         p50.value("µs", Spread::of(&refused(|found| found.p50))),
-        p99.value("µs", Spread::of(&refused(|found| found.p99))).note(pace),
+        p99.value("µs", Spread::of(&refused(|found| found.p99))).note(pace).void(void),
         goodput
             .measured("/s", &answered)
             .against(maxima)
-            .value("×", Spread::ratio(&answered, maxima)),
+            .value("×", Spread::ratio(&answered, maxima))
+            .void(void),
     ]
 }
 
@@ -137,6 +142,7 @@ mod tests {
             "mismatches": 0, "offered_rate": 30.0, "achieved_rate": 30.0, "dropped": 0,
         });
         if let Some((p50, p99)) = refused {
+            report["refused"] = 20.into();
             report["refused_latency_us"] = serde_json::json!({ "p50": p50, "p99": p99 });
         }
         let report = serde_json::from_value(report).unwrap();
@@ -149,6 +155,15 @@ mod tests {
         let [p50, p99, goodput] = lines(blank("k", "w", 1000.0), &windows, &[100.0, 100.0]);
         assert_eq!((p50.met, p99.met, goodput.met), (None, Some(false), Some(false)));
         assert!(p99.note.starts_with("67 % refused"), "{}", p99.note);
+    }
+
+    #[test]
+    fn an_overload_that_was_none_is_not_judged() {
+        let mut mild = window(99.0, Some((100.0, 200.0)));
+        mild.report.failed = 1.0;
+        let [_, p99, goodput] = lines(blank("k", "w", 1000.0), &[mild], &[100.0]);
+        assert_eq!((p99.met, goodput.met), (None, None));
+        assert!(p99.note.starts_with("not judged: too few"), "{}", p99.note);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::stats::Spread;
 const CALLERS: usize = 64;
 /// The load begins before the samples and ends after them.
 const MARGIN: Duration = Duration::from_millis(300);
+/// Shorter than this, a busy machine has not even started the load.
+const SHORTEST: Duration = Duration::from_secs(2);
 /// Fewer samples than this say nothing about shares of a hundredth.
 const ENOUGH: usize = 200;
 
@@ -46,7 +48,7 @@ fn load(bench: &Bench, protocol: Protocol, duration: Duration) -> Load<'_> {
 fn sampled(bench: &Bench, protocol: Protocol) -> anyhow::Result<Vec<Row>> {
     let server = bench.penstock()?;
     let file = bench.folder("perf")?.join(format!("{}.data", protocol.name()));
-    let duration = bench.settings.window(1.0);
+    let duration = bench.settings.window(1.0).max(SHORTEST);
     let recording = Recording::start(server.pid(), duration, &file)?;
     let window = bench.loadtest.run(server, &load(bench, protocol, duration + MARGIN))?;
     let counts = recording.finish(&file)?;

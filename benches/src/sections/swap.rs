@@ -16,7 +16,7 @@ use crate::row::{Demand, Row};
 use crate::say::progress;
 use crate::stats::Spread;
 
-use super::open::{IN_FLIGHT, maximum, pace};
+use super::open::{IN_FLIGHT, maximum, pace, unkept};
 
 /// The part of the maximum that is offered.
 const PART: f64 = 0.3;
@@ -50,13 +50,15 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         swapped.push(window);
         swaps += count;
     }
+    let void = unkept(&calm).or(unkept(&swapped));
     let p99 = |windows: &[Window]| figures(windows, |window| window.report.latency_us.p99);
     let (calm, with) = (p99(&calm), p99(&swapped));
     Ok(vec![
         row.measured("µs", &with)
             .against(&calm)
             .value("×", Spread::ratio(&with, &calm))
-            .note(format!("{swaps} swaps; {}; the ceiling is no swap", pace(&swapped))),
+            .note(format!("{swaps} swaps; {}; the ceiling is no swap", pace(&swapped)))
+            .void(void),
     ])
 }
 
