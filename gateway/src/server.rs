@@ -3,9 +3,10 @@
 
 mod connection;
 mod shard;
+mod socket;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,14 +20,11 @@ use crate::config::{Config, Limits, Listen};
 use crate::tasks;
 
 pub use connection::Door;
+use socket::{Bound, Listener};
 
 /// Bound sockets, not yet accepting.
 #[derive(Debug)]
-pub struct Listeners {
-    http: Option<TcpListener>,
-    grpc: Option<TcpListener>,
-    metrics: Option<TcpListener>,
-}
+pub struct Listeners(Vec<(Door, Bound)>);
 
 /// Where the doors really are; differs from the configuration for port 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,25 +56,41 @@ impl Listeners {
     /// # Errors
     /// Which address cannot be bound, and why.
     pub fn bind(listen: &Listen) -> Result<Self, String> {
-        let bind = |key: &str, address: Option<SocketAddr>| {
-            let Some(address) = address else { return Ok(None) };
-            let listener = TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-            listener
-                .map(Some)
-                .map_err(|error| format!("listen.{key}: cannot bind {address}: {error}"))
-        };
-        Ok(Self {
-            http: bind("http", listen.http)?,
-            grpc: bind("grpc", listen.grpc)?,
-            metrics: bind("metrics", listen.metrics)?,
-        })
+        let mut doors = Vec::new();
+        let ports =
+            [(Door::Http, listen.http), (Door::Grpc, listen.grpc), (Door::Metrics, listen.metrics)];
+        for (door, address) in ports {
+            let Some(address) = address else { continue };
+            let bound = socket::bind_tcp(address);
+            doors.push((
+                door,
+                bound.map_err(|error| {
+                    format!("listen.{}: cannot bind {address}: {error}", door.label())
+                })?,
+            ));
+        }
+        let sockets = [(Door::Http, &listen.http_socket), (Door::Grpc, &listen.grpc_socket)];
+        for (door, path) in sockets {
+            let Some(path) = path else { continue };
+            let bound = socket::bind_unix(path);
+            doors.push((
+                door,
+                bound.map_err(|error| {
+                    let key = door.label();
+                    format!("listen.{key}_socket: cannot bind {}: {error}", path.display())
+                })?,
+            ));
+        }
+        Ok(Self(doors))
     }
 
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        let of = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
-        Addresses { http: of(&self.http), grpc: of(&self.grpc), metrics: of(&self.metrics) }
+        let of = |wanted: Door| {
+            let mut doors = self.0.iter().filter(|(door, _)| *door == wanted);
+            doors.find_map(|(_, bound)| bound.address())
+        };
+        Addresses { http: of(Door::Http), grpc: of(Door::Grpc), metrics: of(Door::Metrics) }
     }
 }
 
@@ -96,15 +110,8 @@ impl Server {
             .map(|index| shard::Shard::start(index, services.clone()))
             .collect::<io::Result<Vec<_>>>()?;
         let server = Self { shards: Arc::new(shards), accepting: CancellationToken::new() };
-        let doors = [
-            (Door::Http, listeners.http),
-            (Door::Grpc, listeners.grpc),
-            (Door::Metrics, listeners.metrics),
-        ];
-        for (door, listener) in doors {
-            if let Some(listener) = listener {
-                server.accept(door, tokio::net::TcpListener::from_std(listener)?);
-            }
+        for (door, bound) in listeners.0 {
+            server.accept(door, bound.listen()?);
         }
         Ok(server)
     }
@@ -123,7 +130,7 @@ impl Server {
         }
     }
 
-    fn accept(&self, door: Door, listener: tokio::net::TcpListener) {
+    fn accept(&self, door: Door, listener: Listener) {
         let (shards, stop) = (self.shards.clone(), self.accepting.clone());
         let next = AtomicUsize::new(0);
         tasks::spawn("accept", async move {
@@ -133,9 +140,9 @@ impl Server {
                     () = stop.cancelled() => return,
                 };
                 match accepted {
-                    Ok((stream, peer)) => {
+                    Ok(accepted) => {
                         let turn = next.fetch_add(1, Ordering::Relaxed) % shards.len();
-                        shards[turn].take(door, stream, peer).await;
+                        shards[turn].take(door, accepted).await;
                     }
                     Err(error) => {
                         // Out of descriptors: accepting again at once would only burn the core.

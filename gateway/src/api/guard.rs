@@ -8,7 +8,20 @@ use crate::error::{Kind, Rejection};
 
 /// The other end of a connection; the server puts it into every request.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+pub enum Peer {
+    Tcp(SocketAddr),
+    /// A process of this machine, let in by the permissions of the socket's file.
+    Unix,
+}
+
+impl Peer {
+    fn is_local(self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}
 
 impl Api {
     /// Lets a change of models or log settings pass, or refuses it.
@@ -19,9 +32,7 @@ impl Api {
         let allowed = match self.control.settings().control {
             Control::All => true,
             Control::Off => false,
-            Control::Local => {
-                peer.is_some_and(|Peer(address)| address.ip().to_canonical().is_loopback())
-            }
+            Control::Local => peer.is_some_and(Peer::is_local),
         };
         if allowed {
             return Ok(());

@@ -127,6 +127,12 @@ fn summary(app: &App, libtorch: Option<&Libtorch>) -> String {
     out += &door("http", addresses.http, "Open Inference Protocol, REST");
     out += &door("grpc", addresses.grpc, "Open Inference Protocol, gRPC; health and reflection");
     out += &door("metrics", addresses.metrics, "/metrics");
+    let sockets = [("http", &config.listen.http_socket), ("grpc", &config.listen.grpc_socket)];
+    for (name, path) in sockets {
+        if let Some(path) = path {
+            out += &format!("  {name:<8} {}\n", path.display());
+        }
+    }
     let libtorch_version = libtorch_version(libtorch).unwrap_or_else(|| "none".to_owned());
     out += &format!(
         "\n  models from {}, {}, changes allowed: {:?}\n  libtorch {libtorch_version}, {}\n  \

@@ -26,6 +26,9 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
+    /// Unix domain sockets beside the ports.
+    pub http_socket: Option<PathBuf>,
+    pub grpc_socket: Option<PathBuf>,
 }
 
 /// The folder of models and who may change what is loaded from it.
@@ -133,7 +136,7 @@ impl Config {
             Some(other) => root.problem("version", format!("is {other}, this build reads 1")),
         }
         let config = Self {
-            listen: Listen::read(root.section("listen")),
+            listen: Listen::read(root.section("listen"), base),
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
@@ -147,19 +150,28 @@ impl Config {
 }
 
 impl Listen {
-    fn read(mut section: Section<'_>) -> Self {
+    fn read(mut section: Section<'_>, base: &Path) -> Self {
         let any = |port| OrOff(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)));
         let listen = Self {
             http: section.or("http", any(8000)).0,
             grpc: section.or("grpc", any(8001)).0,
             metrics: section.or("metrics", any(8002)).0,
+            http_socket: section.take::<String>("http_socket").map(|path| base.join(path)),
+            grpc_socket: section.take::<String>("grpc_socket").map(|path| base.join(path)),
         };
         section.finish();
         listen
     }
 
     fn check(&self, root: &Section<'_>) {
-        if self.http.is_none() && self.grpc.is_none() {
+        let sockets = [&self.http_socket, &self.grpc_socket];
+        if let [Some(one), Some(other)] = sockets
+            && one == other
+        {
+            root.problem("listen.grpc_socket", "is also listen.http_socket");
+        }
+        let has_socket = sockets.into_iter().any(Option::is_some);
+        if self.http.is_none() && self.grpc.is_none() && !has_socket {
             root.problem("listen", "http and grpc are both off: nothing could be called");
         }
         let doors = [("http", self.http), ("grpc", self.grpc), ("metrics", self.metrics)];

@@ -1,7 +1,6 @@
 //! One connection: HTTP/1.1 or HTTP/2, with the limits that keep slow or greedy peers harmless.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tracing::debug;
 
 use super::Services;
+use super::socket::{Stream, peek};
 use crate::api::Peer;
 use crate::tasks;
 use crate::telemetry::metrics;
@@ -62,16 +61,7 @@ pub(super) struct End {
 }
 
 /// Serves a connection in a task of the current event loop.
-pub(super) fn serve(
-    door: Door,
-    (stream, peer): (TcpStream, SocketAddr),
-    services: &Services,
-    end: End,
-) {
-    // Answers are written whole; waiting to fill a packet would only add 40 ms to some of them.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-    }
+pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Services, end: End) {
     let counted = Open::new(door);
     let patience = services.limits.header_timeout;
     match door {
@@ -130,11 +120,10 @@ fn http1(patience: Duration) -> http1::Builder {
 
 /// Waits for the greeting of HTTP/2. A connection that has not said it can be told nothing, so it
 /// would hold up a stop for ever.
-async fn speaks(stream: &TcpStream, patience: Duration, draining: &CancellationToken) -> bool {
+async fn speaks(stream: &Stream, patience: Duration, draining: &CancellationToken) -> bool {
     let greeting = async {
-        let mut seen = [0; GREETING];
         loop {
-            match stream.peek(&mut seen).await {
+            match peek::<GREETING>(stream).await {
                 Ok(GREETING) => return true,
                 Ok(0) | Err(_) => return false,
                 // What is there stays readable: only time can bring the rest.
@@ -151,9 +140,9 @@ async fn speaks(stream: &TcpStream, patience: Duration, draining: &CancellationT
 fn call(
     mut router: Router,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    peer: Peer,
 ) -> <Router as Service<Request<Incoming>>>::Future {
-    request.extensions_mut().insert(Peer(peer));
+    request.extensions_mut().insert(peer);
     router.call(request)
 }
 

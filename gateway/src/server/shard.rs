@@ -1,12 +1,10 @@
 //! One I/O thread with an event loop of its own. A connection stays on its shard for life.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +12,7 @@ use tracing::warn;
 
 use super::Services;
 use super::connection::{self, Door, End};
+use super::socket::Accepted;
 use crate::{batching, tasks};
 
 /// Connections on their way to a shard; when it is full the acceptor waits, and the kernel's
@@ -28,7 +27,7 @@ pub(super) struct Shard {
 
 #[derive(Debug)]
 enum Order {
-    Serve(Door, std::net::TcpStream, SocketAddr),
+    Serve(Door, Accepted),
     /// Drain, then say how many connections were left.
     Stop(Duration, std_mpsc::SyncSender<usize>),
 }
@@ -44,12 +43,9 @@ impl Shard {
     }
 
     /// Hands a connection over.
-    pub(super) async fn take(&self, door: Door, stream: TcpStream, peer: SocketAddr) {
-        // Registered with the acceptor's event loop: the shard has to register it anew.
-        match stream.into_std() {
-            Ok(stream) => drop(self.orders.send(Order::Serve(door, stream, peer)).await),
-            Err(error) => warn!(%error, "cannot hand a connection over"),
-        }
+    pub(super) async fn take(&self, door: Door, accepted: Accepted) {
+        // A shard that has ended is one of a server that stops.
+        drop(self.orders.send(Order::Serve(door, accepted)).await);
     }
 
     /// Asks the shard to end; the number of undrained connections comes over the receiver.
@@ -68,14 +64,14 @@ async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
     let alive = Arc::new(());
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Serve(door, stream, peer) => match TcpStream::from_std(stream) {
-                Ok(stream) => {
+            Order::Serve(door, accepted) => match accepted.register() {
+                Ok(registered) => {
                     let end = End {
                         watcher: open.watcher(),
                         draining: draining.clone(),
                         _open: alive.clone(),
                     };
-                    connection::serve(door, (stream, peer), &services, end);
+                    connection::serve(door, registered, &services, end);
                 }
                 Err(error) => warn!(%error, "cannot take a connection"),
             },

@@ -36,6 +36,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("proto", &["api"]),
     ("prost", &["api"]),
     ("sha2", &["models"]),
+    ("socket2", &["server"]),
     ("toml", &["config", "models", "cli"]),
     ("tonic", &["api"]),
     ("tracing_subscriber", &["telemetry"]),

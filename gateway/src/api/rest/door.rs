@@ -1,6 +1,5 @@
 //! The HTTP door: predictions go straight to their handler, everything else through the router.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,7 +27,7 @@ impl Http {
     }
 
     /// Answers one request from `peer`.
-    pub async fn call<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Payload>
+    pub async fn call<B>(&self, request: Request<B>, peer: Peer) -> Response<Payload>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
@@ -38,7 +37,7 @@ impl Http {
             return infer::answer(&self.api, (model, version), &head.headers, body).await;
         }
         let mut request = Request::from_parts(head, body);
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(peer);
         match self.router.clone().call(request).await {
             Ok(response) => response.map(Payload::Routed),
         }

@@ -28,6 +28,18 @@ pub const CONFIG: &[Key] = &[
         "\"0.0.0.0:8002\"",
         "Prometheus text at `/metrics`, read-only.",
     ),
+    key(
+        "listen.http_socket",
+        Type::Text,
+        "",
+        "A Unix domain socket for HTTP beside the port: the path of its file, which is made at start and removed at the end. Who may open the file may call, and counts as local for `repository.control`.",
+    ),
+    key(
+        "listen.grpc_socket",
+        Type::Text,
+        "",
+        "A Unix domain socket for gRPC beside the port, as `listen.http_socket`.",
+    ),
     key("repository", Type::Table, "", "The folder of models and who may change what is loaded."),
     key(
         "repository.path",
