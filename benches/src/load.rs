@@ -99,8 +99,6 @@ pub struct Report {
     #[serde(default)]
     pub offered_rate: Option<f64>,
     #[serde(default)]
-    pub achieved_rate: Option<f64>,
-    #[serde(default)]
     pub dropped: Option<f64>,
     #[serde(default)]
     refused: f64,

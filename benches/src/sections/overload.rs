@@ -139,7 +139,7 @@ mod tests {
         let mut report = serde_json::json!({
             "answered": 10, "failed": 20, "requests_per_second": answered_a_second,
             "items_per_second": 1.0, "latency_us": { "p50": 1, "p99": 1 }, "checked": 0,
-            "mismatches": 0, "offered_rate": 30.0, "achieved_rate": 30.0, "dropped": 0,
+            "mismatches": 0, "offered_rate": 30.0, "dropped": 0,
         });
         if let Some((p50, p99)) = refused {
             report["refused"] = 20.into();
