@@ -45,7 +45,7 @@ pub struct Server {
 #[derive(Debug, Clone)]
 struct Services {
     http: api::rest::Http,
-    grpc: Router,
+    grpc: api::grpc::Grpc,
     metrics: Router,
     limits: Limits,
 }
@@ -101,7 +101,7 @@ impl Server {
     /// When the system has no thread or no event loop to give.
     pub fn start(listeners: Listeners, api: Api, config: &Config) -> anyhow::Result<Self> {
         let services = Services {
-            grpc: api::grpc::router(&api)?,
+            grpc: api::grpc::Grpc::new(&api)?,
             http: api::rest::Http::new(api.clone()),
             metrics: api::exposition::router(api),
             limits: config.limits.clone(),

@@ -7,45 +7,88 @@ mod service;
 mod stream;
 mod wire;
 
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
-use axum::middleware::{map_request, map_response};
+use bytes::Bytes;
+use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 use tonic::{Code, Status};
+use tower::Service as _;
 use tracing::debug;
 
-use super::Api;
+use super::{Api, Peer};
 use crate::error::Rejection;
+use crate::telemetry::WireMetrics;
 
-/// All gRPC services, behind the corrections of `wire`.
-///
-/// # Errors
-/// When the protocol's descriptors, made by the build, cannot be read.
-pub fn router(api: &Api) -> anyhow::Result<Router> {
-    let limit = api.limits.max_request;
-    let inference = GrpcInferenceServiceServer::new(service::Service { api: api.clone() })
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        // Answers go out plain: every Python client says by itself that it could inflate them.
-        .accept_compressed(CompressionEncoding::Deflate);
-    let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api));
-    let descriptors = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let routes = Routes::new(inference)
-        .add_service(health)
-        .add_service(descriptors().build_v1()?)
-        .add_service(descriptors().build_v1alpha()?);
-    let (metrics, patience) = (api.pipeline.wire.clone(), api.limits.body_timeout);
-    Ok(routes
-        .prepare()
-        .into_axum_router()
-        .layer(map_response(move |response| std::future::ready(wire::correct(response, &metrics))))
-        .layer(map_request(move |request| std::future::ready(wire::bounded(request, patience)))))
+/// The gRPC door: the protocol's own calls go straight to their service, everything else through
+/// the router. Cheap to clone.
+#[derive(Clone)]
+pub struct Grpc {
+    inference: GrpcInferenceServiceServer<service::Service>,
+    others: Router,
+    metrics: Arc<WireMetrics>,
+    patience: Duration,
+}
+
+impl fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grpc").finish_non_exhaustive()
+    }
+}
+
+impl Grpc {
+    /// All gRPC services.
+    ///
+    /// # Errors
+    /// When the protocol's descriptors, made by the build, cannot be read.
+    pub fn new(api: &Api) -> anyhow::Result<Self> {
+        let limit = api.limits.max_request;
+        let inference = GrpcInferenceServiceServer::new(service::Service { api: api.clone() })
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            // Answers go out plain: every Python client says by itself that it could inflate them.
+            .accept_compressed(CompressionEncoding::Deflate);
+        let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api));
+        let descriptors = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let others = Routes::new(health)
+            .add_service(descriptors().build_v1()?)
+            .add_service(descriptors().build_v1alpha()?)
+            .prepare()
+            .into_axum_router();
+        let (metrics, patience) = (api.pipeline.wire.clone(), api.limits.body_timeout);
+        Ok(Self { inference, others, metrics, patience })
+    }
+
+    /// Answers one call from `peer`, behind the corrections of `wire`.
+    pub async fn call<B>(&self, mut request: Request<B>, peer: Peer) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        request.extensions_mut().insert(peer);
+        let response = if wire::is_inference(&request) {
+            let mut inference = self.inference.clone();
+            match inference.call(wire::bounded(request, self.patience)).await {
+                Ok(response) => response,
+            }
+        } else {
+            match self.others.clone().call(request).await {
+                Ok(response) => response.map(Body::new),
+            }
+        };
+        wire::correct(response, &self.metrics)
+    }
 }
 
 /// The one place where a rejection becomes a gRPC status.

@@ -63,17 +63,20 @@ impl Api {
         self.control.loader().is_alive()
     }
 
-    /// Whether calls should be sent here: open, alive, and serving something if anything is
-    /// there to be served. Single models have a readiness of their own.
+    /// Whether calls should be sent here: open, alive, no device lost, and serving something if
+    /// anything is there to be served. Single models have a readiness of their own.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let open = *self.health.stage.borrow() == Stage::Open;
-        open && self.is_live() && self.control.is_serving()
+        let devices = self.control.loader().failed_device().is_none();
+        open && self.is_live() && devices && self.control.is_serving()
     }
 
     /// Whether a call to this model would be taken.
     #[must_use]
     pub fn is_model_ready(&self, model: &str, version: Option<&str>) -> bool {
-        self.is_live() && self.pipeline.snapshots.load().find(model, version).is_ok()
+        let snapshot = self.pipeline.snapshots.load();
+        let runs = snapshot.find(model, version).is_ok_and(|served| served.is_ready());
+        self.is_live() && runs
     }
 }

@@ -455,3 +455,18 @@ async fn a_load_that_hangs_is_given_up_and_counted() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_lost_device_ends_readiness_until_the_process_starts_again() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    let lost = || EngineError::new(Fault::Device, "the device is lost");
+    rig.stub.push(engine::StubStep::Fail(lost()));
+    rig.stub.lose_device(lost());
+    let refused = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    assert_eq!(refused.kind(), crate::error::Kind::EngineFailed);
+    assert!(rig.control.loader().failed_device().is_some());
+    let snapshot = rig.pipeline.snapshots.load();
+    assert!(snapshot.ready().all(|served| !served.is_ready()));
+    let refused = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    assert_eq!(refused.kind(), crate::error::Kind::NotReady);
+}

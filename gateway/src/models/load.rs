@@ -192,6 +192,14 @@ impl Loader {
         }
     }
 
+    /// A device that runs nothing any more, until the process is started again.
+    #[must_use]
+    pub fn failed_device(&self) -> Option<Device> {
+        let pools = self.lock();
+        let failed = pools.values().find(|pool| pool.failure().is_some());
+        failed.map(|pool| pool.device().clone())
+    }
+
     /// Brings the gauges of devices up to date; called before metrics are rendered.
     pub fn publish(&self) {
         for pool in self.lock().values() {

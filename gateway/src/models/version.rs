@@ -48,6 +48,12 @@ impl ServedVersion {
         &self.manifest.signature
     }
 
+    /// Whether a call would be taken: the device still runs something.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.queue.device_failure().is_none()
+    }
+
     /// `model/version`, for messages.
     #[must_use]
     pub fn label(&self) -> String {

@@ -66,12 +66,15 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
     let patience = services.limits.header_timeout;
     match door {
         Door::Grpc => {
-            let router = services.grpc.clone();
-            tasks::spawn("connection", async move {
+            let grpc = Arc::new(services.grpc.clone());
+            tasks::spawn_busy("connection", async move {
                 if !speaks(&stream, patience, &end.draining).await {
                     return;
                 }
-                let service = service_fn(move |request| call(router.clone(), request, peer));
+                let service = service_fn(move |request| {
+                    let grpc = grpc.clone();
+                    async move { Ok::<_, Infallible>(grpc.call(request, peer).await) }
+                });
                 let connection = http2::Builder::new(TokioExecutor::new())
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(STREAM_WINDOW)

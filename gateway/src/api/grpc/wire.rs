@@ -5,17 +5,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
-use axum::response::Response;
 use bytes::Bytes;
-use http::HeaderValue;
-use http_body::{Frame, SizeHint};
+use http::{HeaderValue, Response};
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 
 use crate::error::Kind;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::Protocol;
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -44,7 +44,7 @@ pub(super) fn of_stream(status: Status) -> Status {
 }
 
 /// Corrects the status of a refused message, and counts it.
-pub(super) fn correct(mut response: Response, metrics: &WireMetrics) -> Response {
+pub(super) fn correct<B>(mut response: Response<B>, metrics: &WireMetrics) -> Response<B> {
     let headers = response.headers();
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let Some(code) = text("grpc-status").and_then(|code| code.parse().ok()) else {
@@ -59,26 +59,32 @@ pub(super) fn correct(mut response: Response, metrics: &WireMetrics) -> Response
     response
 }
 
+/// Whether a call is one of the protocol's own.
+pub(super) fn is_inference<B>(request: &http::Request<B>) -> bool {
+    request.uri().path().starts_with(SERVICE)
+}
+
 /// Bounds the time in which the message of a unary call has to arrive.
-pub(super) fn bounded(request: http::Request<Body>, limit: Duration) -> http::Request<Body> {
-    let path = request.uri().path();
-    if path == STREAMING || !path.starts_with(SERVICE) {
-        return request;
-    }
-    request.map(|body| Body::new(Timed { body, limit, alarm: None }))
+pub(super) fn bounded<B>(request: http::Request<B>, limit: Duration) -> http::Request<Timed<B>> {
+    let limit = (request.uri().path() != STREAMING).then_some(limit);
+    request.map(|body| Timed { body, limit, alarm: None })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
 /// asked for and never set the alarm.
-struct Timed {
-    body: Body,
-    limit: Duration,
+pub(super) struct Timed<B> {
+    body: B,
+    limit: Option<Duration>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl HttpBody for Timed {
+impl<B> Body for Timed<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Error>,
+{
     type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -90,7 +96,7 @@ impl HttpBody for Timed {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {}
         }
-        let limit = self.limit;
+        let Some(limit) = self.limit else { return Poll::Pending };
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(limit)));
         match alarm.as_mut().poll(context) {
             Poll::Pending => Poll::Pending,
