@@ -153,9 +153,7 @@ impl Loader {
         metrics::LOAD_SECONDS
             .gauge(&[model.as_str(), &version.to_string()])
             .set(load_time.as_secs_f64());
-        if let Some(bytes) = device_bytes {
-            metrics::show_model_memory(model.as_str(), version, bytes);
-        }
+        metrics::show_model_memory(model.as_str(), version, device_bytes);
         info!(
             model = label,
             sha256 = sha256.as_deref().unwrap_or("none"),

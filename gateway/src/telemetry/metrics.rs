@@ -235,10 +235,12 @@ pub fn markdown() -> String {
     out
 }
 
-/// Publishes what a version took of its device's memory.
+/// Publishes what a version took of its device's memory, if its device has any.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-pub fn show_model_memory(model: &str, version: Version, bytes: u64) {
-    MODEL_DEVICE_BYTES.gauge(&[model, &version.to_string()]).set(bytes as f64);
+pub fn show_model_memory(model: &str, version: Version, bytes: Option<u64>) {
+    if let Some(bytes) = bytes {
+        MODEL_DEVICE_BYTES.gauge(&[model, &version.to_string()]).set(bytes as f64);
+    }
 }
 
 /// Publishes what a device's memory is in use for.

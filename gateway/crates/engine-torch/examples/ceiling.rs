@@ -246,11 +246,11 @@ fn cuda(device: &str) -> Option<u8> {
 
 fn quantiles(mut times: Vec<Duration>) -> Quantiles {
     times.sort();
-    let at = |share: f64| {
-        let index = (times.len() as f64 * share) as usize;
+    let at = |percent: usize| {
+        let index = times.len() * percent / 100;
         times[index.min(times.len() - 1)].as_secs_f64() * 1e6
     };
-    Quantiles { runs: times.len(), p50: at(0.5), p99: at(0.99) }
+    Quantiles { runs: times.len(), p50: at(50), p99: at(99) }
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, Box<dyn Error>> {
@@ -376,7 +376,7 @@ fn json(arguments: &Arguments, resident: usize, forms: &[Form]) -> Result<(), Bo
     let whole = serde_json::json!({
         "model": arguments.model, "device": arguments.device, "threads": options.threads,
         "precision": options.precision.name(), "channels_last": options.channels_last,
-        "pause_us": arguments.pause.map(|pause| pause.as_micros() as u64),
+        "pause_us": arguments.pause.map(|pause| pause.as_secs_f64() * 1e6),
         "bare_resident_bytes": resident, "bare_resident_graph": arguments.graphs[0].name(),
         "forms": forms,
     });
