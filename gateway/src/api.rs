@@ -35,6 +35,7 @@ pub const EXTENSIONS: &[&str] = &[
     "model_configuration",
     "binary_tensor_data",
     "parameters",
+    "schedule_policy",
     "statistics",
     "logging",
 ];

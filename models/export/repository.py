@@ -41,6 +41,7 @@ class Signature:
     outputs: list[Port]
     versions: dict[str, Any]
     warmup: list[int]
+    batching: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ def _head(signature: Signature) -> str:
     tables = [_table("# Written by models/export; change it there.", top)]
     for header, ports in (("[[input]]", signature.inputs), ("[[output]]", signature.outputs)):
         tables += [_table(header, vars(port)) for port in ports]
+    if signature.batching:
+        tables.append(_table("[batching]", signature.batching))
     tables.append(_table("[versions]", signature.versions))
     tables.append(_table("[engine]", {"device": "cpu", "graph": "auto"}))
     tables.append(_table("[warmup]", {"batch_sizes": signature.warmup}))

@@ -48,16 +48,23 @@ def start_gateway(
     """Starts a gateway of its own for a test: `start_gateway(settings, *torchscript_models)`.
 
     Beside the named models it serves identity_fp32 and identity_bytes, if not told otherwise.
+    `prepare` gets the folder of models before the start.
     """
     running: list[harness.Gateway] = []
 
-    def start(settings: str = "", *models: str, identities: bool = True) -> harness.Gateway:
+    def start(
+        settings: str = "",
+        *models: str,
+        identities: bool = True,
+        prepare: Callable[[Path], None] = lambda _: None,
+    ) -> harness.Gateway:
         repository = tmp_path_factory.mktemp("small-repository")
         for name in models:
             source = torchscript if (torchscript / name).is_dir() else harness.MODELS / "repository"
             harness.copy_models(source, repository, name)
         for dtype in ("FP32", "BYTES") if identities else ():
             harness.write_identity(repository, dtype)
+        prepare(repository)
         running.append(harness.start(tmp_path_factory.mktemp("gateway"), repository, settings))
         return running[-1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -49,21 +50,37 @@ def write_torchscript_fixtures(folder: Path) -> None:
     assert made.returncode == 0, f"{maker} failed:\n{made.stderr}"
 
 
-def write_identity(folder: Path, dtype: str, max_batch_size: int = 8, name: str = "") -> None:
-    """Writes a model that answers its input, of any size in both dimensions."""
+def write_identity(
+    folder: Path, dtype: str, max_batch_size: int = 8, name: str = "", more: str = ""
+) -> None:
+    """Writes a model that answers its input, of any size in both dimensions; `more` is TOML."""
     model = folder / (name or f"identity_{dtype.lower()}")
     (model / "1").mkdir(parents=True)
     shape = f'dtype = "{dtype}"\nshape = [-1, -1]\n'
     (model / "model.toml").write_text(
         f'platform = "identity"\nmax_batch_size = {max_batch_size}\n'
-        f'[[input]]\nname = "x"\n{shape}[[output]]\nname = "y"\n{shape}'
+        f'[[input]]\nname = "x"\n{shape}[[output]]\nname = "y"\n{shape}{more}'
     )
+
+
+def add_to_manifest(model: Path, more: str) -> None:
+    """Adds tables to a model's manifest."""
+    manifest = model / "model.toml"
+    manifest.write_text(f"{manifest.read_text()}\n{more}\n")
+
+
+def set_max_batch_size(model: Path, size: int) -> None:
+    """Changes how many items a batch of the model may have."""
+    manifest = model / "model.toml"
+    line = f"max_batch_size = {size}"
+    text, changed = re.subn(r"(?m)^max_batch_size = \d+$", line, manifest.read_text())
+    assert changed == 1, text
+    manifest.write_text(text)
 
 
 def warm_only_single_rows(model: Path) -> None:
     """Lets a model that breaks its promise for larger batches get past its warm-up."""
-    manifest = model / "model.toml"
-    manifest.write_text(manifest.read_text() + "\n[warmup]\nbatch_sizes = [1]\n")
+    add_to_manifest(model, "[warmup]\nbatch_sizes = [1]")
 
 
 def copy_models(source: Path, target: Path, *names: str) -> None:
@@ -170,13 +187,29 @@ def start(folder: Path, repository: Path, settings: str = "") -> Gateway:
     return gateway
 
 
-def waiting(gateway: Gateway, model: str) -> int:
-    """Calls of a model that wait because the engine is busy with another."""
+def metric(gateway: Gateway, name: str, **labels: str) -> float:
+    """The sum of all series of a metric that have these labels."""
     url = f"http://{gateway.metrics}/metrics"
     with urllib.request.urlopen(url, timeout=30) as answer:
         lines = answer.read().decode().splitlines()
-    name = f'nv_inference_pending_request_count{{model="{model}",version="1"}} '
-    return sum(int(line[len(name) :]) for line in lines if line.startswith(name))
+    wanted = {f'{label}="{value}"' for label, value in labels.items()}
+    total = 0.0
+    for line in lines:
+        series, _, value = line.rpartition(" ")
+        found, _, given = series.partition("{")
+        if found == name and wanted <= set(given.rstrip("}").split(",")):
+            total += float(value)
+    return total
+
+
+def waiting(gateway: Gateway, model: str) -> int:
+    """Calls of a model that wait because the engine is busy with another."""
+    return int(metric(gateway, "nv_inference_pending_request_count", model=model))
+
+
+def running(gateway: Gateway, model: str) -> int:
+    """Batches of a model that the engine has in hand."""
+    return int(metric(gateway, "penstock_batches_running", model=model))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -26,6 +26,7 @@ TOO_LARGE = ("413", "StatusCode.RESOURCE_EXHAUSTED")
 FAILED = ("500", "StatusCode.INTERNAL")
 UNSUPPORTED = ("501", "StatusCode.UNIMPLEMENTED")
 UNAVAILABLE = ("503", "StatusCode.UNAVAILABLE")
+TOO_LATE = ("504", "StatusCode.DEADLINE_EXCEEDED")
 
 
 def refusal(call: Callable[[], Any]) -> tuple[str, str]:

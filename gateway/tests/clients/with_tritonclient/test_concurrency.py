@@ -131,7 +131,7 @@ def test_bad_rows_among_many_hurt_only_their_own_callers(gateway: Gateway) -> No
     for call, result in enumerate(asyncio.run(run())):
         if call % 16 == 5:
             assert isinstance(result, InferenceServerException), result
-            assert result.status() == "StatusCode.INTERNAL"
+            assert result.status() == "StatusCode.INVALID_ARGUMENT"
             assert "hunter2" not in str(result)
         else:
             assert not isinstance(result, BaseException), result

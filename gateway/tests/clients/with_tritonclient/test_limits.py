@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import time
 import zlib
@@ -19,7 +20,7 @@ import tritonclient.http
 
 import wire
 from calls import CALLERS, FAILED, grpc_inputs, http_inputs, refusal
-from harness import Gateway, wait_until, waiting
+from harness import Gateway, running, wait_until, waiting
 
 MIB = 1 << 20
 ROW = {"inputs": [wire.tensor("FP32", [1, 3], [1.0, 2.0, 3.0])]}
@@ -247,6 +248,15 @@ def test_a_model_that_hangs_is_given_up_and_the_others_answer(start_gateway: Any
         assert client.is_server_live()
 
 
+async def caught(call: asyncio.Future[Any]) -> BaseException | None:
+    """How a call ended."""
+    try:
+        await call
+    except BaseException as error:
+        return error
+    return None
+
+
 def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: Any) -> None:
     limits = "[limits]\nqueue_rows = 2\n[engine]\ncpu_threads = 1\n"
     small = start_gateway(limits, "slow")
@@ -255,7 +265,7 @@ def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: A
     async def run() -> list[Any]:
         async with tritonclient.grpc.aio.InferenceServerClient(small.grpc) as client:
             first = asyncio.ensure_future(client.infer("slow", grpc_inputs(slow)))
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(wait_until, lambda: running(small, "slow") == 1)
             more = [
                 asyncio.ensure_future(client.infer("slow", grpc_inputs(slow))) for _ in range(6)
             ]
@@ -266,11 +276,14 @@ def test_a_full_queue_is_unavailable_and_says_when_to_come_back(start_gateway: A
             over_http = await asyncio.to_thread(wire.infer, small.http, "slow", body)
             assert over_http.status == 503 and int(over_http.headers["retry-after"]) >= 1
             assert "queue" in over_http.error()
-            ended, patient = await asyncio.wait(more, timeout=0.3)
-            for call in patient:
+            # Two wait, so four are refused; none of the two runs before the first has ended.
+            ends = asyncio.as_completed([caught(call) for call in more])
+            refused = [await end for end in itertools.islice(ends, 4)]
+            assert not first.done(), small.log_text()
+            for call in more:
                 call.cancel()
             await first
-            return [call.exception() for call in ended]
+            return refused
 
     refused = asyncio.run(run())
     assert [error.status() for error in refused] == ["StatusCode.UNAVAILABLE"] * 4

@@ -12,7 +12,8 @@ from harness import Gateway
 
 IMPLEMENTED = {
     "classification", "model_repository", "model_repository(unload_dependents)",
-    "model_configuration", "binary_tensor_data", "parameters", "statistics", "logging",
+    "model_configuration", "binary_tensor_data", "parameters", "schedule_policy", "statistics",
+    "logging",
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_counts_move_by_exactly_what_was_sent(caller: Caller, http_client: Any, 
 def test_refused_calls_count_as_failures_and_nothing_else(caller: Caller, http_client: Any) -> None:
     before = counts(http_client, "echo_fp64")
     for _ in range(3):
-        caller.refused(INVALID, "echo_fp64", {"x": np.ones((9, 2))})
+        caller.refused(INVALID, "echo_fp64", {"x": np.ones((9, 2), np.float32)})
     after = counts(http_client, "echo_fp64")
     assert {n: after[n] - before[n] for n in after if after[n] != before[n]} == {"fail": 3}
 

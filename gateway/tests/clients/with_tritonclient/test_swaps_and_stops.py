@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import wire
 from calls import grpc_inputs, http_inputs
-from harness import Gateway, wait_until, waiting
+from harness import Gateway, running, wait_until, waiting
 
 X = np.array([[3]], np.float32)
 # Long enough to tell waiting from not waiting.
@@ -86,7 +86,7 @@ def test_calls_in_flight_are_answered_before_the_gateway_ends(
 
     # The first runs, so the others wait.
     callers = in_threads(1, call)
-    time.sleep(0.2)
+    wait_until(lambda: running(small, "slow") == 1)
     callers += in_threads(3, call)
     wait_until(lambda: waiting(small, "slow") == 3)
     small.begin_stop(number)

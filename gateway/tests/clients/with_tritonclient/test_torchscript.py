@@ -63,7 +63,7 @@ def test_a_table_look_up(caller: Caller) -> None:
 
 def test_a_value_that_the_model_cannot_take_fails_its_call_only(caller: Caller) -> None:
     bad = np.array([[0, 16, 3]], np.int64)
-    text = caller.refused(FAILED, "lookup", {"ids": bad})
+    text = caller.refused(INVALID, "lookup", {"ids": bad})
     assert "Traceback" not in text and "forward" not in text and ".cpp" not in text
     caller.infer("lookup", {"ids": bad % 16})
 
