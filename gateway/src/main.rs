@@ -3,6 +3,13 @@
 
 use std::process::ExitCode;
 
+use tikv_jemallocator::Jemalloc;
+
+/// Chosen by measurement (`ARCHITECTURE.md`, decisions); libtorch keeps the system's. What is
+/// free goes back to the system after a second: `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
+
 fn main() -> ExitCode {
     // CUDA's library, the allocator and OpenMP are settled before any thread or query exists.
     #[cfg(feature = "torch")]

@@ -37,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("prost", &["api"]),
     ("sha2", &["models"]),
     ("socket2", &["server"]),
+    ("tikv_jemallocator", &["main"]),
     ("toml", &["config", "models", "cli"]),
     ("tonic", &["api"]),
     ("tracing_subscriber", &["telemetry"]),
