@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use proto::inference::ModelInferRequest;
 use proto::inference::model_infer_request::InferInputTensor;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::dataset::{Column, Dataset};
@@ -57,7 +58,7 @@ fn payload(data: &Dataset, shape: &Shape, wire: Wire, first_row: usize) -> anyho
     let (body, json_length) = match wire {
         Wire::HttpJson => (json_body(&tensors)?, None),
         Wire::HttpBinary => {
-            let (body, length) = binary_body(&tensors);
+            let (body, length) = binary_body(&tensors)?;
             (body, Some(length))
         }
         Wire::Grpc => (grpc_message(shape, &tensors), None),
@@ -82,38 +83,48 @@ fn tensor<'a>(data: &Dataset, column: &'a Column, rows: usize, first: usize) -> 
     Tensor { column, shape, bytes }
 }
 
-fn json_body(tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
-    let mut inputs = Vec::with_capacity(tensors.len());
-    for Tensor { column, shape, bytes } in tensors {
-        inputs.push(json!({
-            "name": column.name,
-            "shape": shape,
-            "datatype": column.datatype,
-            "data": numbers(&column.datatype, bytes)?,
-        }));
-    }
-    Ok(json!({ "inputs": inputs }).to_string().into())
+/// An input as clients write it: what says how to read the data stands before them.
+#[derive(Serialize)]
+struct Input<'a> {
+    name: &'a str,
+    shape: &'a [i64],
+    datatype: &'a str,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    parameters: Value,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    data: Value,
 }
 
-fn binary_body(tensors: &[Tensor<'_>]) -> (Bytes, usize) {
-    let inputs: Vec<Value> = tensors
-        .iter()
-        .map(|Tensor { column, shape, bytes }| {
-            json!({
-                "name": column.name,
-                "shape": shape,
-                "datatype": column.datatype,
-                "parameters": { "binary_data_size": bytes.len() },
-            })
-        })
-        .collect();
-    let head = json!({ "parameters": { "binary_data_output": true }, "inputs": inputs });
-    let mut body = head.to_string().into_bytes();
+impl<'a> Input<'a> {
+    fn new(tensor: &'a Tensor<'a>, parameters: Value, data: Value) -> Self {
+        let Tensor { column, shape, .. } = tensor;
+        Self { name: &column.name, shape, datatype: &column.datatype, parameters, data }
+    }
+}
+
+fn json_body(tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
+    let mut inputs = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let data = numbers(&tensor.column.datatype, &tensor.bytes)?;
+        inputs.push(Input::new(tensor, Value::Null, data));
+    }
+    Ok(format!("{{\"inputs\":{}}}", serde_json::to_string(&inputs)?).into())
+}
+
+fn binary_body(tensors: &[Tensor<'_>]) -> anyhow::Result<(Bytes, usize)> {
+    let mut inputs = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let parameters = json!({ "binary_data_size": tensor.bytes.len() });
+        inputs.push(Input::new(tensor, parameters, Value::Null));
+    }
+    let inputs = serde_json::to_string(&inputs)?;
+    let asked = "{\"binary_data_output\":true}";
+    let mut body = format!("{{\"inputs\":{inputs},\"parameters\":{asked}}}").into_bytes();
     let length = body.len();
     for tensor in tensors {
         body.extend_from_slice(&tensor.bytes);
     }
-    (body.into(), length)
+    Ok((body.into(), length))
 }
 
 fn grpc_message(shape: &Shape, tensors: &[Tensor<'_>]) -> Bytes {

@@ -122,6 +122,12 @@ proptest! {
     }
 
     #[test]
+    fn decimals_are_rounded_as_by_the_standard_library(text in "-?(0|[1-9][0-9]{0,11})\\.[0-9]{1,24}") {
+        let read = parse(&format!("[{text}]"), DataType::Fp64, &[1]).unwrap();
+        prop_assert_eq!(&read.data()[..], text.parse::<f64>().unwrap().to_le_bytes());
+    }
+
+    #[test]
     fn text_survives_json(values in prop::collection::vec(".*", 0..6)) {
         let tensor = Tensor::from_strings(vec![values.len()], &values).unwrap();
         let text = written(&tensor);
