@@ -123,7 +123,7 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
             let kind = match error.fault() {
                 Fault::Input => Kind::InvalidInput,
                 Fault::Memory => Kind::Overloaded,
-                Fault::Load | Fault::Device | Fault::Run => Kind::EngineFailed,
+                Fault::Load | Fault::Device | Fault::Run | Fault::Output => Kind::EngineFailed,
             };
             let text = format!("model {label}: {}", error.message());
             Rejection::new(kind, text).with_detail(error.detail())

@@ -56,6 +56,9 @@ pub(super) struct Taken {
 
 /// Less than this share of a run saved by a larger batch is not worth waiting for.
 const WORTH_WAITING: f64 = 0.05;
+/// Time between the end of a run and its calls' deadline, for timers that ring late, threads that
+/// wake slowly and the way of the answer.
+const SLACK: Duration = Duration::from_millis(5);
 
 impl Bucket {
     pub(super) fn new(now: Instant) -> Self {
@@ -98,8 +101,8 @@ impl Bucket {
             return Ripe::Now(Closed::Idle);
         }
         let delayed = self.opened + settings.max_delay;
-        let run = costs.predict(key, self.rows, key.length).unwrap_or_default();
-        let latest = self.tightest.map(|deadline| deadline.0.checked_sub(run).unwrap_or(now));
+        let needed = costs.predict(key, self.rows, key.length).unwrap_or_default() + SLACK;
+        let latest = self.tightest.map(|deadline| deadline.0.checked_sub(needed).unwrap_or(now));
         match latest {
             Some(latest) if latest <= now => Ripe::Now(Closed::Deadline),
             _ if delayed <= now => Ripe::Now(Closed::Delay),

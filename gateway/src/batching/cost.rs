@@ -53,8 +53,9 @@ impl Costs {
     }
 
     /// The share of a run's time that does not grow with its rows: what a larger batch can save.
+    /// `None` until batches of different sizes have run, which alone can tell.
     pub(super) fn fixed_share(&self, key: &Key, rows: usize) -> Option<f64> {
-        let line = self.buckets.get(key)?;
+        let line = self.buckets.get(key).filter(|line| line.has_seen_sizes())?;
         let whole = line.predict(count(rows))?;
         Some((line.fit().0 / whole.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0))
     }
@@ -95,13 +96,23 @@ impl Line {
         Some(fixed + slope * x)
     }
 
+    fn variance(&self) -> f64 {
+        let mean = self.x / self.weight;
+        self.xx / self.weight - mean * mean
+    }
+
+    fn has_seen_sizes(&self) -> bool {
+        let mean = self.x / self.weight;
+        self.variance() > 1e-6 * mean * mean
+    }
+
     /// Fixed part and slope, neither of them negative.
     fn fit(&self) -> (f64, f64) {
         let (mean_x, mean_y) = (self.x / self.weight, self.y / self.weight);
-        let variance = self.xx / self.weight - mean_x * mean_x;
+        let variance = self.variance();
         // Where all batches have had one size, nothing tells the parts apart: the whole is taken
         // to grow with the rows, which is never too little for a larger batch.
-        if variance < 1e-6 * mean_x * mean_x {
+        if !self.has_seen_sizes() {
             return (0.0, mean_y / mean_x.max(f64::MIN_POSITIVE));
         }
         let slope = (self.xy / self.weight - mean_x * mean_y) / variance;
@@ -131,6 +142,18 @@ mod tests {
             costs.learn(&key, 4, 1, micros(40.0));
         }
         assert!(costs.predict(&key, 4, 1).is_some());
+    }
+
+    #[test]
+    fn what_a_larger_batch_saves_is_unknown_while_all_have_one_size() {
+        let mut costs = Costs::default();
+        let key = Key::default();
+        for _ in 0..10 {
+            costs.learn(&key, 1, 1, micros(40.0));
+        }
+        assert_eq!(costs.fixed_share(&key, 1), None);
+        costs.learn(&key, 4, 1, micros(160.0));
+        assert!(costs.fixed_share(&key, 1).unwrap() < 0.05);
     }
 
     #[test]

@@ -251,7 +251,8 @@ impl Scheduler {
 }
 
 impl Waiting {
-    /// Fills a batch from a bucket and, where lengths may differ, from the shorter ones below it.
+    /// Fills a batch from a bucket and, where lengths may differ, from the shorter ones below it,
+    /// which fit into its padding, and then from the longer ones.
     fn take_into(
         &mut self,
         taken: &mut Taken,
@@ -259,25 +260,33 @@ impl Waiting {
         queue: &Shared,
         now: Instant,
     ) -> Option<Closed> {
-        let settings = &queue.settings;
         let mut stopped = None;
-        let mut at = Some(key.clone());
-        while let Some(key) = at {
+        for key in self.kindred(key, queue.settings.variable.is_some()) {
             if let Some(bucket) = self.buckets.get_mut(&key) {
-                stopped = bucket.take_into(taken, now, settings);
+                stopped = bucket.take_into(taken, now, &queue.settings);
                 if bucket.is_empty() {
                     self.buckets.remove(&key);
                 }
             }
-            let is_variable = settings.variable.is_some() && key.length > 0;
-            if stopped.is_some() || !is_variable || taken.jobs.is_empty() {
+            if stopped.is_some() || taken.jobs.is_empty() {
                 break;
             }
-            let shortest = Key { rest: key.rest.clone(), length: 1 };
-            let below = self.buckets.range((Bound::Included(shortest), Bound::Excluded(key)));
-            at = below.map(|(key, _)| key.clone()).next_back();
         }
         stopped
+    }
+
+    /// Buckets whose calls may join those of the first, in the order in which they are asked.
+    fn kindred(&self, first: &Key, is_variable: bool) -> Vec<Key> {
+        let mut keys = vec![first.clone()];
+        if is_variable && first.length > 0 {
+            let of_length = |length| Key { rest: first.rest.clone(), length };
+            let (shortest, longest) = (of_length(1), of_length(usize::MAX));
+            let below = (Bound::Included(&shortest), Bound::Excluded(first));
+            let above = (Bound::Excluded(first), Bound::Included(&longest));
+            keys.extend(self.buckets.range::<Key, _>(below).rev().map(|(key, _)| key.clone()));
+            keys.extend(self.buckets.range::<Key, _>(above).map(|(key, _)| key.clone()));
+        }
+        keys
     }
 }
 

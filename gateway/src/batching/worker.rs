@@ -209,11 +209,11 @@ fn batch_of(queue: &Shared, inputs: &[Vec<Tensor>], tickets: &[Ticket]) -> (Batc
     }
 }
 
-/// A broken device or broken outputs are nobody's row; everything else may be.
+/// A broken device is nobody's row; everything else may be.
 fn may_be_one_call(failure: &Failure) -> bool {
     match failure {
         Failure::Engine(error) => {
-            matches!(error.fault(), Fault::Run | Fault::Memory | Fault::Input)
+            matches!(error.fault(), Fault::Run | Fault::Output | Fault::Memory | Fault::Input)
         }
         Failure::Panicked => true,
         _ => false,

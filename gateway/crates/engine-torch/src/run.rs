@@ -33,7 +33,7 @@ impl From<Failure> for RunError {
 impl From<RunError> for EngineError {
     fn from(error: RunError) -> Self {
         let failure = match error {
-            RunError::Signature(text) => return Self::new(Fault::Run, text),
+            RunError::Signature(text) => return Self::new(Fault::Output, text),
             RunError::Input(text) => return Self::new(Fault::Input, text),
             RunError::Native(failure) => failure,
         };

@@ -16,6 +16,8 @@ pub enum Fault {
     Device,
     /// The model threw while it ran.
     Run,
+    /// The model answered other than its signature says.
+    Output,
     /// Memory ran out.
     Memory,
 }

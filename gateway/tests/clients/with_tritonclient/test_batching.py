@@ -189,9 +189,6 @@ def test_a_delay_closes_the_batch_of_a_lone_call(single: Gateway, single_caller:
     assert closed(single, "patient", "delay") == before + 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="after three runs of one size a larger batch is taken to save nothing"
-)
 def test_a_delay_holds_for_every_lone_call(single: Gateway, single_caller: Caller) -> None:
     before = closed(single, "patient", "delay")
     x = np.ones((1, 2), np.float32)
@@ -200,9 +197,6 @@ def test_a_delay_holds_for_every_lone_call(single: Gateway, single_caller: Calle
     assert closed(single, "patient", "delay") == before + 6
 
 
-@pytest.mark.xfail(
-    strict=True, reason="no time is left between the deadline's batch and the deadline"
-)
 def test_a_batch_leaves_before_the_deadline_of_its_calls(
     single: Gateway, single_caller: Caller
 ) -> None:

@@ -36,7 +36,7 @@ def test_shared_memory_and_tracing_are_unsupported(client: Any, name: str) -> No
 
 def test_they_are_not_advertised(http_client: Any) -> None:
     extensions = " ".join(http_client.get_server_metadata()["extensions"])
-    for absent in ("shared_memory", "trace", "sequence", "schedule_policy"):
+    for absent in ("shared_memory", "trace", "sequence"):
         assert absent not in extensions
 
 

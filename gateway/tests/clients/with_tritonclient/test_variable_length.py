@@ -115,14 +115,10 @@ def test_what_is_padded_is_masked(single: Gateway) -> None:
 def test_more_padding_than_the_model_allows_closes_the_batch(single: Gateway) -> None:
     name = "penstock_batches_total"
     before = metric(single, name, model="thrifty", closed="bucket")
-    threads, ended = [], []
+    inputs = [np.ones((1, length), np.int64) for length in (16, 1)]
     with busy(single) as is_busy:
-        # The longer one comes first: a batch takes in what is shorter.
-        for waiting, length in enumerate((16, 1), 1):
-            x = np.ones((1, length), np.int64)
-            more = in_threads([lambda x=x: ended.append(send(single, "thrifty", {"x": x}))])
-            threads += more[0]
-            wait_for_queue(single, "thrifty", waiting, is_busy)
+        threads, ended = in_threads([lambda x=x: send(single, "thrifty", {"x": x}) for x in inputs])
+        wait_for_queue(single, "thrifty", 2, is_busy)
     for thread in threads:
         thread.join()
     assert [answer.status for answer in ended] == [200, 200]
