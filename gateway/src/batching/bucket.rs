@@ -48,6 +48,8 @@ pub(super) struct Taken {
     shortest: usize,
     /// `rows · length` as the callers sent it.
     cells: usize,
+    /// Positions of padding that sparing one run is worth, where that is known.
+    worth: Option<f64>,
     /// Whether a batch of shadows alone is due; else live calls of another version may be.
     may_be_shadow: bool,
     /// Calls that left on the way: their caller has gone or their deadline has passed.
@@ -164,8 +166,13 @@ fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
 }
 
 impl Taken {
-    pub(super) fn new(may_be_shadow: bool) -> Self {
-        Self { may_be_shadow, ..Self::default() }
+    pub(super) fn new(may_be_shadow: bool, worth: Option<f64>) -> Self {
+        Self { may_be_shadow, worth, ..Self::default() }
+    }
+
+    /// The length that its calls are padded to.
+    pub(super) fn size(&self, settings: &QueueSettings) -> usize {
+        size(self.shortest, self.longest, settings)
     }
 
     fn add(&mut self, job: Job) {
@@ -187,14 +194,25 @@ impl Taken {
             return Some(Closed::Full);
         }
         let variable = settings.variable.as_ref()?;
-        let longest = self.longest.max(ticket.length);
-        let is_even = self.shortest.min(ticket.length) == longest;
-        let size = if is_even { longest } else { variable.bucket(longest).unwrap_or(longest) };
-        let padded = rows * size;
-        let cells = self.cells + ticket.rows * ticket.length;
+        let (shortest, longest) =
+            (self.shortest.min(ticket.length), self.longest.max(ticket.length));
+        let padded = rows * size(shortest, longest, settings);
+        let own = ticket.rows * ticket.length;
+        let cells = self.cells + own;
+        let more = padded.saturating_sub(self.rows * self.size(settings) + own);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let waste = padded as f64 / cells.max(1) as f64;
-        let is_too_much = padded > variable.max_cells || waste > variable.max_waste;
+        let (waste, more) = (padded as f64 / cells.max(1) as f64, more as f64);
+        let is_too_much = padded > variable.max_cells
+            || waste > variable.max_waste
+            || self.worth.is_some_and(|worth| more > worth);
         is_too_much.then_some(Closed::Bucket)
+    }
+}
+
+/// The length of a batch of calls from `shortest` to `longest`.
+fn size(shortest: usize, longest: usize, settings: &QueueSettings) -> usize {
+    match &settings.variable {
+        Some(variable) if shortest < longest => variable.bucket(longest).unwrap_or(longest),
+        _ => longest,
     }
 }

@@ -13,6 +13,8 @@ use super::bucket::Key;
 const FADE: f64 = 0.97;
 /// Runs before a line is trusted.
 const ENOUGH: u32 = 3;
+/// Runs before padding is judged by them.
+const SURE: u32 = 16;
 /// Buckets that have a line of their own; calls of ever new shapes share the general one.
 const MOST_LINES: usize = 256;
 
@@ -50,6 +52,14 @@ impl Costs {
         let own = self.buckets.get(key).and_then(|line| line.predict(count(rows)));
         let seconds = own.or_else(|| self.general.predict(count(rows * length.max(1))))?;
         Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// Positions whose time is that of a run's fixed part: padding more than these to spare a
+    /// run is a loss. `None`: not known, or time does not grow with positions.
+    pub(super) fn worth_padding(&self) -> Option<f64> {
+        let line = Some(&self.general).filter(|line| line.runs >= SURE && line.has_seen_sizes())?;
+        let (fixed, slope) = line.fit();
+        (slope > 0.0).then(|| fixed / slope)
     }
 
     /// The share of a run's time that does not grow with its rows: what a larger batch can save.
@@ -154,6 +164,21 @@ mod tests {
         assert_eq!(costs.fixed_share(&key, 1), None);
         costs.learn(&key, 4, 1, micros(160.0));
         assert!(costs.fixed_share(&key, 1).unwrap() < 0.05);
+    }
+
+    #[test]
+    fn padding_is_worth_as_much_as_the_run_that_it_spares() {
+        let mut costs = Costs::default();
+        let key = Key::default();
+        for (rows, length) in [(1, 8), (2, 16), (4, 32), (8, 8)].into_iter().cycle().take(20) {
+            assert_eq!(costs.worth_padding(), None);
+            costs.learn(&key, rows, length, micros(500.0 + 10.0 * count(rows * length)));
+            if costs.general.runs >= SURE {
+                break;
+            }
+        }
+        let worth = costs.worth_padding().unwrap();
+        assert!((worth - 50.0).abs() < 0.1, "{worth}");
     }
 
     #[test]

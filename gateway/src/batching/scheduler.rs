@@ -56,6 +56,8 @@ pub(super) struct RunKey {
     pub(super) queue: u64,
     pub(super) key: Key,
     pub(super) rows: usize,
+    /// What its calls were padded to; 0 where length means nothing.
+    pub(super) length: usize,
 }
 
 /// What a batch cost.
@@ -169,9 +171,9 @@ impl Scheduler {
         if !used.is_typical {
             return None;
         }
-        waiting.costs.learn(&run.key, run.rows, run.key.length, used.time);
+        waiting.costs.learn(&run.key, run.rows, run.length, used.time);
         let rows = u32::try_from(run.rows).ok().filter(|&rows| rows > 0)?;
-        Some(waiting.costs.predict(&run.key, run.rows, run.key.length)? / rows)
+        Some(waiting.costs.predict(&run.key, run.rows, run.length)? / rows)
     }
 
     pub(super) fn forget(&mut self, queue: u64) {
@@ -221,7 +223,7 @@ impl Scheduler {
     ) -> Option<Picked> {
         let waiting = self.queues.get_mut(&id)?;
         let queue = waiting.queue.clone()?;
-        let mut taken = Taken::new(shadow);
+        let mut taken = Taken::new(shadow, waiting.costs.worth_padding());
         let stopped = waiting.take_into(&mut taken, &key, &queue, now);
         let dropped = std::mem::take(&mut taken.dropped);
         cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
@@ -239,8 +241,12 @@ impl Scheduler {
             (_, None) if taken.rows >= queue.settings.max_batch => Closed::Full,
             _ => Closed::Idle,
         };
-        let run = RunKey { queue: id, key, rows: taken.rows };
-        Some(Picked { queue, jobs: taken.jobs, run, closed })
+        let length = taken.size(&queue.settings);
+        let mut ran = RunKey { queue: id, key, rows: taken.rows, length };
+        if let Some(variable) = queue.settings.variable.as_ref().filter(|_| ran.key.length > 0) {
+            ran.key.length = variable.bucket(length).unwrap_or(length);
+        }
+        Some(Picked { queue, jobs: taken.jobs, run: ran, closed })
     }
 
     /// Where a version that was idle starts.

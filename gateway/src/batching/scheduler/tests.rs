@@ -93,7 +93,7 @@ impl Bench {
     }
 
     fn ran(&mut self, queue: &Queue, rows: usize, time: u64) {
-        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows };
+        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows, length: 0 };
         let used = Used { time: millis(time), is_typical: true };
         self.scheduler.finished(&run, queue.shared.settings.weight, used);
     }
@@ -232,6 +232,35 @@ fn padding_stops_at_its_bounds() {
         bench.push_long(&queue, ASK, 20);
     }
     assert_eq!(bench.next(0).map(|batch| (batch.1.len(), batch.2)), Some((7, Closed::Bucket)));
+}
+
+#[test]
+fn nothing_is_padded_where_sparing_a_run_saves_less() {
+    let mut bench = Bench::new();
+    let variable = VariableLength {
+        axis: 1,
+        buckets: vec![8, 16],
+        fills: vec![Some(vec![0])],
+        outputs: vec![],
+        max_waste: 4.0,
+        max_cells: 1000,
+    };
+    let queue = bench.queue(QueueSettings { variable: Some(variable), ..simple(64) });
+    let take = |bench: &mut Bench, lengths: &[usize]| {
+        for &length in lengths {
+            bench.push_long(&queue, ASK, length);
+        }
+        std::iter::from_fn(|| bench.next(0).map(|(_, numbers, _)| numbers.len())).collect()
+    };
+    let mixed = [16, 15, 16, 9];
+    let unknown: Vec<usize> = take(&mut bench, &mixed);
+    assert_eq!(unknown, [4]);
+    // Each position takes 1 ms and a run 3 ms more: three positions are worth a run, seven not.
+    for rows in [1, 2, 4, 8].into_iter().cycle().take(40) {
+        bench.ran(&queue, rows, 3 + rows as u64);
+    }
+    let known: Vec<usize> = take(&mut bench, &mixed);
+    assert_eq!(known, [3, 1]);
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
