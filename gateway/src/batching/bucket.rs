@@ -12,12 +12,12 @@ use super::queue::QueueSettings;
 use crate::telemetry::Closed;
 use crate::types::Deadline;
 
-/// What calls must have in common to share a batch: every dimension but the batch's, the
-/// variable one by its bucket. Empty for models whose shapes leave no choice.
+/// What calls have in common that share a batch without padding: every dimension but the
+/// batch's. Empty for models whose shapes leave no choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) rest: Vec<usize>,
-    /// The bucket of the variable dimension, 0 where there is none.
+    /// The variable dimension, counted apart; 0 where there is none.
     pub(super) length: usize,
 }
 
@@ -84,16 +84,20 @@ impl Bucket {
         self.jobs.is_empty()
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// When its calls may run: at once, unless the model asks for patience and something could
-    /// still be won by it.
+    /// still be won by it. `rows` counts those that could join, too.
     pub(super) fn ripe(
         &self,
-        key: &Key,
+        (key, rows): (&Key, usize),
         now: Instant,
         settings: &QueueSettings,
         costs: &Costs,
     ) -> Ripe {
-        if !settings.stacks() || self.rows >= settings.max_batch {
+        if !settings.stacks() || rows >= settings.max_batch {
             return Ripe::Now(Closed::Full);
         }
         if settings.max_delay == Duration::ZERO {

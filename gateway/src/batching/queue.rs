@@ -333,9 +333,9 @@ impl Shared {
             inputs.iter().flat_map(|input| input.shape().iter().skip(1).copied()).collect();
         let found = self.settings.variable.as_ref().and_then(|variable| {
             let length = variable.length(inputs)?;
-            Some((variable, length, variable.bucket(length)?))
+            variable.bucket(length).is_some().then_some((variable, length))
         });
-        let Some((variable, length, bucket)) = found else {
+        let Some((variable, length)) = found else {
             return (Key { rest, length: 0 }, 0);
         };
         let mut start = 0;
@@ -345,7 +345,7 @@ impl Shared {
             }
             start += input.shape().len() - 1;
         }
-        (Key { rest, length: bucket }, length)
+        (Key { rest, length }, length)
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, ExecutionStats>> {

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::bucket::{Bucket, Key, Ripe, Taken};
 use super::cost::Costs;
 use super::job::{AGEING, Due, Failure, Job, Ticket};
-use super::queue::Shared;
+use super::queue::{QueueSettings, Shared};
+use super::variable::VariableLength;
 use crate::telemetry::Closed;
 
 /// Versions whose clocks are this close, in seconds, share alike: deadlines decide among them.
@@ -56,8 +57,6 @@ pub(super) struct RunKey {
     pub(super) queue: u64,
     pub(super) key: Key,
     pub(super) rows: usize,
-    /// What its calls were padded to; 0 where length means nothing.
-    pub(super) length: usize,
 }
 
 /// What a batch cost.
@@ -136,7 +135,8 @@ impl Scheduler {
         let bucket = waiting.buckets.entry(key.clone()).or_insert_with(|| Bucket::new(now));
         bucket.push(job);
         let has_room = waiting.running < settings.instances;
-        has_room.then(|| bucket.ripe(&key, now, settings, &waiting.costs))
+        let bucket = waiting.buckets.get(&key).filter(|_| has_room)?;
+        Some(waiting.ripe(&key, bucket, now, settings))
     }
 
     /// Takes the most urgent batch, if one may run. `hurry`: no delays, the pool is closing.
@@ -171,9 +171,9 @@ impl Scheduler {
         if !used.is_typical {
             return None;
         }
-        waiting.costs.learn(&run.key, run.rows, run.length, used.time);
+        waiting.costs.learn(&run.key, run.rows, run.key.length, used.time);
         let rows = u32::try_from(run.rows).ok().filter(|&rows| rows > 0)?;
-        Some(waiting.costs.predict(&run.key, run.rows, run.length)? / rows)
+        Some(waiting.costs.predict(&run.key, run.rows, run.key.length)? / rows)
     }
 
     pub(super) fn forget(&mut self, queue: u64) {
@@ -191,7 +191,7 @@ impl Scheduler {
             }
             for (key, bucket) in &waiting.buckets {
                 let Some(head) = bucket.head() else { continue };
-                let why = match bucket.ripe(key, now, &queue.settings, &waiting.costs) {
+                let why = match waiting.ripe(key, bucket, now, &queue.settings) {
                     Ripe::Now(why) => why,
                     Ripe::At(_) if hurry => Closed::Idle,
                     Ripe::At(at) => {
@@ -241,12 +241,10 @@ impl Scheduler {
             (_, None) if taken.rows >= queue.settings.max_batch => Closed::Full,
             _ => Closed::Idle,
         };
-        let length = taken.size(&queue.settings);
-        let mut ran = RunKey { queue: id, key, rows: taken.rows, length };
-        if let Some(variable) = queue.settings.variable.as_ref().filter(|_| ran.key.length > 0) {
-            ran.key.length = variable.bucket(length).unwrap_or(length);
-        }
-        Some(Picked { queue, jobs: taken.jobs, run: ran, closed })
+        // Padded calls ran at a length that none of them may have.
+        let key = Key { rest: key.rest, length: taken.size(&queue.settings) };
+        let run = RunKey { queue: id, key, rows: taken.rows };
+        Some(Picked { queue, jobs: taken.jobs, run, closed })
     }
 
     /// Where a version that was idle starts.
@@ -257,8 +255,16 @@ impl Scheduler {
 }
 
 impl Waiting {
-    /// Fills a batch from a bucket and, where lengths may differ, from the shorter ones below it,
-    /// which fit into its padding, and then from the longer ones.
+    fn ripe(&self, key: &Key, bucket: &Bucket, now: Instant, settings: &QueueSettings) -> Ripe {
+        // Different lengths may fill a batch together. Without a delay nobody asks.
+        let together = settings.variable.is_some() && settings.max_delay > Duration::ZERO;
+        let rows =
+            if together { self.buckets.values().map(Bucket::rows).sum() } else { bucket.rows() };
+        bucket.ripe((key, rows), now, settings, &self.costs)
+    }
+
+    /// Fills a batch from a bucket and, where lengths may differ, from others that it is worth
+    /// padding for.
     fn take_into(
         &mut self,
         taken: &mut Taken,
@@ -267,7 +273,7 @@ impl Waiting {
         now: Instant,
     ) -> Option<Closed> {
         let mut stopped = None;
-        for key in self.kindred(key, queue.settings.variable.is_some()) {
+        for key in self.kindred(key, queue.settings.variable.as_ref()) {
             if let Some(bucket) = self.buckets.get_mut(&key) {
                 stopped = bucket.take_into(taken, now, &queue.settings);
                 if bucket.is_empty() {
@@ -281,16 +287,19 @@ impl Waiting {
         stopped
     }
 
-    /// Buckets whose calls may join those of the first, in the order in which they are asked.
-    fn kindred(&self, first: &Key, is_variable: bool) -> Vec<Key> {
+    /// Buckets whose calls may join those of the first, the longest first up to the length that
+    /// it would be padded to anyway, then those that are longer than that.
+    fn kindred(&self, first: &Key, variable: Option<&VariableLength>) -> Vec<Key> {
         let mut keys = vec![first.clone()];
-        if is_variable && first.length > 0 {
+        if let Some(size) = variable.and_then(|variable| variable.bucket(first.length))
+            && first.length > 0
+        {
             let of_length = |length| Key { rest: first.rest.clone(), length };
-            let (shortest, longest) = (of_length(1), of_length(usize::MAX));
-            let below = (Bound::Included(&shortest), Bound::Excluded(first));
-            let above = (Bound::Excluded(first), Bound::Included(&longest));
-            keys.extend(self.buckets.range::<Key, _>(below).rev().map(|(key, _)| key.clone()));
-            keys.extend(self.buckets.range::<Key, _>(above).map(|(key, _)| key.clone()));
+            let (shortest, size, longest) = (of_length(1), of_length(size), of_length(usize::MAX));
+            let fit = self.buckets.range(&shortest..=&size).rev();
+            let above = self.buckets.range((Bound::Excluded(&size), Bound::Included(&longest)));
+            let others = fit.chain(above).map(|(key, _)| key).filter(|key| *key != first);
+            keys.extend(others.cloned());
         }
         keys
     }

@@ -73,8 +73,8 @@ impl Bench {
         };
         let input = Tensor::new(DataType::Uint8, vec![ask.rows, 1], vec![0; ask.rows].into());
         let variable = queue.shared.settings.variable.as_ref();
-        let bucket = variable.and_then(|variable| variable.bucket(length)).unwrap_or(0);
-        let key = Key { rest: vec![], length: bucket };
+        let has_bucket = variable.is_some_and(|variable| variable.bucket(length).is_some());
+        let key = Key { rest: vec![], length: if has_bucket { length } else { 0 } };
         let job = Job { inputs: vec![input.unwrap()], ticket };
         self.scheduler.push(&queue.shared, key, job, now)
     }
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     fn ran(&mut self, queue: &Queue, rows: usize, time: u64) {
-        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows, length: 0 };
+        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows };
         let used = Used { time: millis(time), is_typical: true };
         self.scheduler.finished(&run, queue.shared.settings.weight, used);
     }
