@@ -12,6 +12,7 @@ mod load;
 mod job;
 mod probe;
 mod stuck;
+mod size;
 mod cost;
 mod bucket;
 mod queue;

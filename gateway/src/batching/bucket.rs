@@ -48,6 +48,8 @@ pub(super) struct Taken {
     shortest: usize,
     /// `rows · length` as the callers sent it.
     cells: usize,
+    /// Rows at most, where a smaller batch than the model's maximum is faster.
+    limit: Option<usize>,
     /// Positions of padding that sparing one run is worth, where that is known.
     worth: Option<f64>,
     /// Whether a batch of shadows alone is due; else live calls of another version may be.
@@ -170,8 +172,9 @@ fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
 }
 
 impl Taken {
-    pub(super) fn new(may_be_shadow: bool, worth: Option<f64>) -> Self {
-        Self { may_be_shadow, worth, ..Self::default() }
+    pub(super) fn new(may_be_shadow: bool, key: &Key, costs: &mut Costs) -> Self {
+        let (limit, worth) = (costs.next_limit(key), costs.worth_padding());
+        Self { may_be_shadow, limit, worth, ..Self::default() }
     }
 
     /// The length that its calls are padded to.
@@ -194,7 +197,8 @@ impl Taken {
             return None;
         }
         let rows = self.rows + ticket.rows;
-        if !settings.stacks() || rows > settings.max_batch {
+        let largest = settings.max_batch.min(self.limit.unwrap_or(usize::MAX));
+        if !settings.stacks() || rows > largest {
             return Some(Closed::Full);
         }
         let variable = settings.variable.as_ref()?;

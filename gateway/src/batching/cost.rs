@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::bucket::Key;
+use super::size::Sizes;
 
 /// What is left of a run's weight after the next one.
 const FADE: f64 = 0.97;
@@ -22,7 +23,14 @@ const MOST_LINES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Costs {
     general: Line,
-    buckets: HashMap<Key, Line>,
+    buckets: HashMap<Key, Learnt>,
+}
+
+/// What is known of one bucket.
+#[derive(Debug, Default)]
+struct Learnt {
+    line: Line,
+    sizes: Sizes,
 }
 
 /// One fitted line.
@@ -43,15 +51,22 @@ impl Costs {
         let seconds = time.as_secs_f64();
         self.general.learn(count(rows * length.max(1)), seconds);
         if self.buckets.len() < MOST_LINES || self.buckets.contains_key(key) {
-            self.buckets.entry(key.clone()).or_default().learn(count(rows), seconds);
+            let learnt = self.buckets.entry(key.clone()).or_default();
+            learnt.line.learn(count(rows), seconds);
+            learnt.sizes.learn(rows, time);
         }
     }
 
     /// How long a run of `rows` items takes, deviation included; `None` before the first runs.
     pub(super) fn predict(&self, key: &Key, rows: usize, length: usize) -> Option<Duration> {
-        let own = self.buckets.get(key).and_then(|line| line.predict(count(rows)));
+        let own = self.buckets.get(key).and_then(|learnt| learnt.line.predict(count(rows)));
         let seconds = own.or_else(|| self.general.predict(count(rows * length.max(1))))?;
         Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// Rows that the next batch of a bucket should have at most, where fewer are faster.
+    pub(super) fn next_limit(&mut self, key: &Key) -> Option<usize> {
+        self.buckets.get_mut(key)?.sizes.next_limit()
     }
 
     /// Positions whose time is that of a run's fixed part: padding more than these to spare a
@@ -65,7 +80,10 @@ impl Costs {
     /// The share of a run's time that does not grow with its rows: what a larger batch can save.
     /// `None` until batches of different sizes have run, which alone can tell.
     pub(super) fn fixed_share(&self, key: &Key, rows: usize) -> Option<f64> {
-        let line = self.buckets.get(key).filter(|line| line.has_seen_sizes())?;
+        let line = self.buckets.get(key).map(|learnt| &learnt.line)?;
+        if !line.has_seen_sizes() {
+            return None;
+        }
         let whole = line.predict(count(rows))?;
         Some((line.fit().0 / whole.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0))
     }

@@ -223,7 +223,7 @@ impl Scheduler {
     ) -> Option<Picked> {
         let waiting = self.queues.get_mut(&id)?;
         let queue = waiting.queue.clone()?;
-        let mut taken = Taken::new(shadow, waiting.costs.worth_padding());
+        let mut taken = Taken::new(shadow, &key, &mut waiting.costs);
         let stopped = waiting.take_into(&mut taken, &key, &queue, now);
         let dropped = std::mem::take(&mut taken.dropped);
         cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
