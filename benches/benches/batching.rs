@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use engine::{DataType, Engine, Graph, IdentityEngine, ModelSource, Tensor, TensorSpec};
+use engine::{DataType, Engine, EngineOptions, IdentityEngine, ModelSource, Tensor, TensorSpec};
 use penstock::batching::{Device, Pool, Queue, QueueSettings, StuckThreads};
 use penstock::telemetry::VersionMetrics;
+use penstock::types::Schedule;
 
 fn queue(pool: &Pool) -> Queue {
     let spec = [TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1, 64] }];
@@ -19,18 +19,12 @@ fn queue(pool: &Pool) -> Queue {
             inputs: &spec,
             outputs: &spec,
             device: "cpu",
-            graph: Graph::Auto,
+            options: EngineOptions::default(),
             samples: &[],
             tolerance: 0.0,
         })
         .unwrap();
-    let settings = QueueSettings {
-        label: "identity/1".into(),
-        max_batch: 64,
-        max_rows: 4096,
-        max_bytes: 1 << 28,
-        run_timeout: Duration::from_secs(10),
-    };
+    let settings = QueueSettings::new("identity/1", 64);
     let metrics = Arc::new(VersionMetrics::new("identity", "1"));
     Queue::new(settings, model, Arc::new(IdentityEngine), metrics, pool)
 }
@@ -45,8 +39,8 @@ fn calls(c: &mut Criterion) {
         group.throughput(Throughput::Elements(callers as u64));
         group.bench_function(format!("{callers} callers"), |b| {
             b.iter(|| {
-                let waiting: Vec<_> =
-                    (0..callers).map(|_| queue.submit(vec![input.clone()], 1).unwrap()).collect();
+                let submit = || queue.submit(vec![input.clone()], 1, Schedule::default()).unwrap();
+                let waiting: Vec<_> = (0..callers).map(|_| submit()).collect();
                 runtime.block_on(async {
                     for receiver in waiting {
                         let done = receiver.await.unwrap().unwrap();

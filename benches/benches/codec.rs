@@ -62,6 +62,7 @@ fn signature(c: &mut Criterion) {
         inputs: vec![spec("pixels", 64)],
         outputs: vec![OutputSpec { spec: spec("logits", 10), labels: vec![], tolerance: 1e-5 }],
         max_batch_size: 64,
+        splits: true,
     };
     let tensor = Tensor::new(DataType::Fp32, vec![1, 64], vec![0; 256].into()).unwrap();
     let call = || vec![NamedTensor { name: "pixels".into(), tensor: tensor.clone() }];

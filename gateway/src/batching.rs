@@ -1,8 +1,8 @@
 //! From many calls to one engine run and back.
 //!
-//! A [`Queue`] admits the calls of one model version; what waits is kept by shape, and by bucket
-//! of length where a model says so. The engine threads of a device form a [`Pool`]; a free one
-//! takes the most urgent batch of all versions ([`scheduler`]), so batches form while engines are
+//! A [`Queue`] admits the calls of one model version; what waits is kept by shape, and several
+//! shapes share a batch where a model says how to pad them. The engine threads of a device form a [`Pool`]; a free one
+//! takes the most urgent batch of all versions (`scheduler`), so batches form while engines are
 //! busy and an idle engine waits for nothing. A watchdog gives up threads that stay in native
 //! code past the time limit.
 

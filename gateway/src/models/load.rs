@@ -102,13 +102,7 @@ impl Loader {
             }
             None => (vec![], None),
         };
-        let others = [(GOLDEN_FILE, &files.golden), ("sample", &files.sample)];
-        let hashes: Vec<(String, String)> = others
-            .into_iter()
-            .filter_map(|(name, file)| {
-                Some((name.to_owned(), hex(&Sha256::digest(file.as_ref()?))))
-            })
-            .collect();
+        let hashes = hashes(&files);
         let samples = sample::batches(&manifest, files.sample.as_deref())?;
         let goldens = match &files.golden {
             Some(text) => golden::parse(text, &manifest.signature)
@@ -126,20 +120,7 @@ impl Loader {
         let loaded = self.load_model(work).await?;
         let device_bytes = loaded.device_bytes();
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
-        let settings = QueueSettings {
-            max_rows: self.limits.queue_rows,
-            max_bytes: self.limits.queue_bytes,
-            run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
-            max_delay: manifest.batching.max_delay,
-            instances: manifest.batching.instances.unwrap_or(usize::MAX),
-            weight: manifest.batching.weight,
-            priority: manifest.batching.priority,
-            refuse_late: manifest.batching.refuse_late,
-            fixed_shapes: manifest.signature.has_fixed_shapes(),
-            variable: manifest.batching.variable.clone(),
-            stack: !manifest.deterministic,
-            ..QueueSettings::new(&label, manifest.signature.max_batch_size)
-        };
+        let settings = self.queue_settings(&label, &manifest);
         let queue = Queue::new(settings, loaded, engine, version_metrics.clone(), &pool);
         self.warm(&queue, &manifest, &samples).await?;
         self.warm(&queue, &manifest, &sample::lengths(&manifest)?).await?;
@@ -176,6 +157,24 @@ impl Loader {
             metrics: version_metrics,
             load_time,
         })
+    }
+
+    fn queue_settings(&self, label: &str, manifest: &Manifest) -> QueueSettings {
+        let batching = &manifest.batching;
+        QueueSettings {
+            max_rows: self.limits.queue_rows,
+            max_bytes: self.limits.queue_bytes,
+            run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
+            max_delay: batching.max_delay,
+            instances: batching.instances.unwrap_or(usize::MAX),
+            weight: batching.weight,
+            priority: batching.priority,
+            refuse_late: batching.refuse_late,
+            fixed_shapes: manifest.signature.has_fixed_shapes(),
+            variable: batching.variable.clone(),
+            stack: !manifest.deterministic,
+            ..QueueSettings::new(label, manifest.signature.max_batch_size)
+        }
     }
 
     /// Gives up threads past their time limits and publishes what devices hold; called several
@@ -357,6 +356,14 @@ impl LoadWork {
         debug!(model = label, "the engine has the model");
         Ok(model)
     }
+}
+
+/// Hashes of the files beside the model's, by name.
+fn hashes(files: &VersionFiles) -> Vec<(String, String)> {
+    [(GOLDEN_FILE, &files.golden), ("sample", &files.sample)]
+        .into_iter()
+        .filter_map(|(name, file)| Some((name.to_owned(), hex(&Sha256::digest(file.as_ref()?)))))
+        .collect()
 }
 
 fn hashed(file: Vec<u8>) -> (Vec<u8>, String) {
