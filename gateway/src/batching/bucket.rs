@@ -105,6 +105,9 @@ impl Bucket {
         if settings.max_delay == Duration::ZERO {
             return Ripe::Now(Closed::Idle);
         }
+        if costs.best_size(key).is_some_and(|best| rows >= best) {
+            return Ripe::Now(Closed::Full);
+        }
         if costs.fixed_share(key, self.rows).is_some_and(|share| share < WORTH_WAITING) {
             return Ripe::Now(Closed::Idle);
         }

@@ -69,6 +69,11 @@ impl Costs {
         self.buckets.get_mut(key)?.sizes.next_limit()
     }
 
+    /// The size that makes the most items a second, where that is known not to be the largest.
+    pub(super) fn best_size(&self, key: &Key) -> Option<usize> {
+        self.buckets.get(key)?.sizes.best()
+    }
+
     /// Positions whose time is that of a run's fixed part: padding more than these to spare a
     /// run is a loss. `None`: not known, or time does not grow with positions.
     pub(super) fn worth_padding(&self) -> Option<f64> {

@@ -242,7 +242,12 @@ impl Pool {
             let mut cleared = Cleared::default();
             let next = state.scheduler.next(now, closed, &mut cleared);
             if let Next::Run(picked) = next {
-                let more = state.sleeping > state.waking && state.scheduler.has_ripe(now);
+                // This thread will not be there when a delay ends.
+                let more = state.sleeping > state.waking
+                    && state
+                        .scheduler
+                        .outlook(now)
+                        .is_some_and(|at| at <= now || state.alarm.is_none_or(|alarm| at < alarm));
                 state.waking += usize::from(more);
                 drop(state);
                 if more {
@@ -258,6 +263,8 @@ impl Pool {
                 continue;
             }
             if closed && state.scheduler.is_empty() {
+                // Under this lock, so that nobody hands calls to threads that have left.
+                state.workers.retain(|other| other.id != worker);
                 return None;
             }
             let until = if let Next::At(at) = next { Some(at) } else { None };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Key, Ripe, Taken};
 use super::cost::Costs;
-use super::job::{AGEING, Due, Failure, Job, Ticket};
+use super::job::{AGEING, Failure, Job, Ticket, Urgency};
 use super::queue::{QueueSettings, Shared};
 use super::variable::VariableLength;
 use crate::telemetry::Closed;
@@ -27,6 +27,8 @@ const QUANTUM: f64 = 0.02;
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
     queues: HashMap<u64, Waiting>,
+    /// The clock of the version that was served last: where those begin that had nothing to do.
+    now_served: f64,
 }
 
 /// What waits for one version, and what it had.
@@ -89,11 +91,9 @@ pub(super) enum Next {
 struct Candidate<'a> {
     queue: u64,
     key: &'a Key,
-    shadow: bool,
+    urgency: Urgency,
     level: u64,
-    due: Due,
     clock: f64,
-    sequence: u64,
     why: Closed,
 }
 
@@ -108,8 +108,8 @@ struct Choice {
 
 impl Candidate<'_> {
     fn choice(&self) -> Choice {
-        let Self { queue, shadow, why, .. } = *self;
-        Choice { queue, key: self.key.clone(), shadow, why }
+        let Self { queue, urgency, why, .. } = *self;
+        Choice { queue, key: self.key.clone(), shadow: urgency.shadow, why }
     }
 }
 
@@ -122,13 +122,12 @@ impl Scheduler {
         job: Job,
         now: Instant,
     ) -> Option<Ripe> {
-        let floor = self.slowest_clock();
         let waiting = self.queues.entry(queue.id).or_default();
         if waiting.queue.is_none() {
             waiting.queue = Some(queue.clone());
             // Idle time is no credit.
             if waiting.running == 0 {
-                waiting.clock = waiting.clock.max(floor);
+                waiting.clock = waiting.clock.max(self.now_served);
             }
         }
         let settings = &queue.settings;
@@ -153,9 +152,10 @@ impl Scheduler {
         }
     }
 
-    /// Whether a thread would find a batch now.
-    pub(super) fn has_ripe(&self, now: Instant) -> bool {
-        self.choose(now, false).0.is_some()
+    /// When a thread would find a batch: now, later, or never by itself.
+    pub(super) fn outlook(&self, now: Instant) -> Option<Instant> {
+        let (best, soonest) = self.choose(now, false);
+        if best.is_some() { Some(now) } else { soonest }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -189,6 +189,8 @@ impl Scheduler {
             if waiting.running >= queue.settings.instances {
                 continue;
             }
+            // Within a version nothing but urgency counts: what waits long comes before deadlines.
+            let mut first: Option<Candidate<'_>> = None;
             for (key, bucket) in &waiting.buckets {
                 let Some(head) = bucket.head() else { continue };
                 let why = match waiting.ripe(key, bucket, now, &queue.settings) {
@@ -199,17 +201,13 @@ impl Scheduler {
                         continue;
                     }
                 };
-                candidates.push(Candidate {
-                    queue: id,
-                    key,
-                    shadow: head.ticket.urgency.shadow,
-                    level: aged(&head.ticket, now),
-                    due: head.ticket.urgency.due,
-                    clock: waiting.clock,
-                    sequence: head.ticket.urgency.sequence,
-                    why,
-                });
+                let urgency = head.ticket.urgency;
+                if first.as_ref().is_none_or(|first| urgency < first.urgency) {
+                    let (level, clock) = (aged(&head.ticket, now), waiting.clock);
+                    first = Some(Candidate { queue: id, key, urgency, level, clock, why });
+                }
             }
+            candidates.extend(first);
         }
         let best = most_urgent(&candidates);
         (best.map(|best| best.choice()), soonest)
@@ -234,6 +232,7 @@ impl Scheduler {
             return None;
         }
         waiting.running += 1;
+        self.now_served = self.now_served.max(waiting.clock);
         // What a delay or a deadline closed was not full, whatever it then took.
         let closed = match (why, stopped) {
             (Closed::Delay | Closed::Deadline, None) => why,
@@ -246,20 +245,20 @@ impl Scheduler {
         let run = RunKey { queue: id, key, rows: taken.rows };
         Some(Picked { queue, jobs: taken.jobs, run, closed })
     }
-
-    /// Where a version that was idle starts.
-    fn slowest_clock(&self) -> f64 {
-        let busy = self.queues.values().filter(|w| w.queue.is_some() || w.running > 0);
-        busy.map(|waiting| waiting.clock).min_by(f64::total_cmp).unwrap_or(0.0)
-    }
 }
 
 impl Waiting {
     fn ripe(&self, key: &Key, bucket: &Bucket, now: Instant, settings: &QueueSettings) -> Ripe {
-        // Different lengths may fill a batch together. Without a delay nobody asks.
-        let together = settings.variable.is_some() && settings.max_delay > Duration::ZERO;
-        let rows =
-            if together { self.buckets.values().map(Bucket::rows).sum() } else { bucket.rows() };
+        // What would be padded to one length fills a batch together. Without a delay nobody asks.
+        let variable = settings.variable.as_ref().filter(|_| settings.max_delay > Duration::ZERO);
+        let rows = match variable.and_then(|variable| variable.bucket(key.length)) {
+            Some(size) if key.length > 0 => {
+                let of_length = |length| Key { rest: key.rest.clone(), length };
+                let alike = self.buckets.range(of_length(1)..=of_length(size));
+                alike.map(|(_, bucket)| bucket.rows()).sum()
+            }
+            _ => bucket.rows(),
+        };
         bucket.ripe((key, rows), now, settings, &self.costs)
     }
 
@@ -312,12 +311,13 @@ fn aged(ticket: &Ticket, now: Instant) -> u64 {
 }
 
 fn most_urgent<'c, 'a>(candidates: &'c [Candidate<'a>]) -> Option<&'c Candidate<'a>> {
-    let rank = candidates.iter().map(|c| (c.shadow, c.level)).min()?;
-    let alike = || candidates.iter().filter(|c| (c.shadow, c.level) == rank);
+    let rank = candidates.iter().map(|c| (c.urgency.shadow, c.level)).min()?;
+    let alike = || candidates.iter().filter(|c| (c.urgency.shadow, c.level) == rank);
     let least = alike().map(|c| c.clock).min_by(f64::total_cmp)?;
     alike().filter(|c| c.clock <= least + QUANTUM).min_by(|a, b| {
-        let by_due = a.due.cmp(&b.due);
-        by_due.then(a.clock.total_cmp(&b.clock)).then(a.sequence.cmp(&b.sequence))
+        let by_due = a.urgency.due.cmp(&b.urgency.due);
+        let by_clock = by_due.then(a.clock.total_cmp(&b.clock));
+        by_clock.then(a.urgency.sequence.cmp(&b.urgency.sequence))
     })
 }
 

@@ -62,17 +62,25 @@ impl Sizes {
         if self.batches.is_multiple_of(LOOK_AGAIN) {
             return None;
         }
-        let judged = || self.classes.iter().enumerate().filter(|(_, class)| class.runs >= ENOUGH);
         // Callers that wait for each other's batches may never make the sizes between.
-        let (top, _) = judged().next_back()?;
+        let (top, _) = self.judged().next_back()?;
         let mut near = (top.saturating_sub(NEAR)..top).rev();
         if let Some(unknown) = near.find(|&at| self.classes[at].is_unknown()) {
             self.classes[unknown].tries += 1;
             return Some(1 << unknown);
         }
-        let (best, class) = judged().min_by(|(_, a), (_, b)| a.row.total_cmp(&b.row))?;
-        let is_slower = judged().any(|(at, other)| at > best && other.row > SLOWER * class.row);
-        is_slower.then(|| 1 << best)
+        self.best()
+    }
+
+    /// The best size, if a larger one has shown to be slower.
+    pub(super) fn best(&self) -> Option<usize> {
+        let (best, class) = self.judged().min_by(|(_, a), (_, b)| a.row.total_cmp(&b.row))?;
+        let mut larger = self.judged().filter(|(at, _)| *at > best);
+        larger.any(|(_, other)| other.row > SLOWER * class.row).then(|| 1 << best)
+    }
+
+    fn judged(&self) -> impl DoubleEndedIterator<Item = (usize, &Class)> {
+        self.classes.iter().enumerate().filter(|(_, class)| class.runs >= ENOUGH)
     }
 }
 

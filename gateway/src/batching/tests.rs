@@ -168,6 +168,53 @@ fn a_model_that_fails_on_its_own_inputs_takes_the_blame() {
 }
 
 #[test]
+fn a_batch_that_comes_back_without_all_its_rows_is_run_in_halves() {
+    let rig = rig(8, 100);
+    let first = rig.block();
+    rig.stub.push(StubStep::OneRow);
+    let waiting: Vec<_> = (1..=4).map(|value| rig.submit(&[value])).collect();
+    rig.stub.release();
+    answer(first);
+    for (value, receiver) in (1..=4).zip(waiting) {
+        assert_eq!(answer(receiver), [value]);
+    }
+    assert_eq!(rig.stub.batches(), [1, 4, 2, 2]);
+}
+
+#[test]
+fn memory_that_stays_short_is_not_asked_for_again_and_again() {
+    let rig = rig(8, 100);
+    let first = rig.block();
+    let short = || engine::EngineError::new(engine::error::Fault::Memory, "no memory");
+    rig.stub.push(StubStep::Fail(short()));
+    rig.stub.push(StubStep::Fail(short()));
+    let waiting: Vec<_> = (1..=8).map(|value| rig.submit(&[value])).collect();
+    rig.stub.release();
+    answer(first);
+    let endings: Vec<_> =
+        waiting.into_iter().map(|call| call.blocking_recv().unwrap().is_ok()).collect();
+    assert_eq!(endings, [false, false, false, false, true, true, true, true]);
+    assert_eq!(rig.stub.batches(), [1, 8, 4, 4]);
+}
+
+#[test]
+fn a_model_that_fails_on_its_own_inputs_is_not_run_for_every_call() {
+    let rig = rig(8, 100);
+    rig.queue.probe_with(Batch::single(&rows(&[0]), 1));
+    let first = rig.block();
+    rig.stub.poison(0);
+    let waiting: Vec<_> = (1..=8).map(|_| rig.submit(&[0])).collect();
+    rig.stub.release();
+    answer(first);
+    for receiver in waiting {
+        let failure = receiver.blocking_recv().unwrap().unwrap_err();
+        assert!(matches!(failure, Failure::Engine(_)), "{failure:?}");
+    }
+    // Halved to the first call, then its own inputs, and no more.
+    assert_eq!(rig.stub.batches(), [1, 8, 4, 2, 1, 1]);
+}
+
+#[test]
 fn memory_that_runs_out_halves_the_batch_and_the_thread_goes_on() {
     let rig = rig(8, 100);
     let first = rig.block();

@@ -67,6 +67,7 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
     queue.metrics.closed(closed);
     let _counted = Counted::new(&queue.metrics.running);
     let mut groups = vec![jobs];
+    let mut was_short_of_memory = false;
     let mut used = Used { time: Duration::ZERO, is_typical: true };
     while let Some(jobs) = groups.pop() {
         let rest = std::mem::take(&mut groups);
@@ -81,6 +82,13 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
         };
         used.is_typical = false;
         groups = rest;
+        if matches!(&failure, Failure::Engine(error) if error.fault() == Fault::Memory)
+            && std::mem::replace(&mut was_short_of_memory, true)
+        {
+            // Halves did not fit either; trying ever smaller ones would keep others waiting.
+            Waiters::Calls(tickets).fail(&failure);
+            continue;
+        }
         queue.metrics.reruns.increment(1);
         let mut jobs: Vec<Job> = tickets
             .into_iter()
@@ -142,6 +150,9 @@ fn run_group(
         rest,
     });
     let mut result = guarded_run(queue, &batch);
+    if inputs.len() > 1 {
+        result = result.and_then(|run| with_all_rows(run, &batch));
+    }
     if let Err(failure) = &result
         && inputs.len() == 1
     {
@@ -155,7 +166,11 @@ fn run_group(
         time,
         match result {
             Ok(run) => {
-                scatter(queue, &batch, run, (tickets, started, padded));
+                // What waits in the other groups is not to be lost with this one.
+                let body = || scatter(queue, &batch, run, (tickets, started, padded));
+                if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                    error!(model = queue.settings.label, "answering a batch panicked");
+                }
                 Ok(rest)
             }
             Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
@@ -163,10 +178,41 @@ fn run_group(
             }
             Err(failure) => {
                 Waiters::Calls(tickets).fail(&failure);
-                Ok(rest)
+                if !is_of_the_model(queue, &failure) {
+                    return Some((time, Ok(rest)));
+                }
+                // The others would fail alike, one by one.
+                for jobs in rest {
+                    let tickets = jobs.into_iter().map(|job| job.ticket).collect();
+                    Waiters::Calls(tickets).fail(&failure);
+                }
+                Ok(Groups::new())
             }
         },
     ))
+}
+
+/// Whether the model has failed on its own inputs, too.
+fn is_of_the_model(queue: &Shared, failure: &Failure) -> bool {
+    let is_judged = queue.probe.get().is_some();
+    is_judged && matches!(failure, Failure::Engine(error) if may_be_judged(error.fault()))
+}
+
+fn may_be_judged(fault: Fault) -> bool {
+    matches!(fault, Fault::Run | Fault::Input)
+}
+
+/// The run, if its outputs can be cut into the rows of several callers.
+fn with_all_rows(run: Run, batch: &Batch) -> Result<Run, Failure> {
+    match run.outputs.iter().find(|tensor| tensor.rows() != batch.rows()) {
+        None => Ok(run),
+        Some(tensor) => Err(Failure::Outputs(format!(
+            "an output has {} rows for a batch of {}; a model with max_batch_size gives one row \
+             per item",
+            tensor.rows(),
+            batch.rows()
+        ))),
+    }
 }
 
 fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
@@ -215,7 +261,7 @@ fn may_be_one_call(failure: &Failure) -> bool {
         Failure::Engine(error) => {
             matches!(error.fault(), Fault::Run | Fault::Output | Fault::Memory | Fault::Input)
         }
-        Failure::Panicked => true,
+        Failure::Panicked | Failure::Outputs(_) => true,
         _ => false,
     }
 }
@@ -224,7 +270,7 @@ fn may_be_one_call(failure: &Failure) -> bool {
 /// could run before. Without such inputs nobody can tell, and the model answers for it.
 fn judged(queue: &Shared, failure: Failure) -> Failure {
     match failure {
-        Failure::Engine(error) if matches!(error.fault(), Fault::Run | Fault::Input) => {
+        Failure::Engine(error) if may_be_judged(error.fault()) => {
             let is_well = queue
                 .probe
                 .get()
@@ -279,16 +325,6 @@ fn scatter(
             let outputs = outputs.clone();
             ticket.reply.send(Ok(Done { outputs, timings }), &mut post);
         }
-        return;
-    }
-    if let Some(tensor) = outputs.iter().find(|tensor| tensor.rows() != batch.rows()) {
-        let text = format!(
-            "an output has {} rows for a batch of {}; a model with max_batch_size gives one row \
-             per item",
-            tensor.rows(),
-            batch.rows()
-        );
-        Waiters::Calls(tickets).fail(&Failure::Outputs(text));
         return;
     }
     let rows: Vec<usize> = tickets.iter().map(|ticket| ticket.rows).collect();

@@ -66,7 +66,10 @@ pub(super) fn bind_unix(path: &Path) -> io::Result<Bound> {
             Ok(_) => {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there"));
             }
-            Err(_) => fs::remove_file(path)?,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+            }
+            Err(error) => return Err(error),
         }
     }
     let listener = StdUnixListener::bind(path)?;

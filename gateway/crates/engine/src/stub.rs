@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::batch::Batch;
 use crate::error::{EngineError, Fault};
 use crate::model::{Engine, Model, ModelSource, Run};
+use crate::tensor::Tensor;
 
 /// What one run does.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub enum StubStep {
     Fail(EngineError),
     /// Panics.
     Panic,
+    /// Answers with one row, whatever it was sent.
+    OneRow,
     /// Blocks until [`StubEngine::release`], then echoes.
     Hang,
 }
@@ -156,6 +159,12 @@ impl Model for StubEngine {
             StubStep::Fail(error) => return Err(error),
             StubStep::Panic => panic!("scripted panic"),
             StubStep::Hang => self.hang(),
+            StubStep::OneRow => {
+                let run = Run::echo(batch)?;
+                let first =
+                    |tensor: Tensor| tensor.split_rows(&[1, batch.rows() - 1]).swap_remove(0);
+                return Ok(Run { outputs: run.outputs.into_iter().map(first).collect(), ..run });
+            }
         }
         Run::echo(batch)
     }

@@ -161,6 +161,51 @@ fn idle_time_is_no_credit() {
 }
 
 #[test]
+fn a_version_that_comes_while_nobody_waits_is_not_owed_the_past() {
+    let mut bench = Bench::new();
+    let old = bench.queue(simple(1));
+    let new = bench.queue(simple(1));
+    for _ in 0..50 {
+        bench.push(&old, ASK);
+        bench.next(0);
+        bench.ran(&old, 1, 100);
+    }
+    for _ in 0..50 {
+        bench.push(&new, ASK);
+        bench.push(&old, ASK);
+    }
+    let mut new_runs = 0;
+    for _ in 0..20 {
+        let (id, ..) = bench.next(0).unwrap();
+        let is_new = id == new.shared.id;
+        new_runs += u32::from(is_new);
+        bench.ran(if is_new { &new } else { &old }, 1, 100);
+    }
+    assert!((9..=12).contains(&new_runs), "{new_runs}");
+}
+
+#[test]
+fn a_call_without_a_deadline_is_not_passed_by_for_ever_by_other_shapes() {
+    let mut bench = Bench::new();
+    let variable = VariableLength {
+        axis: 1,
+        buckets: vec![20, 300],
+        fills: vec![Some(vec![0])],
+        outputs: vec![],
+        max_waste: 1.0,
+        max_cells: 1000,
+    };
+    let queue = bench.queue(QueueSettings { variable: Some(variable), ..simple(4) });
+    bench.push_long(&queue, ASK, 300);
+    for at in [900, 950, 1000] {
+        bench.push_long(&queue, Ask { at, due: Some(20_000), ..ASK }, 20);
+    }
+    // All have waited long enough to be as urgent as anything can be.
+    assert_eq!(bench.next(2000).map(|batch| batch.1), Some(vec![1]));
+    assert_eq!(bench.next(2000).map(|batch| batch.1), Some(vec![2, 3, 4]));
+}
+
+#[test]
 fn a_deadline_decides_between_versions_that_had_the_same() {
     let mut bench = Bench::new();
     let one = bench.queue(simple(1));

@@ -68,6 +68,23 @@ fn a_delay_ends_as_soon_as_the_batch_is_full() {
     assert_eq!(rig.stub.batches(), [3]);
 }
 
+#[tokio::test]
+async fn a_delay_ends_on_an_idle_thread_while_another_is_busy() {
+    let settings =
+        QueueSettings { max_delay: Duration::from_millis(1), ..QueueSettings::new("m/1", 2) };
+    let rig = rig_with(2, settings);
+    rig.stub.push(StubStep::Hang);
+    // All three arrive at once: two fill a batch, which hangs.
+    attach();
+    let [first, second, third] = [1, 2, 3].map(|value| rig.submit(&[value]));
+    assert_eq!(third.await.unwrap().unwrap().outputs[0].data()[..], [3]);
+    assert_eq!(rig.stub.batches(), [2, 1]);
+    rig.stub.release();
+    for receiver in [first, second] {
+        assert!(receiver.await.unwrap().is_ok());
+    }
+}
+
 #[test]
 fn a_closing_pool_does_not_wait_for_delays() {
     let settings = QueueSettings { max_delay: FAR, ..QueueSettings::new("m/1", 8) };
