@@ -272,6 +272,12 @@ impl Pool {
         }
     }
 
+    /// Threads that found nothing to do.
+    #[cfg(test)]
+    pub(super) fn sleeping(&self) -> usize {
+        self.lock().sleeping
+    }
+
     fn sleep<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
