@@ -73,14 +73,14 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
         let rest = std::mem::take(&mut groups);
         let (time, result) = run_group(&queue, jobs, (&run, rest), slot)?;
         used.time += time;
+        used.is_typical &= matches!(result, Ok(Answered { ran: true, .. }));
         let Failed { tickets, inputs, failure, rest } = match result {
-            Ok(rest) => {
-                groups = rest;
+            Ok(answered) => {
+                groups = answered.rest;
                 continue;
             }
             Err(failed) => failed,
         };
-        used.is_typical = false;
         groups = rest;
         if matches!(&failure, Failure::Engine(error) if error.fault() == Fault::Memory)
             && std::mem::replace(&mut was_short_of_memory, true)
@@ -119,6 +119,13 @@ impl Drop for Counted {
     }
 }
 
+/// A group whose callers have their answers, and the groups that wait.
+struct Answered {
+    /// Whether the model ran it.
+    ran: bool,
+    rest: Groups,
+}
+
 /// A group that failed and can be told apart by running its halves.
 struct Failed {
     tickets: Vec<Ticket>,
@@ -127,14 +134,13 @@ struct Failed {
     rest: Groups,
 }
 
-/// Runs one group to its end. Gives back the groups that wait, or the group itself when it has
-/// to be halved.
+/// Runs one group to its end, or gives it back when it has to be halved.
 fn run_group(
     queue: &Arc<Shared>,
     mut jobs: Vec<Job>,
     (run, rest): (&RunKey, Groups),
     slot: &Slot,
-) -> Option<(Duration, Result<Groups, Failed>)> {
+) -> Option<(Duration, Result<Answered, Failed>)> {
     let inputs: Vec<Vec<Tensor>> =
         jobs.iter_mut().map(|job| std::mem::take(&mut job.inputs)).collect();
     let tickets: Vec<Ticket> = jobs.into_iter().map(|job| job.ticket).collect();
@@ -171,22 +177,21 @@ fn run_group(
                 if catch_unwind(AssertUnwindSafe(body)).is_err() {
                     error!(model = queue.settings.label, "answering a batch panicked");
                 }
-                Ok(rest)
+                Ok(Answered { ran: true, rest })
             }
             Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
                 Err(Failed { tickets, inputs, failure, rest })
             }
             Err(failure) => {
-                Waiters::Calls(tickets).fail(&failure);
-                if !is_of_the_model(queue, &failure) {
-                    return Some((time, Ok(rest)));
-                }
-                // The others would fail alike, one by one.
-                for jobs in rest {
-                    let tickets = jobs.into_iter().map(|job| job.ticket).collect();
-                    Waiters::Calls(tickets).fail(&failure);
-                }
-                Ok(Groups::new())
+                let (alike, rest) = if is_of_the_model(queue, &failure) {
+                    // The others would fail alike, one by one.
+                    (rest, Groups::new())
+                } else {
+                    (Groups::new(), rest)
+                };
+                let alike = alike.into_iter().flatten().map(|job| job.ticket);
+                Waiters::Calls(tickets.into_iter().chain(alike).collect()).fail(&failure);
+                Ok(Answered { ran: false, rest })
             }
         },
     ))

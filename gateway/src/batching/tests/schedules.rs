@@ -132,6 +132,27 @@ fn a_call_that_would_come_late_is_refused_once_the_cost_is_known() {
 }
 
 #[test]
+fn runs_that_fail_teach_nothing_about_cost() {
+    let rig = rig_with(1, QueueSettings::new("m/1", 1));
+    rig.stub.poison(9);
+    for _ in 0..5 {
+        assert!(rig.submit(&[9]).blocking_recv().unwrap().is_err());
+    }
+    // A thread notes what it ran before it takes this.
+    let blocked = rig.block();
+    assert_eq!(rig.queue.shared.load.row_time(), Duration::ZERO);
+    rig.stub.release();
+    answer(blocked);
+    for _ in 0..5 {
+        answer(rig.submit(&[1]));
+    }
+    let blocked = rig.block();
+    assert!(rig.queue.shared.load.row_time() > Duration::ZERO);
+    rig.stub.release();
+    answer(blocked);
+}
+
+#[test]
 fn calls_of_different_lengths_share_a_padded_batch() {
     let variable = VariableLength {
         axis: 1,
