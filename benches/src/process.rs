@@ -70,6 +70,8 @@ impl Server {
             free,
             "--grpc",
             free,
+            "--admin",
+            free,
             "--metrics",
             free,
             "--json",

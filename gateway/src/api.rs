@@ -3,6 +3,7 @@
 //! Nothing below this module knows a wire format. What both protocols share (model configuration,
 //! statistics, classification, health) is beside them here.
 
+pub mod admin;
 pub mod classification;
 pub mod exposition;
 pub mod guard;
@@ -21,7 +22,6 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::pipeline::Pipeline;
 
-pub use guard::Peer;
 pub use health::{Health, Stage};
 
 /// Name of the server in its own metadata.

@@ -1,17 +1,26 @@
 //! The configuration file: one TOML file in, a checked [`Config`] out, or every problem at once.
 //!
 //! [`mod@reader`] walks TOML and collects problems with their paths (model manifests use it too),
-//! [`mod@file`] holds the keys and defaults, [`mod@reference`] the documentation of each key.
+//! [`mod@file`] joins the sections, each of which has a file with its keys and defaults, and
+//! [`mod@reference`] documents each key.
 
 pub mod reader;
 pub mod value;
+pub mod engine;
+pub mod limits;
+pub mod listen;
+pub mod repository;
+pub mod server;
 pub mod file;
 pub mod reference;
 
-pub use file::{
-    Config, Control, Engine, Limits, Listen, Log, LogFormat, Repository, Server, Uploads,
-};
+pub use engine::Engine;
+pub use file::Config;
+pub use limits::Limits;
+pub use listen::Listen;
 pub use reader::{Problem, Problems};
+pub use repository::{Control, Repository, Uploads};
+pub use server::{Log, LogFormat, Server};
 
 use std::path::Path;
 

@@ -32,6 +32,7 @@ pub struct Addresses {
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
 }
 
 /// The running server.
@@ -47,6 +48,7 @@ struct Services {
     http: api::rest::Http,
     grpc: api::grpc::Grpc,
     metrics: Router,
+    admin: Router,
     limits: Limits,
 }
 
@@ -57,8 +59,12 @@ impl Listeners {
     /// Which address cannot be bound, and why.
     pub fn bind(listen: &Listen) -> Result<Self, String> {
         let mut doors = Vec::new();
-        let ports =
-            [(Door::Http, listen.http), (Door::Grpc, listen.grpc), (Door::Metrics, listen.metrics)];
+        let ports = [
+            (Door::Http, listen.http),
+            (Door::Grpc, listen.grpc),
+            (Door::Metrics, listen.metrics),
+            (Door::Admin, listen.admin),
+        ];
         for (door, address) in ports {
             let Some(address) = address else { continue };
             let bound = socket::bind_tcp(address);
@@ -90,7 +96,12 @@ impl Listeners {
             let mut doors = self.0.iter().filter(|(door, _)| *door == wanted);
             doors.find_map(|(_, bound)| bound.address())
         };
-        Addresses { http: of(Door::Http), grpc: of(Door::Grpc), metrics: of(Door::Metrics) }
+        Addresses {
+            http: of(Door::Http),
+            grpc: of(Door::Grpc),
+            metrics: of(Door::Metrics),
+            admin: of(Door::Admin),
+        }
     }
 }
 
@@ -103,6 +114,7 @@ impl Server {
         let services = Services {
             grpc: api::grpc::Grpc::new(&api)?,
             http: api::rest::Http::new(api.clone()),
+            admin: api::admin::router(api.clone()),
             metrics: api::exposition::router(api),
             limits: config.limits.clone(),
         };

@@ -2,11 +2,13 @@
 //! what a value must be.
 
 pub mod call;
+pub mod caller;
 pub mod id;
 pub mod schedule;
 pub mod signature;
 
 pub use call::{Call, Inputs, NamedTensor, Protocol, Timings};
+pub use caller::{Caller, Certificate, Identity, Origin, Peer, Role, Roles};
 pub use id::{ModelName, Version};
 pub use schedule::{Deadline, Priority, Schedule};
 pub use signature::{OutputSpec, Signature};

@@ -59,7 +59,7 @@ impl Gateway {
         let mut child = Command::new(binary)
             .arg("serve")
             .arg(repository)
-            .args(["--http", free, "--grpc", free, "--metrics", free, "--json"])
+            .args(["--http", free, "--grpc", free, "--metrics", free, "--admin", free, "--json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -44,8 +44,9 @@ class Penstock(Server):
         (folder / "1").mkdir(parents=True)
         (folder / "model.toml").write_text(MODEL_TOML)
         shutil.copy(places.model_file, folder / "1" / "model.pt")
-        http, grpc, metrics = free_ports(3)
+        http, grpc, metrics, admin = free_ports(4)
         command = [str(places.gateway), "serve", str(folder.parent)]
-        for door, port in (("--http", http), ("--grpc", grpc), ("--metrics", metrics)):
+        doors = (("--http", http), ("--grpc", grpc), ("--metrics", metrics), ("--admin", admin))
+        for door, port in doors:
             command += [door, f"{HOST}:{port}"]
         return Launch(command, url(http), url(grpc))

@@ -22,14 +22,16 @@ use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
-use super::{Api, Peer};
+use super::Api;
 use crate::error::Rejection;
 use crate::telemetry::WireMetrics;
+use crate::types::Peer;
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
 #[derive(Clone)]
 pub struct Grpc {
+    api: Arc<Api>,
     inference: GrpcInferenceServiceServer<service::Service>,
     others: Router,
     metrics: Arc<WireMetrics>,
@@ -67,7 +69,7 @@ impl Grpc {
             .prepare()
             .into_axum_router();
         let (metrics, patience) = (api.pipeline.wire.clone(), api.limits.body_timeout);
-        Ok(Self { inference, others, metrics, patience })
+        Ok(Self { api: Arc::new(api.clone()), inference, others, metrics, patience })
     }
 
     /// Answers one call from `peer`, behind the corrections of `wire`.
@@ -76,7 +78,10 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        request.extensions_mut().insert(peer);
+        match self.api.identify(request.headers(), peer) {
+            Ok(caller) => request.extensions_mut().insert(caller),
+            Err(rejection) => return status(&rejection).into_http(),
+        };
         let response = if wire::is_inference(&request) {
             let mut inference = self.inference.clone();
             match inference.call(wire::bounded(request, self.patience)).await {

@@ -1,45 +1,48 @@
-//! Who may change what is loaded over a data port.
+//! Who may do what: the identity behind a request, and the role that an endpoint asks for.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
 
 use super::Api;
 use crate::config::Control;
 use crate::error::{Kind, Rejection};
-
-/// The other end of a connection; the server puts it into every request.
-#[derive(Debug, Clone, Copy)]
-pub enum Peer {
-    Tcp(SocketAddr),
-    /// A process of this machine, let in by the permissions of the socket's file.
-    Unix,
-}
-
-impl Peer {
-    fn is_local(self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix => true,
-        }
-    }
-}
+use crate::types::{Caller, Identity, Peer, Role, Roles};
 
 impl Api {
-    /// Lets a change of models or log settings pass, or refuses it.
+    /// Settles who calls, from the head of a request alone.
     ///
     /// # Errors
-    /// `PermissionDenied` as `repository.control` says.
-    pub fn authorize_control(&self, peer: Option<Peer>) -> Result<(), Rejection> {
-        let allowed = match self.control.settings().control {
+    /// `Unauthenticated` when nobody may call without saying who they are, or what was said is
+    /// not true.
+    pub fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Rejection> {
+        let _ = headers;
+        let operates = match self.control.settings().control {
             Control::All => true,
             Control::Off => false,
-            Control::Local => peer.is_some_and(Peer::is_local),
+            Control::Local => peer.is_local(),
         };
-        if allowed {
+        let roles = match operates {
+            true => Roles::all(),
+            false => [Role::Predict].into_iter().collect(),
+        };
+        Ok(Caller { identity: Arc::new(Identity::anonymous(roles)), peer })
+    }
+
+    /// Lets a caller with this role pass.
+    ///
+    /// # Errors
+    /// `PermissionDenied` for everybody else.
+    pub fn authorize(&self, caller: &Caller, role: Role) -> Result<(), Rejection> {
+        if caller.identity.roles.contains(role) {
             return Ok(());
         }
-        Err(Rejection::new(
-            Kind::PermissionDenied,
-            "this call changes the server and is refused from here: see repository.control",
-        ))
+        let text = match role {
+            Role::Predict => "this call needs the role predict",
+            Role::Operate | Role::Admin => {
+                "this call changes the server and is refused from here: see repository.control"
+            }
+        };
+        Err(Rejection::new(Kind::PermissionDenied, text))
     }
 }

@@ -24,6 +24,19 @@ pub struct Health {
     stage: Arc<watch::Sender<Stage>>,
 }
 
+impl Stage {
+    /// Its word for operators.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Open => "open",
+            Self::Stopping => "stopping",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 impl Health {
     /// A gateway that is starting.
     #[must_use]
@@ -34,6 +47,32 @@ impl Health {
     /// Enters a stage.
     pub fn enter(&self, stage: Stage) {
         self.stage.send_replace(stage);
+    }
+
+    /// Where the process is now.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Reports not ready while calls are answered as before, or takes that back.
+    ///
+    /// # Errors
+    /// The stage, when the process is starting or about to end.
+    pub fn set_draining(&self, on: bool) -> Result<Stage, Stage> {
+        let (from, to) = match on {
+            true => (Stage::Open, Stage::Stopping),
+            false => (Stage::Stopping, Stage::Open),
+        };
+        self.stage.send_if_modified(|stage| {
+            let fits = *stage == from;
+            if fits {
+                *stage = to;
+            }
+            fits
+        });
+        let now = self.stage();
+        if now == to { Ok(now) } else { Err(now) }
     }
 
     /// Tells when the stage changes.

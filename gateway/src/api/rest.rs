@@ -19,6 +19,7 @@ use axum::Router;
 use axum::routing::{any, get, post};
 
 use super::Api;
+use crate::error::Rejection;
 
 pub use door::Http;
 pub use payload::Payload;
@@ -59,6 +60,16 @@ const UNSUPPORTED: &[&str] = &[
     "/v2/repository/{repository}/models/{model}/load",
     "/v2/repository/{repository}/models/{model}/unload",
 ];
+
+/// 200 with a JSON body, for other doors that speak HTTP.
+pub(super) fn answer(body: &impl serde::Serialize) -> axum::response::Response {
+    respond::json(body)
+}
+
+/// A refusal, for other doors that speak HTTP.
+pub(super) fn refuse(rejection: &Rejection) -> axum::response::Response {
+    respond::rejection(rejection)
+}
 
 /// Routes every endpoint.
 fn router(api: Api) -> Router {

@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     /// Port or address of the metrics door, over the file's
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
+    /// Port or address of the admin door, over the file's
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
     /// Print the start-up summary as one line of JSON
     #[arg(long)]
     json: bool,
@@ -47,6 +50,7 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
         (&mut listen.http, &arguments.http),
         (&mut listen.grpc, &arguments.grpc),
         (&mut listen.metrics, &arguments.metrics),
+        (&mut listen.admin, &arguments.admin),
     ] {
         if let Some(text) = given {
             *door = Some(address(text)?);
@@ -127,6 +131,7 @@ fn summary(app: &App, libtorch: Option<&Libtorch>) -> String {
     out += &door("http", addresses.http, "Open Inference Protocol, REST");
     out += &door("grpc", addresses.grpc, "Open Inference Protocol, gRPC; health and reflection");
     out += &door("metrics", addresses.metrics, "/metrics");
+    out += &door("admin", addresses.admin, "status and control for operators");
     let sockets = [("http", &config.listen.http_socket), ("grpc", &config.listen.grpc_socket)];
     for (name, path) in sockets {
         if let Some(path) = path {
@@ -189,6 +194,7 @@ fn summary_json(app: &App, libtorch: Option<&Libtorch>) -> Value {
         "http": addresses.http,
         "grpc": addresses.grpc,
         "metrics": addresses.metrics,
+        "admin": addresses.admin,
         "libtorch": libtorch_version(libtorch),
         "cuda": cuda(libtorch),
         "models": models,

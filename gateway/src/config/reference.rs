@@ -95,9 +95,9 @@ const DURATION: &str = r"^(\d+ ?(ns|us|ms|s|m|min|h|d)\s?)+$";
 
 /// The reference as Markdown tables, one per section of the file.
 #[must_use]
-pub fn markdown(keys: &[Key]) -> String {
+pub fn markdown(sections: &[&[Key]]) -> String {
     let mut out = String::from("| key | type | default | meaning |\n|---|---|---|---|\n");
-    for key in keys {
+    for key in sections.iter().copied().flatten() {
         let default =
             if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
         out +=
@@ -108,8 +108,9 @@ pub fn markdown(keys: &[Key]) -> String {
 
 /// The reference as a JSON Schema for editors.
 #[must_use]
-pub fn json_schema(title: &str, keys: &[Key]) -> Value {
-    let mut schema = table_schema(keys, "");
+pub fn json_schema(title: &str, sections: &[&[Key]]) -> Value {
+    let keys = sections.concat();
+    let mut schema = table_schema(&keys, "");
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!(title);
     schema
@@ -155,14 +156,15 @@ mod tests {
     fn the_reference_names_exactly_the_keys_that_are_read() {
         let problems = Problems::default();
         Config::read(table("version = 1").unwrap(), Path::new(""), &problems);
-        let documented: BTreeSet<String> = CONFIG.iter().map(|key| key.path.to_owned()).collect();
+        let documented: BTreeSet<String> =
+            CONFIG.iter().copied().flatten().map(|key| key.path.to_owned()).collect();
         assert_eq!(problems.asked(), documented);
     }
 
     #[test]
     fn the_documented_defaults_are_the_real_ones() {
         let mut text = String::new();
-        for key in CONFIG.iter().filter(|key| !key.default.is_empty()) {
+        for key in CONFIG.iter().copied().flatten().filter(|key| !key.default.is_empty()) {
             text += &format!("{} = {}\n", key.path, key.default);
         }
         assert_eq!(parse(&text, Path::new("")), parse("version = 1", Path::new("")));

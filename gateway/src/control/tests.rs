@@ -12,7 +12,7 @@ use super::*;
 use crate::config::Config;
 use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
-use crate::types::{Call, Inputs, NamedTensor, Protocol, Schedule};
+use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
@@ -82,6 +82,7 @@ impl Rig {
         let tensor =
             engine::Tensor::new(engine::DataType::Uint8, vec![1, 1], vec![7].into()).unwrap();
         Call {
+            caller: Caller::local(),
             model: "m".into(),
             version: version.map(ToOwned::to_owned),
             inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),

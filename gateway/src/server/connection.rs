@@ -18,9 +18,9 @@ use tracing::debug;
 
 use super::Services;
 use super::socket::{Stream, peek};
-use crate::api::Peer;
 use crate::tasks;
 use crate::telemetry::metrics;
+use crate::types::Peer;
 
 /// Flow-control windows of HTTP/2: a tensor of this size needs no round trip to get through.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -38,6 +38,7 @@ pub enum Door {
     Http,
     Grpc,
     Metrics,
+    Admin,
 }
 
 impl Door {
@@ -47,6 +48,7 @@ impl Door {
             Self::Http => "http",
             Self::Grpc => "grpc",
             Self::Metrics => "metrics",
+            Self::Admin => "admin",
         }
     }
 }
@@ -72,7 +74,7 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
                     return;
                 }
                 let service = service_fn(move |request| {
-                    let grpc = grpc.clone();
+                    let (grpc, peer) = (grpc.clone(), peer.clone());
                     async move { Ok::<_, Infallible>(grpc.call(request, peer).await) }
                 });
                 let connection = http2::Builder::new(TokioExecutor::new())
@@ -90,7 +92,7 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
             // A reference of its own: one that all connections share would go from core to core.
             let http = Arc::new(services.http.clone());
             let service = service_fn(move |request| {
-                let http = http.clone();
+                let (http, peer) = (http.clone(), peer.clone());
                 async move { Ok::<_, Infallible>(http.call(request, peer).await) }
             });
             let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
@@ -101,9 +103,12 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
                 ended(counted, watched.await);
             });
         }
-        Door::Metrics => {
-            let router = services.metrics.clone();
-            let service = service_fn(move |request| call(router.clone(), request, peer));
+        Door::Metrics | Door::Admin => {
+            let router = match door {
+                Door::Admin => services.admin.clone(),
+                _ => services.metrics.clone(),
+            };
+            let service = service_fn(move |request| call(router.clone(), request, peer.clone()));
             let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
             let End { watcher, _open, .. } = end;
             let watched = watcher.watch(connection);

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 use tracing::{debug, warn};
 
-use crate::api::Peer;
+use crate::types::{Origin, Peer};
 
 /// Connections that wait to be accepted. The kernel takes less where `somaxconn` says so.
 const BACKLOG: i32 = 4096;
@@ -124,9 +124,11 @@ impl Accepted {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot set TCP_NODELAY");
                 }
-                Ok((Either::Left(stream), Peer::Tcp(peer)))
+                Ok((Either::Left(stream), Peer::plain(Origin::Tcp(peer))))
             }
-            Self::Unix(stream) => Ok((Either::Right(UnixStream::from_std(stream)?), Peer::Unix)),
+            Self::Unix(stream) => {
+                Ok((Either::Right(UnixStream::from_std(stream)?), Peer::plain(Origin::Unix)))
+            }
         }
     }
 }

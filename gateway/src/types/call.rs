@@ -6,7 +6,7 @@ use bytes::Bytes;
 use engine::Tensor;
 use tokio::time::Instant;
 
-use super::Schedule;
+use super::{Caller, Schedule};
 
 /// Which door a call came through; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub enum Inputs {
 /// A decoded prediction call.
 #[derive(Debug)]
 pub struct Call {
+    pub caller: Caller,
     pub model: String,
     /// Empty or absent: the gateway picks.
     pub version: Option<String>,

@@ -115,6 +115,11 @@ class Gateway:
         """HOST:PORT of the metrics door."""
         return str(self.summary["metrics"])
 
+    @property
+    def admin(self) -> str:
+        """HOST:PORT of the admin door."""
+        return str(self.summary["admin"])
+
     def log_text(self) -> str:
         """What the gateway has logged so far."""
         return self.log.read_text(errors="replace")
@@ -169,7 +174,7 @@ def start(folder: Path, repository: Path, settings: str = "") -> Gateway:
     config, log = folder / "penstock.toml", folder / "log.txt"
     text = f'version = 1\n[repository]\npath = "{repository}"\npoll = "off"\n'
     config.write_text(text + settings)
-    doors = [f"--{door}=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    doors = [f"--{door}=127.0.0.1:0" for door in ("http", "grpc", "metrics", "admin")]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [gateway_binary(), "serve", "--json", *doors, config],

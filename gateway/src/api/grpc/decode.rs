@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
 use crate::error::Rejection;
-use crate::types::{Call, Inputs, NamedTensor, Protocol};
+use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol};
 
 /// What the answer needs of a request once its tensors are on their way.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Wanted {
 /// Decodes a request.
 pub(super) fn decode(
     request: ModelInferRequest,
+    caller: Caller,
     arrived: Instant,
 ) -> Result<(Call, Wanted), Rejection> {
     // C++ clients always send this one.
@@ -34,6 +35,7 @@ pub(super) fn decode(
     let policy = SchedulePolicy { priority: whole("priority"), timeout: whole("timeout") };
     let schedule = policy.schedule(arrived)?;
     let call = Call {
+        caller,
         model: request.model_name,
         version: Some(request.model_version),
         inputs: Inputs::Named(inputs),
@@ -226,7 +228,8 @@ mod tests {
     }
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
-        let (call, _) = decode(request, Instant::now()).map_err(|error| error.to_string())?;
+        let (call, _) =
+            decode(request, Caller::local(), Instant::now()).map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

@@ -11,10 +11,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, encode, status, stream};
 use crate::api::load_call::LoadParameter;
-use crate::api::{Api, EXTENSIONS, Peer, SERVER_NAME, model_config};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
-use crate::types::{ModelName, Protocol, Version};
+use crate::types::{Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,10 +29,11 @@ impl Service {
     pub(super) async fn infer(
         &self,
         request: pb::ModelInferRequest,
+        caller: Caller,
         arrived: Instant,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        let (call, wanted) = match decode::decode(request, arrived) {
+        let (call, wanted) = match decode::decode(request, caller, arrived) {
             Ok(decoded) => decoded,
             Err(rejection) => {
                 pipeline.undecodable(Protocol::Grpc, rejection.kind());
@@ -70,7 +71,7 @@ impl Service {
     }
 
     fn authorize<T>(&self, request: &Request<T>) -> Result<(), Rejection> {
-        self.api.authorize_control(request.extensions().get::<Peer>().copied())
+        self.api.authorize(&caller(request)?, Role::Operate)
     }
 
     async fn load(
@@ -123,6 +124,12 @@ fn named(repository: String, model: String) -> Result<String, Rejection> {
             Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
         }
     }
+}
+
+/// Who calls; the door settled it.
+fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
+    let missing = || Rejection::new(Kind::Internal, "nobody settled who calls");
+    request.extensions().get::<Caller>().cloned().ok_or_else(missing)
 }
 
 fn reply<T>(result: Result<T, Rejection>) -> Answer<T> {
@@ -185,14 +192,16 @@ impl GrpcInferenceService for Service {
         request: Request<pb::ModelInferRequest>,
     ) -> Answer<pb::ModelInferResponse> {
         let arrived = Instant::now();
-        reply(self.infer(request.into_inner(), arrived).await)
+        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        reply(self.infer(request.into_inner(), caller, arrived).await)
     }
 
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
-        Ok(Response::new(stream::replies(self.clone(), request)))
+        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        Ok(Response::new(stream::replies(self.clone(), caller, request)))
     }
 
     async fn model_config(

@@ -13,6 +13,7 @@ use tonic::{Request, Status, Streaming};
 use super::service::Service;
 use super::{status, wire};
 use crate::error::Rejection;
+use crate::types::Caller;
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -25,6 +26,7 @@ pub(super) type Replies =
 /// unless the caller asked by `triton_grpc_error: true` to have the stream end.
 pub(super) fn replies(
     service: Service,
+    caller: Caller,
     request: Request<Streaming<pb::ModelInferRequest>>,
 ) -> Replies {
     let errors_end = request
@@ -42,11 +44,11 @@ pub(super) fn replies(
             cut.store(true, Ordering::Relaxed);
         })
         .map(move |message| {
-            let service = service.clone();
+            let (service, caller) = (service.clone(), caller.clone());
             async move {
                 let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
-                let result = service.infer(message, Instant::now()).await;
+                let result = service.infer(message, caller, Instant::now()).await;
                 Ok((id, result))
             }
         })

@@ -10,8 +10,10 @@ use http_body::Body;
 use tower::Service;
 
 use super::payload::Payload;
+use super::respond;
 use super::{infer, router};
-use crate::api::{Api, Peer};
+use crate::api::Api;
+use crate::types::Peer;
 
 /// Answers requests over HTTP; cheap to clone.
 #[derive(Debug, Clone)]
@@ -33,11 +35,15 @@ impl Http {
         B::Error: Into<axum::BoxError>,
     {
         let (head, body) = request.into_parts();
+        let caller = match self.api.identify(&head.headers, peer) {
+            Ok(caller) => caller,
+            Err(rejection) => return respond::rejection(&rejection).map(Payload::Routed),
+        };
         if let Some((model, version)) = prediction(&head) {
-            return infer::answer(&self.api, (model, version), &head.headers, body).await;
+            return infer::answer(&self.api, caller, (model, version), (&head.headers, body)).await;
         }
         let mut request = Request::from_parts(head, body);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(caller);
         match self.router.clone().call(request).await {
             Ok(response) => response.map(Payload::Routed),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use bytes::Bytes;
@@ -14,34 +15,37 @@ use super::response::Wanted;
 use super::{body, encoding, request, respond};
 use crate::api::Api;
 use crate::error::Rejection;
-use crate::types::{Call, Protocol};
+use crate::types::{Call, Caller, Protocol};
 
 type Response = http::Response<Payload>;
 
 pub(super) async fn model(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names(model): Names<String>,
     request: Request,
 ) -> axum::response::Response {
     let (head, body) = request.into_parts();
-    answer(&api, (&model, None), &head.headers, body).await.map(Body::new)
+    answer(&api, caller, (&model, None), (&head.headers, body)).await.map(Body::new)
 }
 
 pub(super) async fn version(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names((model, version)): Names<(String, String)>,
     request: Request,
 ) -> axum::response::Response {
     let (head, body) = request.into_parts();
-    answer(&api, (&model, Some(&version)), &head.headers, body).await.map(Body::new)
+    let named = (model.as_str(), Some(version.as_str()));
+    answer(&api, caller, named, (&head.headers, body)).await.map(Body::new)
 }
 
 /// Answers a prediction for a model and, if one is named, its version.
 pub(super) async fn answer<B>(
     api: &Api,
+    caller: Caller,
     (model, version): (&str, Option<&str>),
-    headers: &HeaderMap,
-    body: B,
+    (headers, body): (&HeaderMap, B),
 ) -> Response
 where
     B: http_body::Body<Data = Bytes> + Unpin,
@@ -67,6 +71,7 @@ where
     let coding = encoding::accepted(headers);
     let (inputs, outputs, wanted) = Wanted::split(decoded, coding);
     let call = Call {
+        caller,
         model: model.to_owned(),
         version: version.map(ToOwned::to_owned),
         inputs,

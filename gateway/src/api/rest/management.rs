@@ -15,11 +15,11 @@ use serde_json::{Map, Value, json};
 
 use super::path::Names;
 use super::{body, encoding, respond};
+use crate::api::Api;
 use crate::api::load_call::LoadParameter;
-use crate::api::{Api, Peer};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
-use crate::types::Version;
+use crate::types::{Caller, Role, Version};
 
 #[derive(Default, Deserialize)]
 struct IndexBody {
@@ -63,11 +63,11 @@ struct ParametersBody {
 pub(super) async fn load_model(
     State(api): State<Arc<Api>>,
     Names(model): Names<String>,
-    peer: Option<Extension<Peer>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(rejection) = api.authorize_control(peer.map(|Extension(peer)| peer)) {
+    if let Err(rejection) = api.authorize(&caller, Role::Operate) {
         return respond::rejection(&rejection);
     }
     let parameters = match read::<ParametersBody>(&api, &headers, body).await {
@@ -80,9 +80,9 @@ pub(super) async fn load_model(
 pub(super) async fn load_version(
     State(api): State<Arc<Api>>,
     Names((model, version)): Names<(String, String)>,
-    peer: Option<Extension<Peer>>,
+    Extension(caller): Extension<Caller>,
 ) -> Response {
-    if let Err(rejection) = api.authorize_control(peer.map(|Extension(peer)| peer)) {
+    if let Err(rejection) = api.authorize(&caller, Role::Operate) {
         return respond::rejection(&rejection);
     }
     finish(load(&api, &model, Some(version), Map::new()).await)
@@ -118,26 +118,26 @@ async fn load(
 pub(super) async fn unload_model(
     State(api): State<Arc<Api>>,
     Names(model): Names<String>,
-    peer: Option<Extension<Peer>>,
+    Extension(caller): Extension<Caller>,
 ) -> Response {
-    finish(unload(&api, &model, None, peer).await)
+    finish(unload(&api, &model, None, &caller).await)
 }
 
 pub(super) async fn unload_version(
     State(api): State<Arc<Api>>,
     Names((model, version)): Names<(String, String)>,
-    peer: Option<Extension<Peer>>,
+    Extension(caller): Extension<Caller>,
 ) -> Response {
-    finish(unload(&api, &model, Some(version), peer).await)
+    finish(unload(&api, &model, Some(version), &caller).await)
 }
 
 async fn unload(
     api: &Api,
     model: &str,
     version: Option<String>,
-    peer: Option<Extension<Peer>>,
+    caller: &Caller,
 ) -> Result<(), Rejection> {
-    api.authorize_control(peer.map(|Extension(peer)| peer))?;
+    api.authorize(caller, Role::Operate)?;
     let version = version.map(|text| text.parse::<Version>()).transpose()?;
     api.control.unload(model, version).await
 }
@@ -148,11 +148,11 @@ pub(super) async fn log_settings() -> Response {
 
 pub(super) async fn change_log_settings(
     State(api): State<Arc<Api>>,
-    peer: Option<Extension<Peer>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(rejection) = api.authorize_control(peer.map(|Extension(peer)| peer)) {
+    if let Err(rejection) = api.authorize(&caller, Role::Operate) {
         return respond::rejection(&rejection);
     }
     let wanted: Map<String, Value> = match read(&api, &headers, body).await {

@@ -1,0 +1,70 @@
+//! `[listen]`: where the doors are.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::reader::Section;
+use super::value::OrOff;
+
+/// Nobody but this machine, unless the file says more.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8003);
+
+/// Where the doors are; `None` is a closed one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub http: Option<SocketAddr>,
+    pub grpc: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
+    /// For operators; never a data port.
+    pub admin: Option<SocketAddr>,
+    /// Unix domain sockets beside the ports.
+    pub http_socket: Option<PathBuf>,
+    pub grpc_socket: Option<PathBuf>,
+}
+
+impl Listen {
+    pub(super) fn read(mut section: Section<'_>, base: &Path) -> Self {
+        let any = |port| OrOff(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)));
+        let listen = Self {
+            http: section.or("http", any(8000)).0,
+            grpc: section.or("grpc", any(8001)).0,
+            metrics: section.or("metrics", any(8002)).0,
+            admin: section.or("admin", OrOff(Some(ADMIN))).0,
+            http_socket: section.take::<String>("http_socket").map(|path| base.join(path)),
+            grpc_socket: section.take::<String>("grpc_socket").map(|path| base.join(path)),
+        };
+        section.finish();
+        listen
+    }
+
+    pub(super) fn check(&self, root: &Section<'_>) {
+        let sockets = [&self.http_socket, &self.grpc_socket];
+        if let [Some(one), Some(other)] = sockets
+            && one == other
+        {
+            root.problem("listen.grpc_socket", "is also listen.http_socket");
+        }
+        if self.admin.is_some_and(|admin| !admin.ip().to_canonical().is_loopback()) {
+            let text = "is no loopback address, which needs authentication";
+            root.problem("listen.admin", text);
+        }
+        let has_socket = sockets.into_iter().any(Option::is_some);
+        if self.http.is_none() && self.grpc.is_none() && !has_socket {
+            root.problem("listen", "http and grpc are both off: nothing could be called");
+        }
+        let doors = [
+            ("http", self.http),
+            ("grpc", self.grpc),
+            ("metrics", self.metrics),
+            ("admin", self.admin),
+        ];
+        for (i, (name, address)) in doors.iter().enumerate() {
+            for (other, taken) in &doors[..i] {
+                let same = address.is_some_and(|a| a.port() != 0 && *taken == Some(a));
+                if same {
+                    root.problem(&format!("listen.{name}"), format!("is also listen.{other}"));
+                }
+            }
+        }
+    }
+}
