@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use crate::api::{Api, Health, Stage};
 use crate::config::Config;
 use crate::control::Control;
+use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::pipeline::Pipeline;
 use crate::server::{Addresses, Listeners, Server};
@@ -95,8 +96,9 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()), limiter },
             control: control.clone(),
             health: Health::new(),
             limits: config.limits.clone(),

@@ -9,6 +9,7 @@ pub mod value;
 pub mod engine;
 pub mod limits;
 pub mod listen;
+pub mod rates;
 pub mod repository;
 pub mod server;
 pub mod file;
@@ -18,6 +19,10 @@ pub use engine::Engine;
 pub use file::Config;
 pub use limits::Limits;
 pub use listen::Listen;
+pub use rates::{
+    Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
+    ShareBy, Store,
+};
 pub use reader::{Problem, Problems};
 pub use repository::{Control, Repository, Uploads};
 pub use server::{Log, LogFormat, Server};

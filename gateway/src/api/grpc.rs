@@ -17,15 +17,16 @@ use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
-use super::Api;
+use super::{Api, hints};
 use crate::error::Rejection;
 use crate::telemetry::WireMetrics;
-use crate::types::Peer;
+use crate::types::{Peer, Protocol};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -78,10 +79,19 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.api.identify(request.headers(), peer) {
-            Ok(caller) => request.extensions_mut().insert(caller),
+        let caller = match self.api.identify(request.headers(), peer) {
+            Ok(mut caller) => {
+                self.api.pipeline.limiter.mark(&mut caller, request.headers());
+                caller
+            }
             Err(rejection) => return status(&rejection).into_http(),
         };
+        if wire::is_prediction(&request)
+            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, &caller).await
+        {
+            return status(&rejection).into_http();
+        }
+        request.extensions_mut().insert(caller);
         let response = if wire::is_inference(&request) {
             let mut inference = self.inference.clone();
             match inference.call(wire::bounded(request, self.patience)).await {
@@ -101,11 +111,15 @@ fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
-    if let Some(after) = rejection.retry_after() {
-        let seconds = format!("{:.0}", after.as_secs_f64().ceil());
-        if let Ok(value) = seconds.parse() {
-            status.metadata_mut().insert("retry-after", value);
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = text.parse() {
+            status.metadata_mut().insert(name, value);
         }
+    }
+    if let Some(after) = rejection.retry_after() {
+        let pause =
+            MetadataValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pause);
     }
     status
 }

@@ -26,7 +26,7 @@ impl Api {
             true => Roles::all(),
             false => [Role::Predict].into_iter().collect(),
         };
-        Ok(Caller { identity: Arc::new(Identity::anonymous(roles)), peer })
+        Ok(Caller::new(Arc::new(Identity::anonymous(roles)), peer))
     }
 
     /// Lets a caller with this role pass.

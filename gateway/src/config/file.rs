@@ -7,17 +7,19 @@ use toml::Table;
 use super::engine::Engine;
 use super::limits::Limits;
 use super::listen::Listen;
+use super::rates::Rates;
 use super::reader::{Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
 
 /// A checked configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Listen,
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
+    pub rates: Rates,
     pub server: Server,
     pub log: Log,
 }
@@ -46,6 +48,7 @@ impl Config {
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
+            rates: Rates::read(&mut root, base),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -119,7 +119,7 @@ impl<'p> Section<'p> {
     /// The value of a key that must be there.
     pub fn required<T: FromToml>(&mut self, key: &str) -> Option<T> {
         if !self.table.contains_key(key) {
-            self.known.insert(key.to_owned());
+            self.take_value(key);
             self.problem(key, "is missing");
             return None;
         }

@@ -36,7 +36,7 @@ impl Service {
         let (call, wanted) = match decode::decode(request, caller, arrived) {
             Ok(decoded) => decoded,
             Err(rejection) => {
-                pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
                 return Err(rejection);
             }
         };

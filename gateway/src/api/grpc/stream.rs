@@ -13,7 +13,7 @@ use tonic::{Request, Status, Streaming};
 use super::service::Service;
 use super::{status, wire};
 use crate::error::Rejection;
-use crate::types::Caller;
+use crate::types::{Caller, Protocol};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -48,7 +48,12 @@ pub(super) fn replies(
             async move {
                 let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
-                let result = service.infer(message, caller, Instant::now()).await;
+                let arrived = Instant::now();
+                // Each message is a call of its own.
+                let result = match service.api.pipeline.limit(Protocol::Grpc, &caller).await {
+                    Ok(()) => service.infer(message, caller, arrived).await,
+                    Err(rejection) => Err(rejection),
+                };
                 Ok((id, result))
             }
         })

@@ -19,6 +19,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -62,6 +63,11 @@ pub(super) fn correct<B>(mut response: Response<B>, metrics: &WireMetrics) -> Re
 /// Whether a call is one of the protocol's own.
 pub(super) fn is_inference<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(SERVICE)
+}
+
+/// Whether a call is one prediction. Those of a stream are in its messages.
+pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
+    request.uri().path() == UNARY
 }
 
 /// Bounds the time in which the message of a unary call has to arrive.

@@ -43,7 +43,7 @@ pub(super) async fn version(
 /// Answers a prediction for a model and, if one is named, its version.
 pub(super) async fn answer<B>(
     api: &Api,
-    caller: Caller,
+    mut caller: Caller,
     (model, version): (&str, Option<&str>),
     (headers, body): (&HeaderMap, B),
 ) -> Response
@@ -51,10 +51,14 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
     let arrived = Instant::now();
+    api.pipeline.limiter.mark(&mut caller, headers);
+    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
+        return respond::rejection(&rejection).map(Payload::Routed);
+    }
     let body = match body::read(headers, body, &api.limits).await {
         Ok(body) => body,
         Err(error) => {
-            api.pipeline.undecodable(Protocol::Http, error.kind());
+            api.pipeline.refused_early(Protocol::Http, error.kind());
             return error.response().map(Payload::Routed);
         }
     };
@@ -64,7 +68,7 @@ where
     let (schedule, decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
-            api.pipeline.undecodable(Protocol::Http, rejection.kind());
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
             return respond::rejection(&rejection).map(Payload::Routed);
         }
     };

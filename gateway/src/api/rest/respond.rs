@@ -2,11 +2,12 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
+use crate::api::hints;
 use crate::error::{Kind, Rejection};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -39,10 +40,9 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let status = StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = error(status, rejection.public_message());
-    if let Some(after) = rejection.retry_after() {
-        let seconds = after.as_secs_f64().ceil();
-        if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
-            response.headers_mut().insert(RETRY_AFTER, value);
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(name, value);
         }
     }
     response
