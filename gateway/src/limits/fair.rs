@@ -66,6 +66,8 @@ pub(super) struct Accounts {
     groups: HashMap<u64, Account, BuildHasherDefault<Already>>,
     /// Sum of the weights of all groups present.
     weight: f64,
+    /// Engine time under way of all groups, in nanoseconds.
+    nanos: u64,
     swept: Instant,
 }
 
@@ -165,11 +167,12 @@ pub(super) struct Entry {
 
 impl Accounts {
     pub(super) fn new(now: Instant) -> Self {
-        Self { groups: HashMap::default(), weight: 0.0, swept: now }
+        Self { groups: HashMap::default(), weight: 0.0, nanos: 0, swept: now }
     }
 
     /// Enters a call and names the account it went to; `None` when the group has its share.
-    /// `room` is the engine time to share, `None` while there is enough.
+    /// `room` is the engine time to share, `None` while there is enough. Where more waits than
+    /// that, it is shared out as it is: parts of the room would be too small parts of the queue.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds far below 2^52")]
     pub(super) fn enter(&mut self, call: &Entry, room: Option<u64>, now: Instant) -> Option<u64> {
         if now.duration_since(self.swept) >= SWEEP {
@@ -192,11 +195,12 @@ impl Accounts {
         if let Some(room) = room
             && others > 0.0
             && account.nanos > 0
-            && after as f64 > room as f64 * account.weight / *total
+            && after as f64 > room.max(self.nanos) as f64 * account.weight / *total
         {
             return None;
         }
         account.nanos = after;
+        self.nanos = self.nanos.saturating_add(call.nanos);
         Some(group)
     }
 
@@ -208,6 +212,7 @@ impl Accounts {
     pub(super) fn leave(&mut self, group: u64, nanos: u64) {
         if let Some(account) = self.groups.get_mut(&group) {
             account.nanos = account.nanos.saturating_sub(nanos);
+            self.nanos = self.nanos.saturating_sub(nanos);
         }
     }
 

@@ -94,52 +94,40 @@ proptest! {
     fn no_caller_is_ever_over_its_rate_by_more_than_the_burst(
         per_second in 1_u64..5_000_000,
         burst in 1_u64..50,
-        steps in prop::collection::vec((0_u64..4, 0_u64..2000, 1_u32..20, any::<bool>()), 1..200),
+        // Without room for all, keys 2 and 3 share one allowance; with it, sweeping shows nowhere.
+        has_room in any::<bool>(),
+        steps in prop::collection::vec((0_u64..4, 0_u32..2000, 1_u32..20, any::<bool>()), 1..300),
     ) {
         let pace = pace(&format!("{per_second}/s"), burst);
         let clock = FakeRelativeClock::default();
-        // Keys 0 and 1 have states of their own, 2 and 3 share one for want of room.
-        let bucket = Bucket::new(&pace, 2, clock.clone());
-        prop_assert_eq!(bucket.check(0, units(1)), Decision::Admitted);
-        prop_assert_eq!(bucket.check(1, units(1)), Decision::Admitted);
-        let mut reference: HashMap<u64, Tokens> = HashMap::new();
-        for key in 0..=2 {
-            let mut tokens = Tokens::new(&pace);
-            if key < 2 {
-                tokens.take(0, 1);
-            }
-            reference.insert(key, tokens);
-        }
+        let max_keys = if has_room { 4 } else { 2 };
+        let bucket = Bucket::new(&pace, max_keys, clock.clone());
+        let mut references: Vec<Tokens> = (0..4).map(|_| Tokens::new(&pace)).collect();
         let mut now = 0;
+        for key in 0..2 {
+            prop_assert_eq!(bucket.check(key, units(1)), Decision::Admitted);
+            references[usize::try_from(key).unwrap()].take(0, 1);
+        }
         for (key, scale, cost, swept) in steps {
-            let pause = pace.interval * u32::try_from(scale).unwrap() / 256;
+            let pause = pace.interval * scale / 256;
             clock.advance(pause);
             now += pause.as_nanos();
+            if swept && has_room {
+                bucket.sweep();
+            }
             let cost = cost.min(pace.burst.get());
-            let expected = reference.get_mut(&key.min(2)).unwrap().take(now, cost);
+            let whose = usize::try_from(if has_room { key } else { key.min(2) }).unwrap();
+            let reference = &mut references[whose];
+            let expected = reference.take(now, cost);
             match bucket.check(key, units(cost)) {
                 Decision::Admitted => prop_assert_eq!(expected, None),
                 Decision::Limited { wait, remaining } => {
                     prop_assert_eq!(expected, Some(wait.as_nanos()));
-                    let held = reference[&key.min(2)].held / pace.interval.as_nanos();
+                    let held = reference.held / reference.interval;
                     prop_assert_eq!(u128::from(remaining), held);
                 }
             }
-            prop_assert!(bucket.held() <= 2);
-            // Sweeping frees only room of full buckets; both keys take theirs back at once.
-            if swept && bucket.held() == 2 {
-                let kept = [0, 1].map(|key| reference[&key].held < reference[&key].most);
-                if kept == [true, true] {
-                    bucket.sweep();
-                    prop_assert!(bucket.held() >= 1);
-                    for key in [0, 1] {
-                        let tokens = reference.get_mut(&key).unwrap();
-                        let expected = tokens.take(now, 1);
-                        let found = bucket.check(key, units(1));
-                        prop_assert_eq!(expected.is_none(), found == Decision::Admitted);
-                    }
-                }
-            }
+            prop_assert!(bucket.held() <= max_keys);
         }
     }
 
@@ -342,6 +330,8 @@ fn a_million_keys_stay_within_the_cap_and_slow_nobody_down() {
 struct Device {
     accounts: Accounts,
     waiting: VecDeque<(u64, u64)>,
+    /// Engine time of all that waits.
+    wait: u64,
     served: HashMap<u64, u64>,
     now: Instant,
 }
@@ -353,15 +343,15 @@ impl Device {
     fn new() -> Self {
         let now = Instant::now();
         let accounts = Accounts::new(now);
-        Self { accounts, waiting: VecDeque::new(), served: HashMap::new(), now }
+        Self { accounts, waiting: VecDeque::new(), wait: 0, served: HashMap::new(), now }
     }
 
     fn offer(&mut self, call: Entry) -> bool {
-        let wait: u64 = self.waiting.iter().map(|(_, left)| left).sum();
-        let room = (wait > ABOVE).then_some(ABOVE);
+        let room = (self.wait > ABOVE).then_some(ABOVE);
         let entered = self.accounts.enter(&call, room, self.now);
         if let Some(group) = entered {
             self.waiting.push_back((group, call.nanos));
+            self.wait += call.nanos;
         }
         entered.is_some()
     }
@@ -371,6 +361,7 @@ impl Device {
         while let Some((group, left)) = self.waiting.front_mut() {
             let done = time.min(*left);
             (*left, time) = (*left - done, time - done);
+            self.wait -= done;
             *self.served.entry(*group).or_default() += done;
             if *left > 0 {
                 return;
@@ -384,35 +375,38 @@ impl Device {
 }
 
 /// Engine time of each call.
-const CALL: u64 = MS;
+const CALL: u64 = MS / 5;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn a_greedy_group_leaves_the_others_their_share(
         weights in prop::collection::vec(0.5_f64..4.0, 2..5),
-        greed in 2_usize..40,
+        greed in 1.5_f64..40.0,
     ) {
         let mut device = Device::new();
         let total: f64 = weights.iter().sum();
-        for step in 0..4000_u64 {
-            // The first group floods; the others ask for a little more than their shares.
-            for _ in 0..greed {
-                device.offer(Entry { group: 1, weight: weights[0], nanos: CALL });
-            }
-            for (index, weight) in weights.iter().enumerate().skip(1) {
-                let period = (total / weight * 0.9).max(1.0);
-                if step as f64 % period < 1.0 {
+        let calls_per_step = (MS / CALL) as f64;
+        let mut due = vec![0.0; weights.len()];
+        for _ in 0..3000 {
+            for (index, weight) in weights.iter().enumerate() {
+                // The first group floods; the others ask for a little more than their shares.
+                let asked = if index == 0 { greed } else { 1.1 * weight / total };
+                due[index] += asked * calls_per_step;
+                while due[index] >= 1.0 {
+                    due[index] -= 1.0;
                     device.offer(Entry { group: index as u64 + 1, weight: *weight, nanos: CALL });
                 }
             }
             device.run(MS);
         }
         let all: u64 = device.served.values().sum();
-        prop_assert!(all >= 3999 * MS, "nothing is left idle: {all}");
+        prop_assert!(all >= 2999 * MS, "nothing is left idle: {}", all);
         for (index, weight) in weights.iter().enumerate().skip(1) {
             let served = device.served.get(&(index as u64 + 1)).copied().unwrap_or(0);
-            let share = served as f64 / all as f64;
-            prop_assert!(share >= weight / total * 0.85, "{index}: {share} of {}", weight / total);
+            let (share, fair) = (served as f64 / all as f64, weight / total);
+            prop_assert!(share >= fair * 0.9, "{}: {} of {}", index, share, fair);
         }
     }
 }
@@ -422,7 +416,7 @@ fn what_others_leave_is_anybodys() {
     let mut device = Device::new();
     let [a, b] = [1, 2].map(|group| Entry { group, weight: 1.0, nanos: CALL });
     // Alone, a group may fill the queue far beyond the threshold.
-    assert!((0..500).all(|_| device.offer(a)));
+    assert!((0..2500).all(|_| device.offer(a)));
     // Once somebody else is about, it has to let its surplus run first.
     assert!(device.offer(b));
     assert!(!device.offer(a));
@@ -433,7 +427,7 @@ fn what_others_leave_is_anybodys() {
     device.run(102 * MS);
     assert!(device.waiting.is_empty());
     device.run(1200 * MS);
-    assert!((0..500).all(|_| device.offer(a)));
+    assert!((0..2500).all(|_| device.offer(a)));
 }
 
 #[test]
