@@ -85,17 +85,6 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
     })
 }
 
-/// Where a running gateway is.
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// Address of the gateway's HTTP port
-    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
-    url: String,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
-}
-
 /// Prints every problem of a file, one a line.
 fn report(path: &Path, problems: &[crate::config::Problem]) -> ExitCode {
     for problem in problems {

@@ -10,11 +10,13 @@ use super::listen::Listen;
 use super::reader::{Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
+use super::tls::Tls;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub listen: Listen,
+    pub tls: Option<Tls>,
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
@@ -43,6 +45,7 @@ impl Config {
         }
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
+            tls: Tls::read(root.section("tls"), base),
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),

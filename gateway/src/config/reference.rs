@@ -23,6 +23,8 @@ pub enum Type {
     AddressOrOff,
     /// A count or `"auto"`.
     CountOrAuto,
+    /// A count or `"off"`.
+    CountOrOff,
     OneOf(&'static [&'static str]),
     Counts,
     Dimensions,
@@ -56,6 +58,7 @@ impl Type {
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
+            Self::CountOrOff => "whole number or `\"off\"`".into(),
             Self::OneOf(words) => {
                 words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", ")
             }
@@ -79,6 +82,9 @@ impl Type {
             Self::Size => json!({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
             Self::CountOrAuto => {
                 json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
+            }
+            Self::CountOrOff => {
+                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "off"}]})
             }
             Self::OneOf(words) => json!({"enum": words}),
             Self::Counts => json!({"type": "array", "items": {"type": "integer", "minimum": 0}}),

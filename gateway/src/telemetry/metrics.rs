@@ -107,6 +107,14 @@ declare! {
         "Threads given up after a time limit, by work: load or run.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
+    CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],
+        "Connections closed at once, by the limit that was reached: connections or address.";
+    TLS_HANDSHAKES = "penstock_tls_handshakes_total", Shape::Counter, &["protocol", "result"],
+        "TLS handshakes by result: ok, refused (a wrong certificate, another protocol, a caller that left) or timeout.";
+    TLS_RELOADS = "penstock_tls_reloads_total", Shape::Counter, &["result"],
+        "Changed certificates by result: loaded, or failed (the old ones serve on).";
+    TLS_EXPIRY = "penstock_tls_certificate_expiry_seconds", Shape::Gauge, &[],
+        "When the certificate in use ends to be valid, in seconds since 1970.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
         "Always 1.";
     RESIDENT = "process_resident_memory_bytes", Shape::Gauge, &[],

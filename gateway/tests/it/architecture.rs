@@ -30,17 +30,23 @@ const HOMES: &[(&str, &[&str])] = &[
     ("engine_torch", &["app", "cli", "main"]),
     ("flate2", &["api"]),
     ("hyper", &["server"]),
+    ("hyper_rustls", &["cli"]),
     ("hyper_util", &["server", "cli"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("nvml_wrapper", &["telemetry"]),
     ("proto", &["api"]),
     ("prost", &["api"]),
+    ("rustix", &["app"]),
+    ("rustls", &["server", "cli"]),
+    ("sd_notify", &["app"]),
     ("sha2", &["models"]),
     ("socket2", &["server"]),
     ("tikv_jemallocator", &["main"]),
+    ("tokio_rustls", &["server"]),
     ("toml", &["config", "models", "cli"]),
     ("tonic", &["api"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("x509_parser", &["server"]),
 ];
 
 /// Longest file, tests in files of their own not counted.

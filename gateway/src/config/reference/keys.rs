@@ -6,6 +6,7 @@ mod listen;
 mod model;
 mod process;
 mod repository;
+mod tls;
 
 use super::{Key, Type};
 
@@ -15,7 +16,7 @@ const fn key(path: &'static str, kind: Type, default: &'static str, meaning: &'s
 
 /// The configuration file of the gateway, in sections.
 pub const CONFIG: &[&[Key]] =
-    &[process::KEYS, listen::KEYS, repository::KEYS, engine::KEYS, limits::KEYS];
+    &[process::KEYS, listen::KEYS, tls::KEYS, repository::KEYS, engine::KEYS, limits::KEYS];
 
 /// `model.toml`, in sections.
 pub const MODEL: &[&[Key]] = &[model::KEYS];

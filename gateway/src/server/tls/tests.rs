@@ -1,0 +1,1 @@
+//! Handshakes and reloads, with certificates made for each test.
