@@ -69,6 +69,14 @@ impl Files {
     }
 }
 
+#[cfg(test)]
+impl Files {
+    /// Whether this is what the certificate's file held.
+    pub(super) fn is_certificate(&self, content: &[u8]) -> bool {
+        self.certificate == content
+    }
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(LONGEST + 1).read_to_end(&mut content)?;
