@@ -84,7 +84,7 @@ impl Breaker {
     /// What refused callers are told.
     #[must_use]
     pub fn refusal(&self) -> String {
-        format!("{} has failed too often and is left alone for a while", self.name)
+        format!("the circuit breaker of {} is open, try again later", self.name)
     }
 
     /// Counts a call that had passed and is refused after all.

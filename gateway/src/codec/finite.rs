@@ -17,10 +17,10 @@ pub fn has_floats(datatype: DataType) -> bool {
 pub fn has_nan(tensor: &Tensor) -> bool {
     let data = tensor.data();
     match tensor.datatype() {
-        DataType::Fp16 => any(data, |bytes| magnitude(bytes) > 0x7c00),
-        DataType::Bf16 => any(data, |bytes| magnitude(bytes) > 0x7f80),
-        DataType::Fp32 => any(data, |bytes| f32::from_le_bytes(bytes).is_nan()),
-        DataType::Fp64 => any(data, |bytes| f64::from_le_bytes(bytes).is_nan()),
+        DataType::Fp16 => holds(data, |bytes| magnitude(bytes) > 0x7c00),
+        DataType::Bf16 => holds(data, |bytes| magnitude(bytes) > 0x7f80),
+        DataType::Fp32 => holds(data, |bytes| f32::from_le_bytes(bytes).is_nan()),
+        DataType::Fp64 => holds(data, |bytes| f64::from_le_bytes(bytes).is_nan()),
         _ => false,
     }
 }
@@ -30,10 +30,10 @@ pub fn has_nan(tensor: &Tensor) -> bool {
 pub fn is_finite(tensor: &Tensor) -> bool {
     let data = tensor.data();
     let found = match tensor.datatype() {
-        DataType::Fp16 => any(data, |bytes| magnitude(bytes) >= 0x7c00),
-        DataType::Bf16 => any(data, |bytes| magnitude(bytes) >= 0x7f80),
-        DataType::Fp32 => any(data, |bytes| !f32::from_le_bytes(bytes).is_finite()),
-        DataType::Fp64 => any(data, |bytes| !f64::from_le_bytes(bytes).is_finite()),
+        DataType::Fp16 => holds(data, |bytes| magnitude(bytes) >= 0x7c00),
+        DataType::Bf16 => holds(data, |bytes| magnitude(bytes) >= 0x7f80),
+        DataType::Fp32 => holds(data, |bytes| !f32::from_le_bytes(bytes).is_finite()),
+        DataType::Fp64 => holds(data, |bytes| !f64::from_le_bytes(bytes).is_finite()),
         _ => false,
     };
     !found
@@ -44,7 +44,7 @@ fn magnitude(bytes: [u8; 2]) -> i16 {
     i16::from_le_bytes(bytes) & i16::MAX
 }
 
-fn any<const N: usize>(data: &[u8], is: impl Fn([u8; N]) -> bool) -> bool {
+fn holds<const N: usize>(data: &[u8], is: impl Fn([u8; N]) -> bool) -> bool {
     data.chunks(BLOCK)
         .any(|block| block.as_chunks::<N>().0.iter().fold(false, |found, &bytes| found | is(bytes)))
 }
