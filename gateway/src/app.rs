@@ -93,7 +93,8 @@ impl App {
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
-        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone());
+        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
+            .with_breaker(config.breaker);
         let control = Arc::new(Control::new(
             repository,
             loader,

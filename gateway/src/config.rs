@@ -6,6 +6,7 @@
 
 pub mod reader;
 pub mod value;
+pub mod breaker;
 pub mod engine;
 pub mod limits;
 pub mod listen;
@@ -15,6 +16,7 @@ pub mod tls;
 pub mod file;
 pub mod reference;
 
+pub use breaker::{Breaker, BreakerSettings};
 pub use engine::Engine;
 pub use file::Config;
 pub use limits::Limits;

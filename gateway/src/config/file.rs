@@ -4,6 +4,7 @@ use std::path::Path;
 
 use toml::Table;
 
+use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
 use super::limits::Limits;
 use super::listen::Listen;
@@ -13,13 +14,14 @@ use super::server::{Log, Server};
 use super::tls::Tls;
 
 /// A checked configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Listen,
     pub tls: Option<Tls>,
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
+    pub breaker: Breaker,
     pub server: Server,
     pub log: Log,
 }
@@ -49,6 +51,7 @@ impl Config {
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
+            breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -17,6 +17,7 @@ pub enum Type {
     Number,
     Duration,
     Size,
+    Percent,
     /// A duration or `"off"`.
     DurationOrOff,
     /// An address or `"off"`.
@@ -55,6 +56,7 @@ impl Type {
             Self::Number => "number".into(),
             Self::Duration => "duration".into(),
             Self::Size => "size".into(),
+            Self::Percent => "percentage".into(),
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
@@ -80,6 +82,7 @@ impl Type {
                 json!({"type": "string", "pattern": format!("^off$|{DURATION}")})
             }
             Self::Size => json!({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
+            Self::Percent => json!({"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}),
             Self::CountOrAuto => {
                 json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
             }

@@ -74,9 +74,17 @@ declare! {
     BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
         "Positions of batches of variable length by kind: sent by callers, or padding.";
     DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
-        "Calls that left the queue without a run, by reason: cancelled, expired or stopping.";
+        "Calls that left the queue without a run, by reason: cancelled, expired, stopping or circuit_open.";
     REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
         "Calls refused at once because their answer would have come after their deadline.";
+    NAN_ANSWERS = "penstock_nan_answers_total", Shape::Counter, VERSION,
+        "Answers with NaN to finite inputs, in outputs that were free of NaN while the version was loaded.";
+    BREAKER_STATE = "penstock_breaker_state", Shape::Gauge, VERSION,
+        "The circuit breaker of a version: 0 closed, 1 open, 2 half-open.";
+    BREAKER_TRANSITIONS = "penstock_breaker_transitions_total", Shape::Counter, &["model", "version", "to", "reason"],
+        "Changes of a circuit breaker to closed, open or half_open, by reason: consecutive_failures, failure_rate, slow_rate, nan_storm, device_fault, probe_failed, time_over, recovered or operator.";
+    BREAKER_REFUSED = "penstock_breaker_refused_total", Shape::Counter, VERSION,
+        "Calls refused because the circuit breaker was open.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
         "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
     DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],
@@ -105,6 +113,8 @@ declare! {
         "Threads abandoned in native code that have not come back.";
     ABANDONED = "penstock_engine_threads_abandoned_total", Shape::Counter, &["work"],
         "Threads given up after a time limit, by work: load or run.";
+    ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
+        "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

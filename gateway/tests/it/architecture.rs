@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["telemetry"],
     &["tasks"],
+    &["breaker"],
     &["batching"],
     &["models"],
     &["snapshot"],
