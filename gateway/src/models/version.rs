@@ -8,7 +8,7 @@ use super::manifest::{Lineage, Manifest};
 use super::stats::{FailureReason, Stats};
 use crate::batching::Queue;
 use crate::telemetry::{VersionMetrics, metrics};
-use crate::types::{ModelName, Signature, Version};
+use crate::types::{ModelName, Patience, Signature, Version};
 
 /// One loaded, warmed and checked version of a model. Dropping the last reference frees it.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct ServedVersion {
     /// Hashes of the other files that decided whether it may serve, by file name.
     pub hashes: Vec<(String, String)>,
     pub queue: Queue,
+    /// How long its calls may take, the gateway's own limits included.
+    pub timeouts: Patience,
     pub stats: Stats,
     pub metrics: Arc<VersionMetrics>,
     /// Load, warm-up and golden requests together.

@@ -136,6 +136,19 @@ pub(super) const KEYS: &[Key] = &[
         "16384",
         "Positions of one padded batch, at most; a single call may have more.",
     ),
+    key("deadline", Type::Table, "", "How long calls may take, from their arrival."),
+    key(
+        "deadline.default",
+        Type::Duration,
+        "",
+        "For calls that name no deadline. Absent: `limits.default_timeout` of the gateway.",
+    ),
+    key(
+        "deadline.max",
+        Type::Duration,
+        "",
+        "Whatever deadline a call names; `limits.max_timeout` of the gateway holds too.",
+    ),
     key("versions", Type::Table, "", "Which versions are served."),
     key(
         "versions.policy",
