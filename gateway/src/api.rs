@@ -13,6 +13,7 @@ pub mod model_config;
 pub mod parameters;
 pub mod proto_json;
 pub mod statistics;
+pub mod timeouts;
 pub mod grpc;
 pub mod rest;
 

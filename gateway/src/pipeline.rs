@@ -79,9 +79,14 @@ impl Pipeline {
 
 async fn run(
     served: &Arc<ServedVersion>,
-    call: Call,
+    mut call: Call,
     record: &mut Record,
 ) -> Result<Vec<(usize, Tensor)>, Rejection> {
+    let deadline = served.timeouts.deadline(call.arrived, call.schedule.deadline);
+    call.schedule.deadline = deadline;
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Expired));
+    }
     let signature = served.signature();
     let wanted = call
         .outputs
@@ -91,7 +96,7 @@ async fn run(
     let inputs = signature.check(call.inputs)?;
     record.rows = inputs.rows;
     let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
-    let ending = match call.schedule.deadline {
+    let ending = match deadline {
         None => receiver.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
         Some(Deadline(at)) => match timeout_at(at, receiver).await {
@@ -106,6 +111,10 @@ async fn run(
         Err(_) => return Err(Rejection::new(Kind::Internal, "the call was lost")),
     };
     let Done { outputs, timings } = done;
+    // Nobody waits any more: what it computed is not worth encoding.
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Overdue));
+    }
     signature.check_outputs(&outputs, inputs.rows)?;
     record.timings = timings;
     record.computed = Instant::now();
@@ -113,6 +122,10 @@ async fn run(
         true => outputs.into_iter().enumerate().collect(),
         false => wanted.into_iter().map(|index| (index, outputs[index].clone())).collect(),
     })
+}
+
+fn has_passed(deadline: Option<Deadline>) -> bool {
+    deadline.is_some_and(|deadline| deadline.has_passed(Instant::now()))
 }
 
 /// What a caller is told about a failed run.
@@ -134,6 +147,10 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
         Failure::Expired => Rejection::new(
             Kind::DeadlineExceeded,
             format!("model {label}: the deadline passed before there was an answer"),
+        ),
+        Failure::Overdue => Rejection::new(
+            Kind::DeadlineExceeded,
+            format!("model {label}: the deadline passed during the run"),
         ),
         Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),

@@ -23,9 +23,10 @@ use tower::Service as _;
 use tracing::debug;
 
 use super::Api;
+use super::timeouts::{Arrival, Timeouts};
 use crate::error::Rejection;
-use crate::telemetry::WireMetrics;
-use crate::types::Peer;
+use crate::telemetry::{Outcome, WireMetrics};
+use crate::types::{Peer, Protocol};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -83,8 +84,18 @@ impl Grpc {
             Err(rejection) => return status(&rejection).into_http(),
         };
         let response = if wire::is_inference(&request) {
+            let timeouts = match Timeouts::over_grpc(request.headers()) {
+                Ok(timeouts) => timeouts,
+                Err(rejection) => {
+                    self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
+                    return status(&rejection).into_http();
+                }
+            };
+            let arrival = Arrival::now().within(timeouts.grpc);
+            request.extensions_mut().insert((arrival, timeouts));
+            let patience = arrival.within(timeouts.own).left(self.patience);
             let mut inference = self.inference.clone();
-            match inference.call(wire::bounded(request, self.patience)).await {
+            match inference.call(wire::bounded(request, patience)).await {
                 Ok(response) => response,
             }
         } else {

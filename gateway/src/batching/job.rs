@@ -118,6 +118,8 @@ pub enum Failure {
     Outputs(String),
     /// Its deadline passed while it waited.
     Expired,
+    /// Its deadline passed while it ran; the run goes on, for nobody.
+    Overdue,
     /// Its caller went away while it waited.
     Cancelled,
     /// The gateway is stopping.

@@ -110,6 +110,7 @@ impl Judge {
             }
             Failure::Input(_)
             | Failure::Expired
+            | Failure::Overdue
             | Failure::Cancelled
             | Failure::Stopping
             | Failure::CircuitOpen(_) => {}

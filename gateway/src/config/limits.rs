@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::reader::Section;
 use super::value::{OrOff, Size};
+use crate::types::Patience;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Sizes of heads that the buffers behind them can hold.
@@ -29,10 +30,13 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// How long a connection of a data door may live, give or take a tenth.
     pub max_connection_age: Option<Duration>,
+    pub timeouts: Patience,
 }
 
 impl Limits {
     pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = section.or("default_timeout", OrOff(Some(Duration::from_secs(60)))).0;
+        let max = section.or("max_timeout", OrOff(Some(Duration::from_secs(600)))).0;
         let limits = Self {
             max_request: section.or("max_request", Size::mib(64)).0,
             header_timeout: section.or("header_timeout", Duration::from_secs(60)),
@@ -44,7 +48,18 @@ impl Limits {
             max_head: section.or("max_head", Size(32 << 10)).0,
             idle_timeout: section.or("idle_timeout", OrOff(Some(HOUR))).0,
             max_connection_age: section.or("max_connection_age", OrOff(None)).0,
+            timeouts: Patience { default, max },
         };
+        for (key, time) in [("default_timeout", default), ("max_timeout", max)] {
+            if time == Some(Duration::ZERO) {
+                section.problem(key, "must be longer than zero, or \"off\"");
+            }
+        }
+        if let (Some(default), Some(max)) = (default, max)
+            && default > max
+        {
+            section.problem("default_timeout", "is longer than limits.max_timeout");
+        }
         if limits.max_request > 2 << 30 {
             section.problem("max_request", "is above 2GiB, which no client can send in one piece");
         }

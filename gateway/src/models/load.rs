@@ -163,6 +163,7 @@ impl Loader {
         Ok(ServedVersion {
             model,
             version,
+            timeouts: manifest.timeouts.within(self.limits.timeouts),
             manifest,
             sha256,
             hashes,

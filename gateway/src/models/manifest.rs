@@ -12,9 +12,10 @@ use self::running::Running;
 use crate::codec::finite;
 use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
-use crate::types::{OutputSpec, Signature, Version};
+use crate::types::{OutputSpec, Patience, Signature, Version};
 
 mod batching;
+mod deadline;
 mod running;
 
 pub use batching::Batching;
@@ -31,6 +32,7 @@ pub struct Manifest {
     /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
     pub deterministic: bool,
     pub batching: Batching,
+    pub timeouts: Patience,
     pub run_timeout: Option<Duration>,
     pub breaker: BreakerSettings,
     pub warmup: Warmup,
@@ -111,6 +113,7 @@ impl Manifest {
         check_signature(&root, &signature, &platform);
         let batching = Batching::read(root.section("batching"), &signature);
         signature.splits = batching.split;
+        let timeouts = deadline::read(root.section("deadline"));
         let policy = read_policy(root.section("versions"));
         let Running { device, options, deterministic, run_timeout } =
             running::read(root.section("engine"), &signature, &platform);
@@ -131,6 +134,7 @@ impl Manifest {
             options,
             deterministic,
             batching,
+            timeouts,
             run_timeout,
             breaker,
             warmup,

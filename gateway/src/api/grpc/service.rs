@@ -6,11 +6,11 @@ use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, encode, status, stream};
 use crate::api::load_call::LoadParameter;
+use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
@@ -30,16 +30,17 @@ impl Service {
         &self,
         request: pb::ModelInferRequest,
         caller: Caller,
-        arrived: Instant,
+        arrival: Arrival,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        let (call, wanted) = match decode::decode(request, caller, arrived) {
-            Ok(decoded) => decoded,
-            Err(rejection) => {
-                pipeline.undecodable(Protocol::Grpc, rejection.kind());
-                return Err(rejection);
-            }
-        };
+        let (call, wanted) =
+            match arrival.check().and_then(|()| decode::decode(request, caller, arrival)) {
+                Ok(decoded) => decoded,
+                Err(rejection) => {
+                    pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                    return Err(rejection);
+                }
+            };
         let reply = pipeline.infer(call).await?;
         match encode::encode(&reply, &wanted) {
             Ok(response) => {
@@ -132,6 +133,12 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
     request.extensions().get::<Caller>().cloned().ok_or_else(missing)
 }
 
+/// When a call or a stream arrived and what its headers say, as the door read them.
+pub(super) fn arrival<T>(request: &Request<T>) -> (Arrival, Timeouts) {
+    let read = request.extensions().get::<(Arrival, Timeouts)>().copied();
+    read.unwrap_or_else(|| (Arrival::now(), Timeouts::default()))
+}
+
 fn reply<T>(result: Result<T, Rejection>) -> Answer<T> {
     result.map(Response::new).map_err(|rejection| status(&rejection))
 }
@@ -191,9 +198,10 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Answer<pb::ModelInferResponse> {
-        let arrived = Instant::now();
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
-        reply(self.infer(request.into_inner(), caller, arrived).await)
+        let (arrival, timeouts) = arrival(&request);
+        let arrival = arrival.within(timeouts.own);
+        reply(self.infer(request.into_inner(), caller, arrival).await)
     }
 
     async fn model_stream_infer(

@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::respond;
+use crate::api::timeouts::Arrival;
 use crate::config::Limits;
 use crate::error::{Kind, Rejection};
 
@@ -67,6 +68,7 @@ pub(super) async fn read<B>(
     headers: &HeaderMap,
     body: B,
     limits: &Limits,
+    arrival: Arrival,
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -84,9 +86,12 @@ where
     if let Poll::Ready(result) = at_once {
         return result;
     }
-    match timeout(limits.body_timeout, reading).await {
+    match timeout(arrival.left(limits.body_timeout), reading).await {
         Ok(result) => result,
-        Err(_) => Err(BodyError::TooSlow(limits.body_timeout)),
+        Err(_) => Err(match arrival.check() {
+            Err(rejection) => BodyError::Rejected(rejection),
+            Ok(()) => BodyError::TooSlow(limits.body_timeout),
+        }),
     }
 }
 
@@ -170,7 +175,7 @@ mod tests {
         let text = "version = 1\n[limits]\nmax_request = '4KiB'\nbody_timeout = '30s'";
         let limits = crate::config::parse(text, Path::new("")).unwrap().limits;
         let body = Frames { frames: frames.to_vec().into(), stalls };
-        read(&HeaderMap::new(), body, &limits).await
+        read(&HeaderMap::new(), body, &limits, Arrival::now()).await
     }
 
     #[tokio::test]

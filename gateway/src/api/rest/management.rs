@@ -17,6 +17,7 @@ use super::path::Names;
 use super::{body, encoding, respond};
 use crate::api::Api;
 use crate::api::load_call::LoadParameter;
+use crate::api::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
 use crate::types::{Caller, Role, Version};
@@ -219,7 +220,9 @@ async fn read<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Response> {
-    let body = body::read(headers, body, &api.limits).await.map_err(body::BodyError::response)?;
+    let body = body::read(headers, body, &api.limits, Arrival::now())
+        .await
+        .map_err(body::BodyError::response)?;
     let parsed = encoding::decode(headers, body, &api.limits).and_then(|body| {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(T::default());

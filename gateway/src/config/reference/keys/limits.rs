@@ -24,6 +24,18 @@ pub(super) const KEYS: &[Key] = &[
         "Longest wait for the body of an HTTP request or the message of a unary gRPC call.",
     ),
     key(
+        "limits.default_timeout",
+        Type::DurationOrOff,
+        "\"60s\"",
+        "How long a call may take, from its arrival, that names no deadline, where its model has no default of its own.",
+    ),
+    key(
+        "limits.max_timeout",
+        Type::DurationOrOff,
+        "\"10m\"",
+        "How long any call may take, whatever deadline it names.",
+    ),
+    key(
         "limits.queue_rows",
         Type::Count,
         "4096",
