@@ -79,8 +79,8 @@ impl App {
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
-        logging::init(&config.log);
         metrics::recorder();
+        logging::init(&config.log).context("cannot start the log's thread")?;
         metrics::BUILD.gauge(&[env!("CARGO_PKG_VERSION"), libtorch.unwrap_or("none")]).set(1.0);
         let path = &config.repository.path;
         let repository = Repository::open(path)
