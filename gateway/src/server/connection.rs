@@ -29,6 +29,9 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const STREAMS: u32 = 1024;
 /// Length of the connection preface of HTTP/2 (RFC 9113, 3.4).
 const GREETING: usize = 24;
+/// Pauses between two looks at a greeting that has not come whole.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An HTTP/2 peer that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(30);
 
@@ -130,13 +133,16 @@ fn http1(patience: Duration) -> http1::Builder {
 /// would hold up a stop for ever.
 async fn speaks(stream: &Stream, patience: Duration, draining: &CancellationToken) -> bool {
     let greeting = async {
+        let mut pause = FIRST_PAUSE;
         loop {
             match peek::<GREETING>(stream).await {
                 Ok(GREETING) => return true,
                 Ok(0) | Err(_) => return false,
-                // What is there stays readable: only time can bring the rest.
-                Ok(_) => sleep(Duration::from_millis(10)).await,
+                // What is there stays readable: only time can bring the rest. Less and less
+                // often, so that a crowd which sends one byte each costs nothing to keep.
+                Ok(_) => sleep(pause).await,
             }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     };
     tokio::select! {

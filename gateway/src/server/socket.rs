@@ -134,24 +134,26 @@ impl Accepted {
 }
 
 /// Waits until at least one byte has come, and says how many of the first `N` have; they stay to
-/// be read.
+/// be read. 0 when the other side has closed before.
 pub(super) async fn peek<const N: usize>(stream: &Stream) -> io::Result<usize> {
     let mut seen = [MaybeUninit::uninit(); N];
     loop {
-        let peeked = match stream {
+        let (ready, peeked) = match stream {
             Either::Left(stream) => {
-                stream.ready(Interest::READABLE).await?;
+                let ready = stream.ready(Interest::READABLE).await?;
                 let peek = || SockRef::from(stream).peek(&mut seen);
-                stream.try_io(Interest::READABLE, peek)
+                (ready, stream.try_io(Interest::READABLE, peek))
             }
             Either::Right(stream) => {
-                stream.ready(Interest::READABLE).await?;
+                let ready = stream.ready(Interest::READABLE).await?;
                 let peek = || SockRef::from(stream).peek(&mut seen);
-                stream.try_io(Interest::READABLE, peek)
+                (ready, stream.try_io(Interest::READABLE, peek))
             }
         };
         match peeked {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // No more will come, so what is missing stays missing.
+            Ok(count) if count < N && ready.is_read_closed() => return Ok(0),
             peeked => return peeked,
         }
     }
