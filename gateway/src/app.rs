@@ -82,9 +82,9 @@ impl App {
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
-        logging::init(&config.log);
         metrics::recorder();
         descriptors::raise(config.limits.max_connections);
+        logging::init(&config.log).context("cannot start the log's thread")?;
         metrics::BUILD.gauge(&[env!("CARGO_PKG_VERSION"), libtorch.unwrap_or("none")]).set(1.0);
         let path = &config.repository.path;
         let repository = Repository::open(path)

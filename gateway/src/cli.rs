@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::telemetry::logging;
+
 /// What the process found out about libtorch before it did anything else.
 #[cfg(feature = "torch")]
 pub type Libtorch = &'static engine_torch::Prepared;
@@ -79,10 +81,12 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         }
         Command::Reference(arguments) => reference::run(&arguments),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("penstock: {error:#}");
+    let status = result.unwrap_or_else(|error| {
+        logging::last_words(&format!("penstock: {error:#}"));
         ExitCode::from(FAILED)
-    })
+    });
+    logging::flush();
+    status
 }
 
 /// Prints every problem of a file, one a line.

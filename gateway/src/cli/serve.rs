@@ -1,16 +1,19 @@
 //! `penstock serve`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::{Libtorch, block_on, report, table};
 use crate::app::{self, App, StopSignals};
 use crate::config::{self, ClientAuth, Config};
 use crate::control::IndexEntry;
 use crate::server;
+use crate::telemetry::logging;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -67,15 +70,19 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
     let version = libtorch_version(libtorch);
     block_on(async {
         let mut signals = StopSignals::listen()?;
+        logging::log_panics();
         let app = tokio::select! {
             app = App::start(config, app::engines(), version.as_deref()) => app?,
             // Nothing serves yet, so there is nothing to end in order.
             _ = signals.recv() => return Ok(()),
         };
-        if arguments.json {
-            println!("{}", summary_json(&app, libtorch));
-        } else {
-            print!("{}", summary(&app, libtorch));
+        let text = match arguments.json {
+            true => format!("{}\n", summary_json(&app, libtorch)),
+            false => summary(&app, libtorch),
+        };
+        // It serves, whether or not somebody reads that it does.
+        if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+            warn!(%error, "cannot print the summary");
         }
         app.run(signals).await
     })?;

@@ -15,6 +15,9 @@ use tokio_rustls::server::TlsStream;
 
 /// Length of the connection preface of HTTP/2 (RFC 9113, 3.4).
 const GREETING: usize = 24;
+/// Pauses between two looks at a greeting that has not come whole.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection in an event loop.
 #[derive(Debug)]
@@ -48,36 +51,42 @@ impl Stream {
             secure.ahead = seen.to_vec();
             return Ok(());
         }
+        let mut pause = FIRST_PAUSE;
         loop {
             match self.peek().await? {
                 GREETING => return Ok(()),
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                // What is there stays readable: only time can bring the rest.
-                _ => sleep(Duration::from_millis(10)).await,
+                // What is there stays readable: only time can bring the rest. Less and less
+                // often, so that a crowd which sends one byte each costs nothing to keep.
+                _ => sleep(pause).await,
             }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Waits until at least one byte has come, and says how many of the greeting's have.
+    /// Waits until at least one byte has come, and says how many of the greeting's have; 0 when
+    /// the other side has closed before.
     async fn peek(&self) -> io::Result<usize> {
         let mut seen = [MaybeUninit::uninit(); GREETING];
         loop {
-            let peeked = match self {
+            let (ready, peeked) = match self {
                 Self::Tcp(stream) => {
-                    stream.ready(Interest::READABLE).await?;
+                    let ready = stream.ready(Interest::READABLE).await?;
                     let peek = || SockRef::from(stream).peek(&mut seen);
-                    stream.try_io(Interest::READABLE, peek)
+                    (ready, stream.try_io(Interest::READABLE, peek))
                 }
                 Self::Unix(stream) => {
-                    stream.ready(Interest::READABLE).await?;
+                    let ready = stream.ready(Interest::READABLE).await?;
                     let peek = || SockRef::from(stream).peek(&mut seen);
-                    stream.try_io(Interest::READABLE, peek)
+                    (ready, stream.try_io(Interest::READABLE, peek))
                 }
                 // Its bytes say nothing before they are decrypted.
                 Self::Tls(_) => return Ok(0),
             };
             match peeked {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // No more will come, so what is missing stays missing.
+                Ok(count) if count < GREETING && ready.is_read_closed() => return Ok(0),
                 peeked => return peeked,
             }
         }

@@ -127,6 +127,8 @@ declare! {
         "When the certificate in use ends to be valid, in seconds since 1970.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
         "Always 1.";
+    LOG_LINES_LOST = "penstock_log_lines_lost_total", Shape::Counter, &[],
+        "Lines of the log that were never written: standard error was not read in time, or cannot be written.";
     RESIDENT = "process_resident_memory_bytes", Shape::Gauge, &[],
         "Resident memory of the process.";
     CPU_SECONDS = "process_cpu_seconds_total", Shape::Gauge, &[],
