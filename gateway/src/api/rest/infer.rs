@@ -49,6 +49,7 @@ pub(super) async fn answer<B>(
 ) -> Response
 where
     B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
 {
     let arrival = match Timeouts::over_http(headers) {
         Ok(timeouts) => Arrival::now().within(timeouts.own),
