@@ -50,6 +50,10 @@ pub(super) async fn answer<B>(
 where
     B: http_body::Body<Data = Bytes> + Unpin,
 {
+    if let Err(rejection) = api.authorize_call(&caller, model) {
+        api.pipeline.turned_away(Protocol::Http, rejection.kind());
+        return respond::rejection(&rejection).map(Payload::Routed);
+    }
     let arrival = match Timeouts::over_http(headers) {
         Ok(timeouts) => Arrival::now().within(timeouts.own),
         Err(rejection) => {

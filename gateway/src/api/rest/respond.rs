@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::debug;
@@ -39,6 +39,10 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let status = StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = error(status, rejection.public_message());
+    if kind == Kind::Unauthenticated {
+        // The scheme alone (RFC 6750, 3.1): what was wrong is not for the caller.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(after) = rejection.retry_after() {
         let seconds = after.as_secs_f64().ceil();
         if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
