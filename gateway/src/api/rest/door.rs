@@ -44,7 +44,7 @@ impl Http {
                 if is_call(&head) {
                     self.api.pipeline.turned_away(Protocol::Http, rejection.kind());
                 }
-                return respond::rejection(&rejection).map(Payload::Routed);
+                return respond::rejection_unread(&rejection, &head.headers).map(Payload::Routed);
             }
         };
         if let Some((model, version)) = prediction(&head) {

@@ -52,7 +52,7 @@ where
 {
     if let Err(rejection) = api.authorize_call(&caller, model) {
         api.pipeline.turned_away(Protocol::Http, rejection.kind());
-        return respond::rejection(&rejection).map(Payload::Routed);
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
     }
     let arrival = match Timeouts::over_http(headers) {
         Ok(timeouts) => Arrival::now().within(timeouts.own),
