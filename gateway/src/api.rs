@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::control::Control;
+use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 
 pub use health::{Health, Stage, State};
@@ -46,6 +47,7 @@ pub const EXTENSIONS: &[&str] = &[
 pub struct Api {
     pub pipeline: Pipeline,
     pub control: Arc<Control>,
+    pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
 }

@@ -12,8 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::api::{Api, Health, Stage};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::control::Control;
+use crate::identity::Identities;
 use crate::models::{Loader, Repository};
 use crate::pipeline::Pipeline;
 use crate::server::{Addresses, Listeners, Server, Tls};
@@ -70,6 +71,15 @@ pub fn engines() -> Vec<Arc<dyn Engine>> {
     ]
 }
 
+/// Everybody who may call.
+fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
+    let identities = Identities::new(&config.auth, config.repository.control);
+    let listed = |problems: Vec<Problem>| {
+        anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
+    };
+    identities.map(Arc::new).map_err(listed)
+}
+
 impl App {
     /// Binds, loads every model and opens for calls. While models load the doors answer, and
     /// say that the gateway is not ready.
@@ -90,6 +100,7 @@ impl App {
         let repository = Repository::open(path)
             .with_context(|| format!("repository.path: cannot open {}", path.display()))?;
         let hangups = signal(SignalKind::hangup())?;
+        let identities = identities(&config)?;
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
@@ -104,12 +115,14 @@ impl App {
         let api = Api {
             pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
             control: control.clone(),
+            identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         certificates(server.tls().cloned(), hangups);
+        tasks::spawn("identities", async { match identities.follow().await {} });
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;

@@ -71,6 +71,11 @@ impl Pipeline {
         }
     }
 
+    /// Counts a request of somebody who may not call, which was not read.
+    pub fn turned_away(&self, protocol: Protocol, kind: Kind) {
+        self.wire.count(protocol, Outcome::Refused(kind));
+    }
+
     /// Counts a request that could not be decoded.
     pub fn undecodable(&self, protocol: Protocol, kind: Kind) {
         self.wire.count(protocol, Outcome::Refused(kind));

@@ -36,7 +36,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let allowed = api
-        .identify(request.headers(), peer)
+        .identify_operator(request.headers(), peer)
         .and_then(|caller| api.authorize(&caller, Role::Operate));
     match allowed {
         Ok(()) => next.run(request).await,

@@ -22,11 +22,12 @@ use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
+use self::wire::Access;
 use super::Api;
 use super::timeouts::{Arrival, Timeouts};
 use crate::error::Rejection;
 use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Peer, Protocol};
+use crate::types::{Caller, Peer, Protocol, Role};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -79,10 +80,16 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.api.identify(request.headers(), peer) {
-            Ok(caller) => request.extensions_mut().insert(caller),
-            Err(rejection) => return status(&rejection).into_http(),
-        };
+        match self.admit(&request, peer) {
+            Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
+            Ok(None) => {}
+            Err(rejection) => {
+                if wire::is_call(&request) {
+                    self.api.pipeline.turned_away(Protocol::Grpc, rejection.kind());
+                }
+                return status(&rejection).into_http();
+            }
+        }
         let response = if wire::is_inference(&request) {
             let timeouts = match Timeouts::over_grpc(request.headers()) {
                 Ok(timeouts) => timeouts,
@@ -104,6 +111,22 @@ impl Grpc {
             }
         };
         wire::correct(response, &self.metrics)
+    }
+}
+
+impl Grpc {
+    /// Who calls, if anybody is known, from the head of a call alone.
+    fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
+        let access = wire::access(request.uri().path());
+        if access == Access::Open {
+            // Load balancers have no credentials.
+            return Ok(self.api.known(request.headers(), peer));
+        }
+        let caller = self.api.identify(request.headers(), peer)?;
+        if access == Access::Predict {
+            self.api.authorize(&caller, Role::Predict)?;
+        }
+        Ok(Some(caller))
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Type {
     Counts,
     Dimensions,
     Texts,
+    /// A list of text or `"off"`.
+    TextsOrOff,
     Table,
     Tables,
 }
@@ -66,6 +68,7 @@ impl Type {
             }
             Self::Counts | Self::Dimensions => "list of whole numbers".into(),
             Self::Texts => "list of text".into(),
+            Self::TextsOrOff => "list of text or `\"off\"`".into(),
             Self::Table => "table".into(),
             Self::Tables => "list of tables".into(),
         }
@@ -95,6 +98,7 @@ impl Type {
                 json!({"type": "array", "items": {"type": "integer", "minimum": -1}})
             }
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::TextsOrOff => json!({"oneOf": [Self::Texts.schema(), {"const": "off"}]}),
             Self::Table | Self::Tables => json!({"type": "object"}),
         }
     }
@@ -161,10 +165,14 @@ mod tests {
     use crate::config::reader::{Problems, table};
     use crate::config::{Config, parse};
 
+    /// What has keys only where it is there.
+    const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n";
+
     #[test]
     fn the_reference_names_exactly_the_keys_that_are_read() {
         let problems = Problems::default();
-        Config::read(table("version = 1").unwrap(), Path::new(""), &problems);
+        let text = format!("{PRESENT}[[auth.key]]\n[[auth.certificate]]\n");
+        Config::read(table(&text).unwrap(), Path::new(""), &problems);
         let documented: BTreeSet<String> =
             CONFIG.iter().copied().flatten().map(|key| key.path.to_owned()).collect();
         assert_eq!(problems.asked(), documented);
@@ -172,10 +180,10 @@ mod tests {
 
     #[test]
     fn the_documented_defaults_are_the_real_ones() {
-        let mut text = String::new();
+        let mut text = PRESENT.replace("version = 1\n", "");
         for key in CONFIG.iter().copied().flatten().filter(|key| !key.default.is_empty()) {
             text += &format!("{} = {}\n", key.path, key.default);
         }
-        assert_eq!(parse(&text, Path::new("")), parse("version = 1", Path::new("")));
+        assert_eq!(parse(&text, Path::new("")), parse(PRESENT, Path::new("")));
     }
 }

@@ -115,6 +115,10 @@ declare! {
         "Threads given up after a time limit, by work: load or run.";
     ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
         "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
+    AUTH_REFUSED = "penstock_auth_refused_total", Shape::Counter, &["reason"],
+        "Requests whose caller was not recognised, by reason: nothing (was presented), malformed, oversized, unknown (key or token), algorithm, unknown_key, signature, time, claims, certificate or not_fetched.";
+    AUTH_RELOADS = "penstock_auth_reloads_total", Shape::Counter, &["source", "result"],
+        "Looks at keys of callers that brought something, by source (key_files, jwks_file or jwks_url) and result: changed, unchanged or failed.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

@@ -64,6 +64,36 @@ pub(super) fn is_inference<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(SERVICE)
 }
 
+/// Who gets past the door of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, credentials or not.
+    Open,
+    /// Whoever is known; the call itself asks for a role.
+    Known,
+    Predict,
+}
+
+/// Who may make the calls of a path.
+pub(super) fn access(path: &str) -> Access {
+    if let Some(call) = path.strip_prefix(SERVICE) {
+        return match call {
+            "ServerLive" | "ServerReady" | "ServerMetadata" => Access::Open,
+            _ => Access::Known,
+        };
+    }
+    if path.starts_with("/grpc.health.v1.Health/") {
+        return Access::Open;
+    }
+    if path.starts_with("/grpc.reflection.") { Access::Predict } else { Access::Known }
+}
+
+/// Whether a call that is turned away would have been a prediction.
+pub(super) fn is_call<B>(request: &http::Request<B>) -> bool {
+    let path = request.uri().path();
+    path == STREAMING || path.strip_prefix(SERVICE) == Some("ModelInfer")
+}
+
 /// Bounds the time in which the message of a unary call has to arrive.
 pub(super) fn bounded<B>(request: http::Request<B>, limit: Duration) -> http::Request<Timed<B>> {
     let limit = (request.uri().path() != STREAMING).then_some(limit);

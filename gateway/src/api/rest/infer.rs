@@ -51,6 +51,10 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
+    if let Err(rejection) = api.authorize_call(&caller, model) {
+        api.pipeline.turned_away(Protocol::Http, rejection.kind());
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+    }
     let arrival = match Timeouts::over_http(headers) {
         Ok(timeouts) => Arrival::now().within(timeouts.own),
         Err(rejection) => {

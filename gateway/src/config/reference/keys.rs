@@ -1,5 +1,6 @@
 //! The tables themselves: one line of meaning for every key, one file for each section.
 
+mod auth;
 mod breaker;
 mod engine;
 mod limits;
@@ -20,6 +21,7 @@ pub const CONFIG: &[&[Key]] = &[
     process::KEYS,
     listen::KEYS,
     tls::KEYS,
+    auth::KEYS,
     repository::KEYS,
     engine::KEYS,
     limits::KEYS,
