@@ -8,6 +8,7 @@ pub mod classification;
 pub mod exposition;
 pub mod guard;
 pub mod health;
+mod hints;
 pub mod load_call;
 pub mod model_config;
 pub mod parameters;

@@ -15,6 +15,7 @@ use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
 use crate::identity::Identities;
+use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::pipeline::Pipeline;
 use crate::server::{Addresses, Listeners, Server, Tls};
@@ -112,8 +113,9 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()), limiter },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),

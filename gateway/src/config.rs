@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod engine;
 pub mod limits;
 pub mod listen;
+pub mod rates;
 pub mod repository;
 pub mod server;
 pub mod tls;
@@ -24,6 +25,10 @@ pub use engine::Engine;
 pub use file::Config;
 pub use limits::Limits;
 pub use listen::Listen;
+pub use rates::{
+    Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
+    ShareBy, Store,
+};
 pub use reader::{Problem, Problems};
 pub use repository::{Control, Repository, Uploads};
 pub use secret::Digest;

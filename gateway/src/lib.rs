@@ -13,6 +13,7 @@ pub mod tasks;
 // Parts that do one thing each.
 pub mod identity;
 pub mod breaker;
+pub mod limits;
 pub mod batching;
 pub mod models;
 

@@ -17,14 +17,15 @@ use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
 use self::wire::Access;
-use super::Api;
 use super::timeouts::{Arrival, Timeouts};
+use super::{Api, hints};
 use crate::error::Rejection;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Caller, Peer, Protocol, Role};
@@ -81,14 +82,23 @@ impl Grpc {
         B::Error: Into<axum::BoxError>,
     {
         match self.admit(&request, peer) {
-            Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
+            Ok(Some(mut caller)) => {
+                self.api.pipeline.limiter.mark(&mut caller, request.headers());
+                drop(request.extensions_mut().insert(caller));
+            }
             Ok(None) => {}
             Err(rejection) => {
                 if wire::is_call(&request) {
-                    self.api.pipeline.turned_away(Protocol::Grpc, rejection.kind());
+                    self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
                 }
                 return status(&rejection).into_http();
             }
+        }
+        if wire::is_prediction(&request)
+            && let Some(caller) = request.extensions().get::<Caller>()
+            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, caller).await
+        {
+            return status(&rejection).into_http();
         }
         let response = if wire::is_inference(&request) {
             let timeouts = match Timeouts::over_grpc(request.headers()) {
@@ -135,11 +145,15 @@ fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
-    if let Some(after) = rejection.retry_after() {
-        let seconds = format!("{:.0}", after.as_secs_f64().ceil());
-        if let Ok(value) = seconds.parse() {
-            status.metadata_mut().insert("retry-after", value);
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = text.parse() {
+            status.metadata_mut().insert(name, value);
         }
+    }
+    if let Some(after) = rejection.retry_after() {
+        let pause =
+            MetadataValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pause);
     }
     status
 }

@@ -15,13 +15,13 @@ impl Api {
     /// not true.
     pub fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Rejection> {
         let identity = self.identities.identify(headers, &peer)?;
-        Ok(Caller { identity, peer })
+        Ok(Caller::new(identity, peer))
     }
 
     /// Who sent a request that everybody may send, if that is known.
     #[must_use]
     pub fn known(&self, headers: &HeaderMap, peer: Peer) -> Option<Caller> {
-        self.identities.known(headers, &peer).map(|identity| Caller { identity, peer })
+        self.identities.known(headers, &peer).map(|identity| Caller::new(identity, peer))
     }
 
     /// Settles who calls on the admin port.
@@ -30,7 +30,7 @@ impl Api {
     /// As [`Self::identify`].
     pub fn identify_operator(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Rejection> {
         let identity = self.identities.identify_operator(headers, &peer)?;
-        Ok(Caller { identity, peer })
+        Ok(Caller::new(identity, peer))
     }
 
     /// Lets a caller with this role pass.

@@ -9,6 +9,7 @@ use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
 use super::limits::Limits;
 use super::listen::Listen;
+use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
@@ -24,6 +25,7 @@ pub struct Config {
     pub limits: Limits,
     pub auth: Auth,
     pub breaker: Breaker,
+    pub rates: Rates,
     pub server: Server,
     pub log: Log,
 }
@@ -55,6 +57,7 @@ impl Config {
             limits: Limits::read(root.section("limits")),
             auth: Auth::read(root.section("auth"), base),
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
+            rates: Rates::read(&mut root, base),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -40,7 +40,8 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) };
+        let pipeline =
+            Pipeline { snapshots, wire: Arc::new(WireMetrics::new()), limiter: Arc::default() };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {

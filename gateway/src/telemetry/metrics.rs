@@ -119,6 +119,18 @@ declare! {
         "Requests whose caller was not recognised, by reason: nothing (was presented), malformed, oversized, unknown (key or token), algorithm, unknown_key, signature, time, claims, certificate or not_fetched.";
     AUTH_RELOADS = "penstock_auth_reloads_total", Shape::Counter, &["source", "result"],
         "Looks at keys of callers that brought something, by source (key_files, jwks_file or jwks_url) and result: changed, unchanged or failed.";
+    LIMIT_CHECKS = "penstock_limit_checks_total", Shape::Counter, &["limit", "result"],
+        "Calls checked against a rate limit or quota, by result: admitted, limited, or would_limit where it is shadowed.";
+    LIMIT_KEYS = "penstock_limit_keys", Shape::Gauge, &["limit"],
+        "Keys that have a state of their own in a rate limit, or something under way in a quota.";
+    LIMIT_OVERFLOW = "penstock_limit_overflow_total", Shape::Counter, &["limit"],
+        "Checks of new keys that shared one allowance because max_keys others had one of their own.";
+    LIMIT_STORE_ERRORS = "penstock_limit_store_errors_total", Shape::Counter, &["limit"],
+        "Checks of a shared limit that Redis did not answer, so that on_error decided.";
+    LIMIT_STORE_UP = "penstock_limit_store_up", Shape::Gauge, &[],
+        "1 while shared limits are checked in Redis, 0 while on_error decides.";
+    SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
+        "Calls refused because their group had its share of engine time while a device was behind.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

@@ -34,14 +34,14 @@ impl Service {
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
-            pipeline.turned_away(Protocol::Grpc, rejection.kind());
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
             return Err(rejection);
         }
         let (call, wanted) =
             match arrival.check().and_then(|()| decode::decode(request, caller, arrival)) {
                 Ok(decoded) => decoded,
                 Err(rejection) => {
-                    pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                    pipeline.refused_early(Protocol::Grpc, rejection.kind());
                     return Err(rejection);
                 }
             };

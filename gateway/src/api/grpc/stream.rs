@@ -14,7 +14,7 @@ use super::service::{Service, arrival};
 use super::{status, wire};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::{Caller, Deadline};
+use crate::types::{Caller, Deadline, Protocol};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -52,7 +52,11 @@ pub(super) fn replies(
                 let id = message.id.clone();
                 // The stream's own deadline ends all of it; each message may have an earlier one.
                 let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
-                let result = service.infer(message, caller, arrival).await;
+                // Each message is a call of its own.
+                let result = match service.api.pipeline.limit(Protocol::Grpc, &caller).await {
+                    Ok(()) => service.infer(message, caller, arrival).await,
+                    Err(rejection) => Err(rejection),
+                };
                 Ok((id, result))
             }
         })

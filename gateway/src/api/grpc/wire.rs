@@ -19,6 +19,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -90,8 +91,12 @@ pub(super) fn access(path: &str) -> Access {
 
 /// Whether a call that is turned away would have been a prediction.
 pub(super) fn is_call<B>(request: &http::Request<B>) -> bool {
-    let path = request.uri().path();
-    path == STREAMING || path.strip_prefix(SERVICE) == Some("ModelInfer")
+    is_prediction(request) || request.uri().path() == STREAMING
+}
+
+/// Whether a call is one prediction. Those of a stream are in its messages.
+pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
+    request.uri().path() == UNARY
 }
 
 /// Bounds the time in which the message of a unary call has to arrive.

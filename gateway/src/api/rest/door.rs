@@ -42,7 +42,7 @@ impl Http {
             Ok(caller) => caller,
             Err(rejection) => {
                 if is_call(&head) {
-                    self.api.pipeline.turned_away(Protocol::Http, rejection.kind());
+                    self.api.pipeline.refused_early(Protocol::Http, rejection.kind());
                 }
                 return respond::rejection_unread(&rejection, &head.headers).map(Payload::Routed);
             }

@@ -43,7 +43,7 @@ pub(super) async fn version(
 /// Answers a prediction for a model and, if one is named, its version.
 pub(super) async fn answer<B>(
     api: &Api,
-    caller: Caller,
+    mut caller: Caller,
     (model, version): (&str, Option<&str>),
     (headers, body): (&HeaderMap, B),
 ) -> Response
@@ -52,20 +52,24 @@ where
     B::Error: Into<axum::BoxError>,
 {
     if let Err(rejection) = api.authorize_call(&caller, model) {
-        api.pipeline.turned_away(Protocol::Http, rejection.kind());
+        api.pipeline.refused_early(Protocol::Http, rejection.kind());
         return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
     }
     let arrival = match Timeouts::over_http(headers) {
         Ok(timeouts) => Arrival::now().within(timeouts.own),
         Err(rejection) => {
-            api.pipeline.undecodable(Protocol::Http, rejection.kind());
-            return respond::rejection(&rejection).map(Payload::Routed);
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
+            return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
         }
     };
+    api.pipeline.limiter.mark(&mut caller, headers);
+    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+    }
     let body = match body::read(headers, body, &api.limits, arrival).await {
         Ok(body) => body,
         Err(error) => {
-            api.pipeline.undecodable(Protocol::Http, error.kind());
+            api.pipeline.refused_early(Protocol::Http, error.kind());
             return error.response().map(Payload::Routed);
         }
     };
@@ -77,7 +81,7 @@ where
     let (schedule, decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
-            api.pipeline.undecodable(Protocol::Http, rejection.kind());
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
             return respond::rejection(&rejection).map(Payload::Routed);
         }
     };

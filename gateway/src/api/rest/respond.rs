@@ -2,13 +2,12 @@
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
+use crate::api::hints;
 use crate::error::{Kind, Rejection};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -45,10 +44,9 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
         // The scheme alone (RFC 6750, 3.1): what was wrong is not for the caller.
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    if let Some(after) = rejection.retry_after() {
-        let seconds = after.as_secs_f64().ceil();
-        if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
-            response.headers_mut().insert(RETRY_AFTER, value);
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(name, value);
         }
     }
     response

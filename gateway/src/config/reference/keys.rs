@@ -7,6 +7,7 @@ mod limits;
 mod listen;
 mod model;
 mod process;
+mod rates;
 mod repository;
 mod tls;
 
@@ -25,6 +26,7 @@ pub const CONFIG: &[&[Key]] = &[
     repository::KEYS,
     engine::KEYS,
     limits::KEYS,
+    rates::KEYS,
     breaker::KEYS,
 ];
 
