@@ -25,9 +25,11 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo test --workspace
 	cargo build -p penstock -p penstock-loadtest
 	cargo build -p engine-torch --example fixtures
+	cargo build -p penstock --example certificates
 	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
 	scripts/clients.sh --perf
+	scripts/clients.sh --promtool
 	gateway/tests/clients/run.sh
 	scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite

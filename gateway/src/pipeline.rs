@@ -85,7 +85,8 @@ impl Pipeline {
         limited.inspect_err(|rejection| self.refused_early(protocol, rejection.kind()))
     }
 
-    /// Counts a request that was refused before its model was known: unreadable, or limited.
+    /// Counts a request that was refused before its model was known: its caller may not call or
+    /// calls too often, or it cannot be read.
     pub fn refused_early(&self, protocol: Protocol, kind: Kind) {
         self.wire.count(protocol, Outcome::Refused(kind));
     }
@@ -94,9 +95,14 @@ impl Pipeline {
 async fn run(
     limiter: &Limiter,
     served: &Arc<ServedVersion>,
-    call: Call,
+    mut call: Call,
     record: &mut Record,
 ) -> Result<Vec<(usize, Tensor)>, Rejection> {
+    let deadline = served.timeouts.deadline(call.arrived, call.schedule.deadline);
+    call.schedule.deadline = deadline;
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Expired));
+    }
     let signature = served.signature();
     let wanted = call
         .outputs
@@ -117,7 +123,7 @@ async fn run(
         false => None,
     };
     let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
-    let ending = match call.schedule.deadline {
+    let ending = match deadline {
         None => receiver.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
         Some(Deadline(at)) => match timeout_at(at, receiver).await {
@@ -134,6 +140,10 @@ async fn run(
         Err(_) => return Err(Rejection::new(Kind::Internal, "the call was lost")),
     };
     let Done { outputs, timings } = done;
+    // Nobody waits any more: what it computed is not worth encoding.
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Overdue));
+    }
     signature.check_outputs(&outputs, inputs.rows)?;
     record.timings = timings;
     record.computed = Instant::now();
@@ -141,6 +151,10 @@ async fn run(
         true => outputs.into_iter().enumerate().collect(),
         false => wanted.into_iter().map(|index| (index, outputs[index].clone())).collect(),
     })
+}
+
+fn has_passed(deadline: Option<Deadline>) -> bool {
+    deadline.is_some_and(|deadline| deadline.has_passed(Instant::now()))
 }
 
 /// What a caller is told about a failed run.
@@ -163,8 +177,15 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
             Kind::DeadlineExceeded,
             format!("model {label}: the deadline passed before there was an answer"),
         ),
+        Failure::Overdue => Rejection::new(
+            Kind::DeadlineExceeded,
+            format!("model {label}: the deadline passed during the run"),
+        ),
         Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
+        Failure::CircuitOpen(after) => {
+            Rejection::new(Kind::CircuitOpen, served.breaker.refusal()).with_retry_after(after)
+        }
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,
             format!("model {label}: the run took longer than {limit:?} and was given up"),

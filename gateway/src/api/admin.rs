@@ -12,7 +12,6 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::health::Stage;
 use super::{Api, rest};
 use crate::config::Store;
 use crate::error::{Kind, Rejection};
@@ -40,7 +39,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let allowed = api
-        .identify(request.headers(), peer)
+        .identify_operator(request.headers(), peer)
         .and_then(|caller| api.authorize(&caller, Role::Operate));
     match allowed {
         Ok(()) => next.run(request).await,
@@ -62,9 +61,11 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             })
         })
         .collect();
+    let state = api.health.state();
     rest::answer(&json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "stage": api.health.stage().name(),
+        "stage": state.stage.name(),
+        "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
         "models": models,
@@ -141,11 +142,10 @@ async fn drain(State(api): State<Arc<Api>>, body: Bytes) -> Response {
         Ok(wanted) => wanted,
         Err(error) => return rest::refuse(&Rejection::invalid(format!("the body: {error}"))),
     };
-    let changed = api.health.set_draining(wanted.on);
-    match changed {
-        Ok(stage) => rest::answer(&json!({ "stage": stage.name() })),
+    match api.health.set_drain(wanted.on) {
+        Ok(state) => rest::answer(&json!({ "stage": state.stage.name(), "drain": state.drain })),
         Err(stage) => {
-            let text = format!("the gateway is {}: nothing to drain", Stage::name(stage));
+            let text = format!("the gateway is {} and does not open again", stage.name());
             rest::refuse(&Rejection::new(Kind::Conflict, text))
         }
     }

@@ -23,10 +23,12 @@ use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
+use self::wire::Access;
+use super::timeouts::{Arrival, Timeouts};
 use super::{Api, hints};
 use crate::error::Rejection;
-use crate::telemetry::WireMetrics;
-use crate::types::{Peer, Protocol};
+use crate::telemetry::{Outcome, WireMetrics};
+use crate::types::{Caller, Peer, Protocol, Role};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -79,22 +81,38 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let caller = match self.api.identify(request.headers(), peer) {
-            Ok(mut caller) => {
+        match self.admit(&request, peer) {
+            Ok(Some(mut caller)) => {
                 self.api.pipeline.limiter.mark(&mut caller, request.headers());
-                caller
+                drop(request.extensions_mut().insert(caller));
             }
-            Err(rejection) => return status(&rejection).into_http(),
-        };
+            Ok(None) => {}
+            Err(rejection) => {
+                if wire::is_call(&request) {
+                    self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
+                }
+                return status(&rejection).into_http();
+            }
+        }
         if wire::is_prediction(&request)
-            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, &caller).await
+            && let Some(caller) = request.extensions().get::<Caller>()
+            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, caller).await
         {
             return status(&rejection).into_http();
         }
-        request.extensions_mut().insert(caller);
         let response = if wire::is_inference(&request) {
+            let timeouts = match Timeouts::over_grpc(request.headers()) {
+                Ok(timeouts) => timeouts,
+                Err(rejection) => {
+                    self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
+                    return status(&rejection).into_http();
+                }
+            };
+            let arrival = Arrival::now().within(timeouts.grpc);
+            request.extensions_mut().insert((arrival, timeouts));
+            let patience = arrival.within(timeouts.own).left(self.patience);
             let mut inference = self.inference.clone();
-            match inference.call(wire::bounded(request, self.patience)).await {
+            match inference.call(wire::bounded(request, patience)).await {
                 Ok(response) => response,
             }
         } else {
@@ -103,6 +121,22 @@ impl Grpc {
             }
         };
         wire::correct(response, &self.metrics)
+    }
+}
+
+impl Grpc {
+    /// Who calls, if anybody is known, from the head of a call alone.
+    fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
+        let access = wire::access(request.uri().path());
+        if access == Access::Open {
+            // Load balancers have no credentials.
+            return Ok(self.api.known(request.headers(), peer));
+        }
+        let caller = self.api.identify(request.headers(), peer)?;
+        if access == Access::Predict {
+            self.api.authorize(&caller, Role::Predict)?;
+        }
+        Ok(Some(caller))
     }
 }
 

@@ -11,6 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["telemetry"],
     &["tasks"],
+    &["identity"],
+    &["breaker"],
     &["limits"],
     &["batching"],
     &["models"],
@@ -25,7 +27,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Packages with the modules that may name them; everybody else goes through those.
 const HOMES: &[(&str, &[&str])] = &[
-    ("arc_swap", &["snapshot"]),
+    ("arc_swap", &["identity", "snapshot"]),
     ("axum", &["api", "server"]),
     ("clap", &["cli"]),
     ("dashmap", &["limits"]),
@@ -33,18 +35,27 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["api"]),
     ("governor", &["limits"]),
     ("hyper", &["server"]),
-    ("hyper_util", &["server", "cli"]),
+    ("hyper_rustls", &["identity", "cli"]),
+    ("hyper_util", &["identity", "server", "cli"]),
+    ("jsonwebtoken", &["identity"]),
     ("metrics_exporter_prometheus", &["telemetry"]),
     ("nvml_wrapper", &["telemetry"]),
     ("proto", &["api"]),
     ("prost", &["api"]),
+    ("rustix", &["app"]),
+    ("rustls", &["identity", "server", "cli"]),
+    ("sd_notify", &["app"]),
+    ("sha2", &["identity", "models"]),
     ("redis", &["limits"]),
     ("sha2", &["limits", "models"]),
     ("socket2", &["server"]),
+    ("subtle", &["identity"]),
     ("tikv_jemallocator", &["main"]),
+    ("tokio_rustls", &["identity", "server"]),
     ("toml", &["config", "models", "cli"]),
     ("tonic", &["api"]),
     ("tracing_subscriber", &["telemetry"]),
+    ("x509_parser", &["server"]),
 ];
 
 /// Longest file, tests in files of their own not counted.
