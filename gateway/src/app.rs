@@ -12,7 +12,7 @@ use crate::api::{Api, Health, Stage};
 use crate::config::Config;
 use crate::control::Control;
 use crate::models::{Loader, Repository};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Keys, Pipeline};
 use crate::server::{Addresses, Listeners, Server};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
@@ -95,14 +95,22 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            pipeline: Pipeline {
+                snapshots,
+                wire: Arc::new(WireMetrics::new()),
+                keys: keys.clone(),
+            },
             control: control.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
+        if let Some(keys) = keys {
+            tasks::spawn("idempotency", async { match keys.upkeep().await {} });
+        }
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;

@@ -7,6 +7,7 @@
 pub mod reader;
 pub mod value;
 pub mod engine;
+pub mod idempotency;
 pub mod limits;
 pub mod listen;
 pub mod repository;
@@ -16,6 +17,7 @@ pub mod reference;
 
 pub use engine::Engine;
 pub use file::Config;
+pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use reader::{Problem, Problems};

@@ -156,6 +156,7 @@ pub struct Rejection {
     message: String,
     detail: Option<String>,
     retry_after: Option<Duration>,
+    is_replayed: bool,
 }
 
 impl Rejection {
@@ -166,7 +167,7 @@ impl Rejection {
             message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
             message.push('…');
         }
-        Self { kind, message, detail: None, retry_after: None }
+        Self { kind, message, detail: None, retry_after: None, is_replayed: false }
     }
 
     /// Shorthand for the most frequent kind.
@@ -186,6 +187,18 @@ impl Rejection {
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Says that this is how an earlier call with the same idempotency key ended.
+    #[must_use]
+    pub fn into_replayed(mut self) -> Self {
+        self.is_replayed = true;
+        self
+    }
+
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        self.is_replayed
     }
 
     #[must_use]

@@ -11,6 +11,8 @@ pub mod telemetry;
 pub mod tasks;
 
 // Parts that do one thing each.
+pub mod idempotency;
+pub mod contract;
 pub mod batching;
 pub mod models;
 

@@ -17,6 +17,7 @@ use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service as _;
@@ -101,6 +102,10 @@ fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
+    if rejection.is_replayed() {
+        let value = MetadataValue::from_static("true");
+        status.metadata_mut().insert("penstock-replayed", value);
+    }
     if let Some(after) = rejection.retry_after() {
         let seconds = format!("{:.0}", after.as_secs_f64().ceil());
         if let Ok(value) = seconds.parse() {

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Table;
 
 use super::engine::Engine;
+use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::reader::{Problems, Section};
@@ -18,6 +19,7 @@ pub struct Config {
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
+    pub idempotency: Idempotency,
     pub server: Server,
     pub log: Log,
 }
@@ -46,6 +48,7 @@ impl Config {
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
+            idempotency: Idempotency::read(root.section("idempotency")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -27,6 +27,10 @@ pub enum Type {
     Counts,
     Dimensions,
     Texts,
+    Numbers,
+    /// A number, a text, true or false.
+    Value,
+    Values,
     Table,
     Tables,
 }
@@ -61,6 +65,9 @@ impl Type {
             }
             Self::Counts | Self::Dimensions => "list of whole numbers".into(),
             Self::Texts => "list of text".into(),
+            Self::Numbers => "list of numbers".into(),
+            Self::Value => "number, text, true or false".into(),
+            Self::Values => "list of numbers, text, true or false".into(),
             Self::Table => "table".into(),
             Self::Tables => "list of tables".into(),
         }
@@ -86,11 +93,15 @@ impl Type {
                 json!({"type": "array", "items": {"type": "integer", "minimum": -1}})
             }
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::Numbers => json!({"type": "array", "items": {"type": "number"}}),
+            Self::Value => json!({"type": VALUE}),
+            Self::Values => json!({"type": "array", "items": {"type": VALUE}}),
             Self::Table | Self::Tables => json!({"type": "object"}),
         }
     }
 }
 
+const VALUE: [&str; 3] = ["number", "string", "boolean"];
 const DURATION: &str = r"^(\d+ ?(ns|us|ms|s|m|min|h|d)\s?)+$";
 
 /// The reference as Markdown tables, one per section of the file.

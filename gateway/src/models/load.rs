@@ -21,6 +21,7 @@ use super::stats::Stats;
 use super::version::{Published, ServedVersion};
 use crate::batching::{Device, Failure, Pool, Queue, QueueSettings, StuckThreads};
 use crate::config;
+use crate::contract::Checker;
 use crate::tasks;
 use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
@@ -145,7 +146,11 @@ impl Loader {
             ?load_time,
             "loaded"
         );
+        let contract = manifest.contract.clone();
+        let contract =
+            contract.map(|contract| Checker::new(contract, model.as_str(), &version.to_string()));
         Ok(ServedVersion {
+            contract,
             model,
             version,
             manifest,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::manifest::{Lineage, Manifest};
 use super::stats::{FailureReason, Stats};
 use crate::batching::Queue;
+use crate::contract::Checker;
 use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Signature, Version};
 
@@ -21,6 +22,8 @@ pub struct ServedVersion {
     /// Hashes of the other files that decided whether it may serve, by file name.
     pub hashes: Vec<(String, String)>,
     pub queue: Queue,
+    /// What the values of its inputs must be like, where its manifest says so.
+    pub contract: Option<Checker>,
     pub stats: Stats,
     pub metrics: Arc<VersionMetrics>,
     /// Load, warm-up and golden requests together.

@@ -7,11 +7,12 @@ use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, encode, status, stream};
 use crate::api::load_call::LoadParameter;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
 use crate::types::{Caller, ModelName, Protocol, Role, Version};
@@ -31,9 +32,20 @@ impl Service {
         request: pb::ModelInferRequest,
         caller: Caller,
         arrived: Instant,
+        metadata: &MetadataMap,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        let (call, wanted) = match decode::decode(request, caller, arrived) {
+        let check_key = |key: &[u8]| parameters::checked_key(&self.api, key);
+        let decoded =
+            decode::decode(request, caller, arrived, check_key).and_then(|(mut call, wanted)| {
+                let key = parameters::idempotency_key(&self.api, metadata.as_ref())?;
+                if call.key.is_some() && key.is_some() && key != call.key {
+                    return Err(Rejection::invalid("the idempotency key is given twice"));
+                }
+                call.key = key.or(call.key);
+                Ok((call, wanted))
+            });
+        let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
             Err(rejection) => {
                 pipeline.undecodable(Protocol::Grpc, rejection.kind());
@@ -193,7 +205,8 @@ impl GrpcInferenceService for Service {
     ) -> Answer<pb::ModelInferResponse> {
         let arrived = Instant::now();
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
-        reply(self.infer(request.into_inner(), caller, arrived).await)
+        let (metadata, _, message) = request.into_parts();
+        reply(self.infer(message, caller, arrived, &metadata).await)
     }
 
     async fn model_stream_infer(
@@ -201,6 +214,11 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        if request.metadata().contains_key(parameters::IDEMPOTENCY_KEY.as_str()) {
+            let text = "a stream has no idempotency key: each message has its own, as its \
+                        parameter 'idempotency_key'";
+            return Err(status(&Rejection::invalid(text)));
+        }
         Ok(Response::new(stream::replies(self.clone(), caller, request)))
     }
 

@@ -8,6 +8,7 @@ use futures_util::{Stream, StreamExt};
 use proto::inference as pb;
 use proto::inference::infer_parameter::ParameterChoice;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Status, Streaming};
 
 use super::service::Service;
@@ -48,7 +49,8 @@ pub(super) fn replies(
             async move {
                 let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
-                let result = service.infer(message, caller, Instant::now()).await;
+                let none = MetadataMap::new();
+                let result = service.infer(message, caller, Instant::now(), &none).await;
                 Ok((id, result))
             }
         })

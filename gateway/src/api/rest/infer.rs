@@ -13,7 +13,7 @@ use super::path::Names;
 use super::payload::Payload;
 use super::response::Wanted;
 use super::{body, encoding, request, respond};
-use crate::api::Api;
+use crate::api::{Api, parameters};
 use crate::error::Rejection;
 use crate::types::{Call, Caller, Protocol};
 
@@ -60,8 +60,11 @@ where
     };
     let decoded = encoding::decode(headers, body, &api.limits)
         .and_then(|body| request::decode(headers, body))
-        .and_then(|request| Ok((request.policy.schedule(arrived)?, request)));
-    let (schedule, decoded) = match decoded {
+        .and_then(|request| {
+            let key = parameters::idempotency_key(api, headers)?;
+            Ok(((request.policy.schedule(arrived)?, key), request))
+        });
+    let ((schedule, key), decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
             api.pipeline.undecodable(Protocol::Http, rejection.kind());
@@ -77,6 +80,7 @@ where
         inputs,
         outputs,
         schedule,
+        key,
         protocol: Protocol::Http,
         arrived,
     };

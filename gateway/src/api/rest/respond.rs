@@ -3,13 +3,18 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
 use crate::error::{Kind, Rejection};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// On what an earlier call with the same idempotency key was told.
+const REPLAYED: HeaderName = HeaderName::from_static("penstock-replayed");
+/// Values that break a rule of the model's input contract.
+const FLAGS: HeaderName = HeaderName::from_static("penstock-flags");
 
 /// 200 with a JSON body.
 pub(super) fn json(body: &impl Serialize) -> Response {
@@ -39,6 +44,7 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let status = StatusCode::from_u16(kind.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = error(status, rejection.public_message());
+    mark(response.headers_mut(), rejection.is_replayed(), None);
     if let Some(after) = rejection.retry_after() {
         let seconds = after.as_secs_f64().ceil();
         if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
@@ -46,6 +52,16 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
         }
     }
     response
+}
+
+/// Says that an answer or a refusal is that of an earlier call, and which values were flagged.
+pub(super) fn mark(headers: &mut HeaderMap, is_replayed: bool, flags: Option<&str>) {
+    if is_replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    if let Some(value) = flags.and_then(|flags| HeaderValue::from_str(flags).ok()) {
+        headers.insert(FLAGS, value);
+    }
 }
 
 pub(super) fn error(status: StatusCode, text: &str) -> Response {

@@ -1,6 +1,8 @@
 //! The tables themselves: one line of meaning for every key, one file for each section.
 
+mod contract;
 mod engine;
+mod idempotency;
 mod limits;
 mod listen;
 mod model;
@@ -15,7 +17,7 @@ const fn key(path: &'static str, kind: Type, default: &'static str, meaning: &'s
 
 /// The configuration file of the gateway, in sections.
 pub const CONFIG: &[&[Key]] =
-    &[process::KEYS, listen::KEYS, repository::KEYS, engine::KEYS, limits::KEYS];
+    &[process::KEYS, listen::KEYS, repository::KEYS, engine::KEYS, limits::KEYS, idempotency::KEYS];
 
 /// `model.toml`, in sections.
-pub const MODEL: &[&[Key]] = &[model::KEYS];
+pub const MODEL: &[&[Key]] = &[model::KEYS, contract::KEYS];
