@@ -145,3 +145,81 @@ fn every_trap_of_the_wire_names_tests_that_exist() {
     }
     assert!(held >= 30, "only {held} tests are named");
 }
+
+/// Names of metrics in a text; those of the series of a histogram are its own name.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c))
+        .filter(|word| ["penstock_", "nv_", "process_"].iter().any(|start| word.starts_with(start)))
+        .map(|word| {
+            let of_histogram = metrics::ALL.iter().find(|metric| {
+                let rest = word.strip_prefix(metric.name);
+                matches!(metric.shape, metrics::Shape::Histogram(_))
+                    && rest.is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
+            });
+            of_histogram.map_or(word, |metric| metric.name).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn alert_rules_name_metrics_that_exist_and_each_has_a_test() {
+    let known: BTreeSet<String> =
+        metrics::ALL.iter().map(|metric| metric.name.to_owned()).collect();
+    let rules = files("deploy/prometheus", "yml");
+    let mut named = 0;
+    for (path, text) in &rules {
+        let unknown: Vec<_> = metrics_in(text).difference(&known).cloned().collect();
+        assert!(unknown.is_empty(), "{path} names metrics that do not exist: {unknown:?}");
+        named += metrics_in(text).len();
+    }
+    assert!(named >= 10, "only {named} metrics are named");
+    // A test that says what fires, and not only that something does not.
+    let tests = rules.iter().filter(|(path, _)| path.ends_with("_test.yml"));
+    let fires: BTreeSet<String> = tests
+        .flat_map(|(_, text)| {
+            text.split("- eval_time").filter(|case| case.contains("exp_alerts")).filter_map(
+                |case| {
+                    let name = case.split("alertname:").nth(1)?;
+                    Some(name.split_ascii_whitespace().next()?.to_owned())
+                },
+            )
+        })
+        .collect();
+    for (path, text) in rules.iter().filter(|(path, _)| !path.ends_with("_test.yml")) {
+        for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+            assert!(fires.contains(alert), "{path}: nothing tests that {alert} fires");
+        }
+    }
+}
+
+#[test]
+fn the_guide_to_operations_names_metrics_and_tests_that_exist() {
+    let text = read("docs/operations.md");
+    let known: BTreeSet<String> =
+        metrics::ALL.iter().map(|metric| metric.name.to_owned()).collect();
+    let unknown: Vec<_> = metrics_in(&text).difference(&known).cloned().collect();
+    assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
+}
+
+#[test]
+fn threats_and_faults_name_tests_that_exist() {
+    let sources: String = ["gateway", "loadtest"]
+        .iter()
+        .flat_map(|folder| files(folder, "rs").into_iter().chain(files(folder, "py")))
+        .map(|(_, text)| text)
+        .collect();
+    for (document, least) in [("SECURITY.md", 20), ("docs/operations.md", 10)] {
+        let text = read(document);
+        let mut named = 0;
+        for name in text.split('`').skip(1).step_by(2) {
+            let Some(test) = name.strip_prefix("test:") else { continue };
+            let exists = ["fn ", "def ", "def test_"]
+                .iter()
+                .any(|start| sources.contains(&format!("{start}{test}(")));
+            assert!(exists, "{document}: no test {test}");
+            named += 1;
+        }
+        assert!(named >= least, "{document}: only {named} tests are named");
+    }
+}

@@ -19,7 +19,7 @@ use penstock::app::App;
 use penstock::config;
 use penstock::error::Kind;
 use penstock::types::{Origin, Peer};
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -79,13 +79,9 @@ impl Rig {
     /// Runs a property over many mutations, and then sees that everything still answers.
     fn check(&self, property: impl Fn(&Mutation) -> Result<(), TestCaseError>) {
         let before = peak_kb();
-        let persistence = FileFailurePersistence::WithSource("regressions");
         let default = Config::default();
-        let config = Config {
-            cases: CASES.max(default.cases),
-            failure_persistence: Some(Box::new(persistence)),
-            ..default
-        };
+        let config =
+            Config { cases: CASES.max(default.cases), source_file: Some(file!()), ..default };
         TestRunner::new(config).run(&Mutation::any(), |mutation| property(&mutation)).unwrap();
         let growth = peak_kb().saturating_sub(before);
         assert!(growth < MAX_GROWTH_KB, "memory grew by {growth} kB at its peak");
