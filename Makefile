@@ -25,6 +25,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo test --workspace
 	cargo build -p penstock -p penstock-loadtest
 	cargo build -p engine-torch --example fixtures
+	cargo build -p penstock --example certificates
 	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
 	scripts/clients.sh --perf

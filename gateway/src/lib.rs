@@ -11,6 +11,9 @@ pub mod telemetry;
 pub mod tasks;
 
 // Parts that do one thing each.
+pub mod identity;
+pub mod breaker;
+pub mod limits;
 pub mod batching;
 pub mod models;
 

@@ -1,4 +1,5 @@
-//! The path of a prediction call, top to bottom: snapshot → version → checks → queue → reply.
+//! The path of a prediction call, top to bottom: snapshot → version → checks → limits → queue →
+//! reply. Limits of single callers have been checked at the door.
 //!
 //! Whatever happens, one `Record` says how the call ended: it is written when it is dropped, so
 //! refusals, cancellations and panics are counted like answers.
@@ -13,16 +14,18 @@ use tracing::error;
 
 use crate::batching::{Done, Failure};
 use crate::error::{Kind, Rejection};
+use crate::limits::{Demand, Limiter, Permits};
 use crate::models::ServedVersion;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Call, Deadline, Protocol, Timings};
+use crate::types::{Call, Caller, Deadline, Protocol, Timings};
 
 /// What every call needs; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub snapshots: SnapshotCell,
     pub wire: Arc<WireMetrics>,
+    pub limiter: Arc<Limiter>,
 }
 
 /// A computed answer. The call counts as answered once [`Reply::encoded`] is called.
@@ -45,6 +48,8 @@ struct Record {
     rows: usize,
     timings: Timings,
     outcome: Outcome,
+    /// Room in quotas, until the call has ended.
+    permits: Permits,
 }
 
 impl Pipeline {
@@ -64,24 +69,40 @@ impl Pipeline {
             }
         };
         let mut record = Record::open(served.clone(), call.protocol, call.arrived);
-        let result = run(&served, call, &mut record).await;
+        let result = run(&self.limiter, &served, call, &mut record).await;
         match result {
             Ok(outputs) => Ok(Reply { served, outputs, record }),
             Err(rejection) => Err(record.refuse(rejection)),
         }
     }
 
-    /// Counts a request that could not be decoded.
-    pub fn undecodable(&self, protocol: Protocol, kind: Kind) {
+    /// Counts a call to its caller, before its body is read.
+    ///
+    /// # Errors
+    /// As [`Limiter::at_head`].
+    pub async fn limit(&self, protocol: Protocol, caller: &Caller) -> Result<(), Rejection> {
+        let limited = self.limiter.at_head(caller).await;
+        limited.inspect_err(|rejection| self.refused_early(protocol, rejection.kind()))
+    }
+
+    /// Counts a request that was refused before its model was known: its caller may not call or
+    /// calls too often, or it cannot be read.
+    pub fn refused_early(&self, protocol: Protocol, kind: Kind) {
         self.wire.count(protocol, Outcome::Refused(kind));
     }
 }
 
 async fn run(
+    limiter: &Limiter,
     served: &Arc<ServedVersion>,
-    call: Call,
+    mut call: Call,
     record: &mut Record,
 ) -> Result<Vec<(usize, Tensor)>, Rejection> {
+    let deadline = served.timeouts.deadline(call.arrived, call.schedule.deadline);
+    call.schedule.deadline = deadline;
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Expired));
+    }
     let signature = served.signature();
     let wanted = call
         .outputs
@@ -90,8 +111,19 @@ async fn run(
         .collect::<Result<Vec<_>, _>>()?;
     let inputs = signature.check(call.inputs)?;
     record.rows = inputs.rows;
+    let demand = Demand {
+        caller: &call.caller,
+        model: &call.model,
+        rows: inputs.rows,
+        bytes: inputs.tensors.iter().map(|tensor| tensor.data().len()).sum(),
+    };
+    record.permits = limiter.admit(&demand).await?;
+    let share = match limiter.divides_engine_time() {
+        true => limiter.share(&call.caller, &served.queue.pressure(), inputs.rows)?,
+        false => None,
+    };
     let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
-    let ending = match call.schedule.deadline {
+    let ending = match deadline {
         None => receiver.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
         Some(Deadline(at)) => match timeout_at(at, receiver).await {
@@ -99,6 +131,8 @@ async fn run(
             Err(_) => return Err(refusal(served, Failure::Expired)),
         },
     };
+    // The engine is done with the call.
+    drop(share);
     // The sender is dropped unsent only when batching itself panicked.
     let done = match ending {
         Ok(Ok(done)) => done,
@@ -106,6 +140,10 @@ async fn run(
         Err(_) => return Err(Rejection::new(Kind::Internal, "the call was lost")),
     };
     let Done { outputs, timings } = done;
+    // Nobody waits any more: what it computed is not worth encoding.
+    if has_passed(deadline) {
+        return Err(refusal(served, Failure::Overdue));
+    }
     signature.check_outputs(&outputs, inputs.rows)?;
     record.timings = timings;
     record.computed = Instant::now();
@@ -113,6 +151,10 @@ async fn run(
         true => outputs.into_iter().enumerate().collect(),
         false => wanted.into_iter().map(|index| (index, outputs[index].clone())).collect(),
     })
+}
+
+fn has_passed(deadline: Option<Deadline>) -> bool {
+    deadline.is_some_and(|deadline| deadline.has_passed(Instant::now()))
 }
 
 /// What a caller is told about a failed run.
@@ -135,8 +177,15 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
             Kind::DeadlineExceeded,
             format!("model {label}: the deadline passed before there was an answer"),
         ),
+        Failure::Overdue => Rejection::new(
+            Kind::DeadlineExceeded,
+            format!("model {label}: the deadline passed during the run"),
+        ),
         Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
+        Failure::CircuitOpen(after) => {
+            Rejection::new(Kind::CircuitOpen, served.breaker.refusal()).with_retry_after(after)
+        }
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,
             format!("model {label}: the run took longer than {limit:?} and was given up"),
@@ -178,6 +227,7 @@ impl Record {
             timings: Timings::default(),
             // Whoever drops the call without a word has cancelled it.
             outcome: Outcome::Refused(Kind::Cancelled),
+            permits: Permits::default(),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use super::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
 use crate::types::{Deadline, Priority, Schedule};
 
@@ -37,11 +36,11 @@ pub struct SchedulePolicy {
 }
 
 impl SchedulePolicy {
-    /// What they ask for, for a call that arrived then.
+    /// What they ask for, together with what the headers of the call did.
     ///
     /// # Errors
     /// `InvalidInput`, naming the parameter.
-    pub fn schedule(self, arrived: Instant) -> Result<Schedule, Rejection> {
+    pub fn schedule(self, arrival: Arrival) -> Result<Schedule, Rejection> {
         let number = |name: &str, given: Option<Option<u64>>| match given {
             None => Ok(0),
             Some(Some(number)) => Ok(number),
@@ -54,7 +53,10 @@ impl SchedulePolicy {
         let is_given = timeout > Duration::ZERO;
         Ok(Schedule {
             priority: Priority::of(number("priority", self.priority)?),
-            deadline: is_given.then(|| Deadline::after(arrived, timeout)).flatten(),
+            deadline: Deadline::earlier(
+                arrival.deadline,
+                is_given.then(|| Deadline::after(arrival.at, timeout)).flatten(),
+            ),
             shadow: false,
         })
     }

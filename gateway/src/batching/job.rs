@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::load::Place;
 use super::reply::Reply;
+use crate::breaker::Permit;
 use crate::types::{Deadline, Timings};
 
 /// A waiting call. Jobs are ordered by urgency, the most urgent first.
@@ -32,6 +33,8 @@ pub(super) struct Ticket {
     pub(super) enqueued: Instant,
     pub(super) deadline: Option<Deadline>,
     pub(super) reply: Reply,
+    /// What its breaker let it pass with.
+    pub(super) permit: Permit,
     /// Its room in the queue, given back when it leaves.
     pub(super) place: Option<Place>,
 }
@@ -115,8 +118,12 @@ pub enum Failure {
     Outputs(String),
     /// Its deadline passed while it waited.
     Expired,
+    /// Its deadline passed while it ran; the run goes on, for nobody.
+    Overdue,
     /// Its caller went away while it waited.
     Cancelled,
     /// The gateway is stopping.
     Stopping,
+    /// The breaker opened while it waited; try again after so long.
+    CircuitOpen(Duration),
 }

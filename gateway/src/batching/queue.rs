@@ -12,12 +12,15 @@ use tracing::{debug, warn};
 use super::bucket::Key;
 use super::handover;
 use super::job::{Failure, Job, Ticket, Urgency};
+use super::judge::Guard;
 use super::load::{Full, Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
 use super::reply::{Ending, Joint, Reply};
 use super::variable::VariableLength;
+use crate::breaker::Permit;
 use crate::error::{Kind, Rejection};
+use crate::limits::Pressure;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Priority, Schedule};
@@ -68,6 +71,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<VersionMetrics>,
     pub(super) load: Arc<Load>,
     pub(super) probe: OnceLock<Probe>,
+    pub(super) guard: OnceLock<Guard>,
     stats: Mutex<BTreeMap<usize, ExecutionStats>>,
     model: Option<Box<dyn Model>>,
     engine: Arc<dyn Engine>,
@@ -126,6 +130,7 @@ impl Queue {
             metrics,
             load: Arc::new(Load::on(pool.backlog().clone())),
             probe: OnceLock::new(),
+            guard: OnceLock::new(),
             stats: Mutex::default(),
             model: Some(model),
             engine,
@@ -140,13 +145,19 @@ impl Queue {
         drop(self.shared.probe.set(Probe::new(batch)));
     }
 
+    /// From now on calls pass the guard's breaker, and what becomes of them counts for it.
+    pub fn guard_with(&self, guard: Guard) {
+        // Only the load of the version sets it, once.
+        drop(self.shared.guard.set(guard));
+    }
+
     /// Puts a call into the queue; its outputs come over the receiver. A call with more items
     /// than a batch runs in parts.
     ///
     /// # Errors
     /// `Overloaded` when the queue is full, `DeadlineExceeded` when the call would come too late
-    /// and the model refuses such calls, `NotReady` when the gateway is stopping or the device
-    /// has failed.
+    /// and the model refuses such calls, `CircuitOpen` when it has failed too often, `NotReady`
+    /// when the gateway is stopping or the device has failed.
     pub fn submit(
         &self,
         inputs: Vec<Tensor>,
@@ -156,6 +167,11 @@ impl Queue {
         let shared = &self.shared;
         shared.pool.check_open()?;
         let now = Instant::now();
+        // Whatever refuses the call below gives the permit back.
+        let permit = match shared.guard.get() {
+            Some(guard) => guard.breaker.admit(now, schedule.deadline)?,
+            None => Permit::default(),
+        };
         if shared.settings.refuse_late {
             shared.refuse_late(rows, schedule, now)?;
         }
@@ -163,10 +179,10 @@ impl Queue {
         let reply = Reply::Caller(sender, handover::mailbox());
         let largest = shared.settings.max_batch;
         if largest > 0 && rows > largest {
-            shared.submit_parts(&inputs, rows, (schedule, now), reply)?;
+            shared.submit_parts(&inputs, rows, (schedule, now), (reply, permit))?;
         } else {
             let place = shared.admit(&inputs, rows)?;
-            shared.submit_one(inputs, rows, (schedule, now), (reply, place));
+            shared.submit_one(inputs, rows, (schedule, now), (reply, permit, place));
         }
         Ok(receiver)
     }
@@ -184,6 +200,18 @@ impl Queue {
             receiver.await.unwrap_or(Err(Failure::Panicked))?;
         }
         Ok(())
+    }
+
+    /// What the device has to do, for whoever divides its time between callers.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure<'_> {
+        let Shared { pool, load, .. } = &*self.shared;
+        Pressure {
+            device: &pool.device().0,
+            threads: pool.size(),
+            wait: pool.wait(),
+            row_time: load.row_time(),
+        }
     }
 
     /// Calls waiting now.
@@ -282,7 +310,7 @@ impl Shared {
         inputs: Vec<Tensor>,
         rows: usize,
         (schedule, now): (Schedule, Instant),
-        (reply, place): (Reply, Place),
+        (reply, permit, place): (Reply, Permit, Place),
     ) {
         let (key, length) = self.key(&inputs);
         let level = schedule.priority.unwrap_or(self.settings.priority).level();
@@ -295,6 +323,7 @@ impl Shared {
             enqueued: now,
             deadline: schedule.deadline,
             reply,
+            permit,
             place: Some(place),
         };
         let job = Job { inputs, ticket };
@@ -306,7 +335,7 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        reply: Reply,
+        (reply, mut permit): (Reply, Permit),
     ) -> Result<(), Rejection> {
         let largest = self.settings.max_batch;
         let whole = self.admit(inputs, rows)?;
@@ -319,7 +348,10 @@ impl Shared {
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
-            self.submit_one(inputs, rows, when, (reply, place));
+            // The first part takes a trial along.
+            let rest = permit.part();
+            self.submit_one(inputs, rows, when, (reply, permit, place));
+            permit = rest;
         }
         Ok(())
     }

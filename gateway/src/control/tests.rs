@@ -14,6 +14,8 @@ use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
+mod deadlines;
+
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
     [[output]]\nname = 'y'\ndtype = 'UINT8'\nshape = [-1, 1]\n";
@@ -38,7 +40,8 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) };
+        let pipeline =
+            Pipeline { snapshots, wire: Arc::new(WireMetrics::new()), limiter: Arc::default() };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {

@@ -9,10 +9,13 @@ use engine::{DataType, EngineOptions, TensorSpec};
 use toml::Value;
 
 use self::running::Running;
+use crate::codec::finite;
+use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
-use crate::types::{OutputSpec, Signature, Version};
+use crate::types::{OutputSpec, Patience, Signature, Version};
 
 mod batching;
+mod deadline;
 mod running;
 
 pub use batching::Batching;
@@ -29,7 +32,9 @@ pub struct Manifest {
     /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
     pub deterministic: bool,
     pub batching: Batching,
+    pub timeouts: Patience,
     pub run_timeout: Option<Duration>,
+    pub breaker: BreakerSettings,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
 }
@@ -108,9 +113,11 @@ impl Manifest {
         check_signature(&root, &signature, &platform);
         let batching = Batching::read(root.section("batching"), &signature);
         signature.splits = batching.split;
+        let timeouts = deadline::read(root.section("deadline"));
         let policy = read_policy(root.section("versions"));
         let Running { device, options, deterministic, run_timeout } =
             running::read(root.section("engine"), &signature, &platform);
+        let breaker = BreakerSettings::read(root.section("breaker"));
         let warmup = read_warmup(root.section("warmup"), max_batch_size);
         let versions = root
             .named("version")
@@ -127,7 +134,9 @@ impl Manifest {
             options,
             deterministic,
             batching,
+            timeouts,
             run_timeout,
+            breaker,
             warmup,
             versions,
         }
@@ -171,8 +180,12 @@ fn read_output(mut section: Section<'_>) -> OutputSpec {
     if tolerance < 0.0 {
         section.problem("tolerance", "must not be negative");
     }
+    let finite = section.or("finite", false);
+    if finite && !finite::has_floats(spec.datatype) {
+        section.problem("finite", format!("{} has neither NaN nor infinities", spec.datatype));
+    }
     section.finish();
-    OutputSpec { spec, labels, tolerance }
+    OutputSpec { spec, labels, tolerance, finite }
 }
 
 fn read_tensor(section: &mut Section<'_>) -> TensorSpec {
@@ -337,7 +350,8 @@ mod tests {
             [[input]]\nname = 'x'\ndtype = 'FP33'\nshape = [2]\n\
             [[input]]\nname = 'x'\ndtype = 'BYTES'\nshape = [-1, 0]\n\
             [versions]\npolicy = 'all'\nlatest = 2\n\
-            [engine]\ndevice = 'gpu'\n[version.one]\nsha256 = 'abc'\n";
+            [[output]]\nname = 'y'\ndtype = 'INT8'\nshape = [-1]\nfinite = true\n\
+            [breaker]\nprobes = 0\n[engine]\ndevice = 'gpu'\n[version.one]\nsha256 = 'abc'\n";
         let problems = Manifest::parse(text).unwrap_err();
         let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(

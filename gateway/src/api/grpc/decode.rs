@@ -6,9 +6,9 @@ use engine::{DataType, Tensor};
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
-use tokio::time::Instant;
 
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
+use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol};
 
@@ -24,7 +24,7 @@ pub(super) struct Wanted {
 pub(super) fn decode(
     request: ModelInferRequest,
     caller: Caller,
-    arrived: Instant,
+    arrival: Arrival,
 ) -> Result<(Call, Wanted), Rejection> {
     // C++ clients always send this one.
     let known = "triton_enable_empty_final_response";
@@ -33,7 +33,7 @@ pub(super) fn decode(
     let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
     let whole = |name| request.parameters.get(name).map(whole_number);
     let policy = SchedulePolicy { priority: whole("priority"), timeout: whole("timeout") };
-    let schedule = policy.schedule(arrived)?;
+    let schedule = policy.schedule(arrival)?;
     let call = Call {
         caller,
         model: request.model_name,
@@ -42,7 +42,7 @@ pub(super) fn decode(
         outputs: request.outputs.into_iter().map(|output| output.name).collect(),
         schedule,
         protocol: Protocol::Grpc,
-        arrived,
+        arrived: arrival.at,
     };
     Ok((call, Wanted { id: request.id, classes }))
 }
@@ -229,7 +229,7 @@ mod tests {
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
         let (call, _) =
-            decode(request, Caller::local(), Instant::now()).map_err(|error| error.to_string())?;
+            decode(request, Caller::local(), Arrival::now()).map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

@@ -1,10 +1,13 @@
 //! Reads a request body within its limits of size and time.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -14,6 +17,7 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::respond;
+use crate::api::timeouts::Arrival;
 use crate::config::Limits;
 use crate::error::{Kind, Rejection};
 
@@ -67,9 +71,11 @@ pub(super) async fn read<B>(
     headers: &HeaderMap,
     body: B,
     limits: &Limits,
+    arrival: Arrival,
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
     let declared = headers
         .get(CONTENT_LENGTH)
@@ -84,20 +90,24 @@ where
     if let Poll::Ready(result) = at_once {
         return result;
     }
-    match timeout(limits.body_timeout, reading).await {
+    match timeout(arrival.left(limits.body_timeout), reading).await {
         Ok(result) => result,
-        Err(_) => Err(BodyError::TooSlow(limits.body_timeout)),
+        Err(_) => Err(match arrival.check() {
+            Err(rejection) => BodyError::Rejected(rejection),
+            Ok(()) => BodyError::TooSlow(limits.body_timeout),
+        }),
     }
 }
 
 async fn collect<B>(mut body: B, declared: usize, limits: &Limits) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if first.len().max(rest.len()) + data.len() > limits.max_request {
             return Err(too_large(limits));
         }
@@ -116,6 +126,20 @@ where
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Tells a body whose chunks are no chunks from one whose sender has gone.
+fn broken(error: impl Into<BoxError>) -> BodyError {
+    let error = error.into();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(found) = cause {
+        let kind = found.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) = kind {
+            return BodyError::Rejected(Rejection::invalid("the chunks of the body are malformed"));
+        }
+        cause = found.source();
+    }
+    BodyError::Broken
 }
 
 fn too_large(limits: &Limits) -> BodyError {
@@ -170,7 +194,7 @@ mod tests {
         let text = "version = 1\n[limits]\nmax_request = '4KiB'\nbody_timeout = '30s'";
         let limits = crate::config::parse(text, Path::new("")).unwrap().limits;
         let body = Frames { frames: frames.to_vec().into(), stalls };
-        read(&HeaderMap::new(), body, &limits).await
+        read(&HeaderMap::new(), body, &limits, Arrival::now()).await
     }
 
     #[tokio::test]
