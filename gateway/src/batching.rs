@@ -17,6 +17,7 @@ mod size;
 mod cost;
 mod bucket;
 mod queue;
+mod pressure;
 mod running;
 mod assembly;
 mod scheduler;

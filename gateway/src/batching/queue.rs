@@ -20,7 +20,6 @@ use super::reply::{Ending, Joint, Reply};
 use super::variable::VariableLength;
 use crate::breaker::Permit;
 use crate::error::{Kind, Rejection};
-use crate::limits::Pressure;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Priority, Schedule};
@@ -200,18 +199,6 @@ impl Queue {
             receiver.await.unwrap_or(Err(Failure::Panicked))?;
         }
         Ok(())
-    }
-
-    /// What the device has to do, for whoever divides its time between callers.
-    #[must_use]
-    pub fn pressure(&self) -> Pressure<'_> {
-        let Shared { pool, load, .. } = &*self.shared;
-        Pressure {
-            device: &pool.device().0,
-            threads: pool.size(),
-            wait: pool.wait(),
-            row_time: load.row_time(),
-        }
     }
 
     /// Calls waiting now.
