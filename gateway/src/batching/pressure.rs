@@ -10,7 +10,7 @@ impl Queue {
         let Shared { pool, load, .. } = &*self.shared;
         Pressure {
             device: &pool.device().0,
-            threads: pool.threads(),
+            threads: pool.size(),
             wait: pool.wait(),
             row_time: load.row_time(),
         }
