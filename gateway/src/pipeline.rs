@@ -95,12 +95,13 @@ async fn run(
         .collect::<Result<Vec<_>, _>>()?;
     let inputs = signature.check(call.inputs)?;
     record.rows = inputs.rows;
-    let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
+    let mut waiting = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
     let ending = match deadline {
-        None => receiver.await,
+        None => waiting.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
-        Some(Deadline(at)) => match timeout_at(at, receiver).await {
+        Some(Deadline(at)) => match timeout_at(at, &mut waiting).await {
             Ok(ending) => ending,
+            Err(_) if waiting.has_started() => return Err(refusal(served, Failure::Overdue)),
             Err(_) => return Err(refusal(served, Failure::Expired)),
         },
     };
@@ -153,6 +154,11 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
             format!("model {label}: the deadline passed during the run"),
         ),
         Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
+        Failure::Displaced => Rejection::new(
+            Kind::Overloaded,
+            format!("the queue of {label} is full: a more urgent call took the place"),
+        )
+        .with_retry_after(served.queue.retry_after()),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,

@@ -1,13 +1,12 @@
 //! The waiting calls of one version that may share a batch, and the batch that is taken out of
 //! them.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cost::Costs;
-use super::job::{Due, Failure, Job, Jobs, Ticket};
+use super::job::{Due, Failure, Job, Jobs, Rank, Ticket, Urgency};
 use super::queue::QueueSettings;
 use crate::telemetry::Closed;
 use crate::types::Deadline;
@@ -26,6 +25,8 @@ pub(super) struct Key {
 pub(super) struct Bucket {
     jobs: Jobs,
     rows: usize,
+    /// Calls of each rank.
+    ranks: [usize; Rank::LAST + 1],
     /// Arrival of the oldest call.
     opened: Instant,
     /// The earliest deadline.
@@ -66,7 +67,8 @@ const SLACK: Duration = Duration::from_millis(5);
 
 impl Bucket {
     pub(super) fn new(now: Instant) -> Self {
-        Self { jobs: Jobs::new(), rows: 0, opened: now, tightest: None }
+        let ranks = [0; Rank::LAST + 1];
+        Self { jobs: Jobs::new(), rows: 0, ranks, opened: now, tightest: None }
     }
 
     pub(super) fn push(&mut self, job: Job) {
@@ -75,15 +77,21 @@ impl Bucket {
         }
         self.tightest = Deadline::earlier(self.tightest, job.ticket.deadline);
         self.rows += job.ticket.rows;
-        self.jobs.push(Reverse(job));
+        self.ranks[job.ticket.rank().index()] += 1;
+        self.jobs.insert(job.ticket.urgency, job);
     }
 
     pub(super) fn head(&self) -> Option<&Job> {
-        self.jobs.peek().map(|job| &job.0)
+        self.jobs.first_key_value().map(|(_, job)| job)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -150,18 +158,46 @@ impl Bucket {
         };
         // Only a model with a delay asks for these again.
         if settings.max_delay > Duration::ZERO {
-            let tickets = || self.jobs.iter().map(|job| &job.0.ticket);
+            let tickets = || self.jobs.values().map(|job| &job.ticket);
             self.tightest = tickets().filter_map(|ticket| ticket.deadline).min();
             self.opened = tickets().map(|ticket| ticket.enqueued).min().unwrap_or(now);
         }
         stopped
     }
 
+    /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
+    pub(super) fn least(&self, rank: Rank) -> Option<(Rank, Urgency)> {
+        let last = (rank.index() + 1..=Rank::LAST).rev().find(|&rank| self.ranks[rank] > 0)?;
+        let mut jobs = self.jobs.values().rev().map(|job| &job.ticket);
+        let ticket = jobs.find(|ticket| ticket.rank().index() == last)?;
+        Some((ticket.rank(), ticket.urgency))
+    }
+
+    /// Takes one call out.
+    pub(super) fn remove(&mut self, urgency: &Urgency) -> Option<Job> {
+        let job = self.jobs.remove(urgency)?;
+        Some(self.removed(job))
+    }
+
+    /// Takes out the calls that need not run any more.
+    pub(super) fn sweep(&mut self, now: Instant, dropped: &mut Vec<(Ticket, Failure)>) {
+        let dead = self.jobs.extract_if(.., |_, job| left(&job.ticket, now).is_some());
+        for job in dead.map(|(_, job)| job).collect::<Vec<_>>() {
+            let failure = left(&job.ticket, now).unwrap_or(Failure::Cancelled);
+            dropped.push((self.removed(job).ticket, failure));
+        }
+    }
+
     fn pop(&mut self) -> Option<Job> {
-        let Reverse(mut job) = self.jobs.pop()?;
+        let (_, job) = self.jobs.pop_first()?;
+        Some(self.removed(job))
+    }
+
+    fn removed(&mut self, mut job: Job) -> Job {
         self.rows -= job.ticket.rows;
+        self.ranks[job.ticket.rank().index()] -= 1;
         job.ticket.place = None;
-        Some(job)
+        job
     }
 }
 

@@ -12,12 +12,13 @@ use tracing::{debug, warn};
 use super::bucket::Key;
 use super::handover;
 use super::job::{Failure, Job, Ticket, Urgency};
-use super::load::{Full, Load, Place};
+use super::load::{Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
-use super::reply::{Ending, Joint, Reply};
+use super::reply::{Joint, Reply};
 use super::variable::VariableLength;
-use crate::error::{Kind, Rejection};
+use super::waiting::{Holds, Waiting};
+use crate::error::Rejection;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Priority, Schedule};
@@ -140,11 +141,11 @@ impl Queue {
         drop(self.shared.probe.set(Probe::new(batch)));
     }
 
-    /// Puts a call into the queue; its outputs come over the receiver. A call with more items
-    /// than a batch runs in parts.
+    /// Puts a call into the queue; what it gives is to be awaited, and dropping that takes the call
+    /// out again. A call with more items than a batch runs in parts.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full, `DeadlineExceeded` when the call would come too late
+    /// `Overloaded` when the queue is full and holds nothing less urgent, `DeadlineExceeded` when the call would come too late
     /// and the model refuses such calls, `NotReady` when the gateway is stopping or the device
     /// has failed.
     pub fn submit(
@@ -152,7 +153,7 @@ impl Queue {
         inputs: Vec<Tensor>,
         rows: usize,
         schedule: Schedule,
-    ) -> Result<oneshot::Receiver<Ending>, Rejection> {
+    ) -> Result<Waiting, Rejection> {
         let shared = &self.shared;
         shared.pool.check_open()?;
         let now = Instant::now();
@@ -162,13 +163,15 @@ impl Queue {
         let (sender, receiver) = oneshot::channel();
         let reply = Reply::Caller(sender, handover::mailbox());
         let largest = shared.settings.max_batch;
-        if largest > 0 && rows > largest {
-            shared.submit_parts(&inputs, rows, (schedule, now), reply)?;
+        let place = shared.admit(&inputs, rows, schedule)?;
+        let holds = if largest > 0 && rows > largest {
+            shared.submit_parts(&inputs, rows, (schedule, now), (reply, place))
         } else {
-            let place = shared.admit(&inputs, rows)?;
+            let hold = place.hold();
             shared.submit_one(inputs, rows, (schedule, now), (reply, place));
-        }
-        Ok(receiver)
+            Holds::of(hold)
+        };
+        Ok(Waiting::new(receiver, holds))
     }
 
     /// Runs `batch` once on every engine thread of the device, one thread after the other, so
@@ -196,6 +199,12 @@ impl Queue {
     #[must_use]
     pub fn device_failure(&self) -> Option<&str> {
         self.shared.pool.failure()
+    }
+
+    /// When trying again may help, in whole seconds as HTTP says them.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        self.shared.retry_after()
     }
 
     /// Executions by batch size.
@@ -242,41 +251,6 @@ impl Shared {
         stats.output += run.output;
     }
 
-    /// Refuses a call whose answer would come after its deadline.
-    fn refuse_late(&self, rows: usize, schedule: Schedule, now: Instant) -> Result<(), Rejection> {
-        let Some(deadline) = schedule.deadline else { return Ok(()) };
-        let run = self.load.row_time() * u32::try_from(rows).unwrap_or(u32::MAX);
-        let wait = self.pool.wait();
-        if now + wait + run <= deadline.0 {
-            return Ok(());
-        }
-        self.metrics.refused_late.increment(1);
-        let text = format!(
-            "{} would answer after the deadline: {wait:.1?} of work stand before the call",
-            self.settings.label
-        );
-        Err(Rejection::new(Kind::DeadlineExceeded, text).with_retry_after(self.retry_after()))
-    }
-
-    /// Takes room for a call or says what is full.
-    fn admit(&self, inputs: &[Tensor], rows: usize) -> Result<Place, Rejection> {
-        let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
-        let bounds = (self.settings.max_rows, self.settings.max_bytes);
-        self.load.take(rows, bytes, bounds).map_err(|full| {
-            let what = match full {
-                Full::Rows => "too many items wait",
-                Full::Bytes => "too many bytes wait",
-            };
-            let text = format!("the queue of {} is full: {what}", self.settings.label);
-            Rejection::new(Kind::Overloaded, text).with_retry_after(self.retry_after())
-        })
-    }
-
-    /// When what waits now will have run, in whole seconds as HTTP says them.
-    fn retry_after(&self) -> Duration {
-        Duration::from_secs(self.pool.wait().as_secs().saturating_add(1).min(60))
-    }
-
     fn submit_one(
         self: &Arc<Self>,
         inputs: Vec<Tensor>,
@@ -285,7 +259,7 @@ impl Shared {
         (reply, place): (Reply, Place),
     ) {
         let (key, length) = self.key(&inputs);
-        let level = schedule.priority.unwrap_or(self.settings.priority).level();
+        let level = self.level(schedule);
         let since_start = self.pool.since_start(now);
         let ticket = Ticket {
             rows,
@@ -306,22 +280,22 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        reply: Reply,
-    ) -> Result<(), Rejection> {
+        (reply, whole): (Reply, Place),
+    ) -> Holds {
         let largest = self.settings.max_batch;
-        let whole = self.admit(inputs, rows)?;
         let counts: Vec<usize> =
             (0..rows).step_by(largest).map(|start| largest.min(rows - start)).collect();
         let joint = Arc::new(Joint::new(reply, counts.len()));
         let mut pieces: Vec<_> =
             inputs.iter().map(|input| input.split_rows(&counts).into_iter()).collect();
         let places = whole.split(&counts);
+        let holds = Holds::all(places.iter().filter_map(Place::hold));
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
             self.submit_one(inputs, rows, when, (reply, place));
         }
-        Ok(())
+        holds
     }
 
     /// What the call must share with others of its batch, and its length.

@@ -68,6 +68,7 @@ impl Closed {
 pub enum Dropped {
     Cancelled,
     Expired,
+    Displaced,
     Stopping,
 }
 
@@ -78,6 +79,7 @@ impl Dropped {
         match self {
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Displaced => "displaced",
             Self::Stopping => "stopping",
         }
     }

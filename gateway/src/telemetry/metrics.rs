@@ -74,7 +74,7 @@ declare! {
     BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
         "Positions of batches of variable length by kind: sent by callers, or padding.";
     DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
-        "Calls that left the queue without a run, by reason: cancelled, expired or stopping.";
+        "Calls that left the queue without a run, by reason: cancelled, expired, displaced (by a more urgent one in a full queue) or stopping.";
     REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
         "Calls refused at once because their answer would have come after their deadline.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
