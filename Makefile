@@ -28,6 +28,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
 	scripts/clients.sh --perf
+	scripts/clients.sh --promtool
 	gateway/tests/clients/run.sh
 	scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite

@@ -60,7 +60,12 @@ fn signature(c: &mut Criterion) {
     };
     let signature = Signature {
         inputs: vec![spec("pixels", 64)],
-        outputs: vec![OutputSpec { spec: spec("logits", 10), labels: vec![], tolerance: 1e-5 }],
+        outputs: vec![OutputSpec {
+            spec: spec("logits", 10),
+            labels: vec![],
+            tolerance: 1e-5,
+            finite: false,
+        }],
         max_batch_size: 64,
         splits: true,
     };

@@ -23,7 +23,7 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::pipeline::Pipeline;
 
-pub use health::{Health, Stage};
+pub use health::{Health, Stage, State};
 
 /// Name of the server in its own metadata.
 pub const SERVER_NAME: &str = "penstock";

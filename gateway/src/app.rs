@@ -1,5 +1,8 @@
 //! Builds every part in order, runs them, and stops them in order.
 
+mod descriptors;
+mod supervisor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +16,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::models::{Loader, Repository};
 use crate::pipeline::Pipeline;
-use crate::server::{Addresses, Listeners, Server};
+use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
@@ -79,16 +82,19 @@ impl App {
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
-        logging::init(&config.log);
         metrics::recorder();
+        descriptors::raise(config.limits.max_connections);
+        logging::init(&config.log).context("cannot start the log's thread")?;
         metrics::BUILD.gauge(&[env!("CARGO_PKG_VERSION"), libtorch.unwrap_or("none")]).set(1.0);
         let path = &config.repository.path;
         let repository = Repository::open(path)
             .with_context(|| format!("repository.path: cannot open {}", path.display()))?;
+        let hangups = signal(SignalKind::hangup())?;
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
-        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone());
+        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
+            .with_breaker(config.breaker);
         let control = Arc::new(Control::new(
             repository,
             loader,
@@ -103,6 +109,7 @@ impl App {
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
+        certificates(server.tls().cloned(), hangups);
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;
@@ -110,6 +117,8 @@ impl App {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
         }
         api.health.enter(Stage::Open);
+        supervisor::ready();
+        supervisor::guard(api.clone());
         info!(?addresses, "ready");
         Ok(Self { config, api, server, addresses })
     }
@@ -147,6 +156,7 @@ impl App {
     /// Stops in order.
     pub async fn stop(self) {
         self.api.health.enter(Stage::Stopping);
+        supervisor::stopping();
         tokio::time::sleep(self.config.server.stop_delay).await;
         self.api.health.enter(Stage::Draining);
         self.server.stop(self.config.server.drain).await;
@@ -155,5 +165,24 @@ impl App {
             warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
         }
         info!("stopped");
+    }
+}
+
+/// Follows the certificates' files, and looks at them anew on SIGHUP. The signal is taken without
+/// TLS too: it must not end a gateway that has nothing to look at.
+fn certificates(tls: Option<Arc<Tls>>, mut hangups: Signal) {
+    let followed = tls.clone();
+    tasks::spawn("hangup", async move {
+        while hangups.recv().await.is_some() {
+            supervisor::reloading();
+            match &tls {
+                Some(tls) => tls.reload().await,
+                None => info!("SIGHUP: no certificates to look at"),
+            }
+            supervisor::ready();
+        }
+    });
+    if let Some(tls) = followed {
+        tasks::spawn("certificates", async move { match tls.follow().await {} });
     }
 }

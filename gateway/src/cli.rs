@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::telemetry::logging;
+
 /// What the process found out about libtorch before it did anything else.
 #[cfg(feature = "torch")]
 pub type Libtorch = &'static engine_torch::Prepared;
@@ -79,21 +81,12 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         }
         Command::Reference(arguments) => reference::run(&arguments),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("penstock: {error:#}");
+    let status = result.unwrap_or_else(|error| {
+        logging::last_words(&format!("penstock: {error:#}"));
         ExitCode::from(FAILED)
-    })
-}
-
-/// Where a running gateway is.
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// Address of the gateway's HTTP port
-    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
-    url: String,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    });
+    logging::flush();
+    status
 }
 
 /// Prints every problem of a file, one a line.

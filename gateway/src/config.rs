@@ -6,14 +6,17 @@
 
 pub mod reader;
 pub mod value;
+pub mod breaker;
 pub mod engine;
 pub mod limits;
 pub mod listen;
 pub mod repository;
 pub mod server;
+pub mod tls;
 pub mod file;
 pub mod reference;
 
+pub use breaker::{Breaker, BreakerSettings};
 pub use engine::Engine;
 pub use file::Config;
 pub use limits::Limits;
@@ -21,6 +24,7 @@ pub use listen::Listen;
 pub use reader::{Problem, Problems};
 pub use repository::{Control, Repository, Uploads};
 pub use server::{Log, LogFormat, Server};
+pub use tls::{ClientAuth, Tls, TlsVersion};
 
 use std::path::Path;
 
@@ -56,5 +60,12 @@ pub mod environment {
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
     pub fn log_filter() -> Option<String> {
         std::env::var("PENSTOCK_LOG").ok()
+    }
+
+    /// The token that the commands for a running gateway show it.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
+    pub fn token() -> Option<String> {
+        std::env::var("PENSTOCK_TOKEN").ok()
     }
 }

@@ -11,6 +11,7 @@ pub mod telemetry;
 pub mod tasks;
 
 // Parts that do one thing each.
+pub mod breaker;
 pub mod batching;
 pub mod models;
 

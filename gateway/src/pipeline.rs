@@ -160,6 +160,9 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Rejection {
         )
         .with_retry_after(served.queue.retry_after()),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
+        Failure::CircuitOpen(after) => {
+            Rejection::new(Kind::CircuitOpen, served.breaker.refusal()).with_retry_after(after)
+        }
         Failure::TimedOut(limit) => Rejection::new(
             Kind::EngineFailed,
             format!("model {label}: the run took longer than {limit:?} and was given up"),

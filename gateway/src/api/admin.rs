@@ -12,7 +12,6 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::health::Stage;
 use super::{Api, rest};
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
@@ -59,9 +58,11 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             })
         })
         .collect();
+    let state = api.health.state();
     rest::answer(&json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "stage": api.health.stage().name(),
+        "stage": state.stage.name(),
+        "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
         "models": models,
@@ -81,11 +82,10 @@ async fn drain(State(api): State<Arc<Api>>, body: Bytes) -> Response {
         Ok(wanted) => wanted,
         Err(error) => return rest::refuse(&Rejection::invalid(format!("the body: {error}"))),
     };
-    let changed = api.health.set_draining(wanted.on);
-    match changed {
-        Ok(stage) => rest::answer(&json!({ "stage": stage.name() })),
+    match api.health.set_drain(wanted.on) {
+        Ok(state) => rest::answer(&json!({ "stage": state.stage.name(), "drain": state.drain })),
         Err(stage) => {
-            let text = format!("the gateway is {}: nothing to drain", Stage::name(stage));
+            let text = format!("the gateway is {} and does not open again", stage.name());
             rest::refuse(&Rejection::new(Kind::Conflict, text))
         }
     }

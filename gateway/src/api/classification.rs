@@ -74,6 +74,7 @@ mod tests {
             spec: TensorSpec { name: "y".into(), datatype: DataType::Fp32, shape: vec![-1, 3] },
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
             tolerance: 0.0,
+            finite: false,
         }
     }
 

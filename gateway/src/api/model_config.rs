@@ -124,7 +124,7 @@ pub fn to_manifest(text: &str) -> Result<Manifest, Rejection> {
         .map(|input| spec(&input.name, input.data_type, &input.dims, max_batch_size));
     let outputs = config.output.iter().map(|output| {
         let spec = spec(&output.name, output.data_type, &output.dims, max_batch_size)?;
-        Ok(OutputSpec { spec, labels: vec![], tolerance: 1e-5 })
+        Ok(OutputSpec { spec, labels: vec![], tolerance: 1e-5, finite: false })
     });
     let signature = Signature {
         inputs: inputs.collect::<Result<_, Rejection>>()?,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::load::Place;
 use super::reply::Reply;
+use crate::breaker::Permit;
 use crate::types::{Deadline, Priority, Timings};
 
 /// A waiting call.
@@ -31,6 +32,8 @@ pub(super) struct Ticket {
     pub(super) enqueued: Instant,
     pub(super) deadline: Option<Deadline>,
     pub(super) reply: Reply,
+    /// What its breaker let it pass with.
+    pub(super) permit: Permit,
     /// Its room in the queue, given back when it leaves.
     pub(super) place: Option<Place>,
 }
@@ -125,4 +128,6 @@ pub enum Failure {
     Displaced,
     /// The gateway is stopping.
     Stopping,
+    /// The breaker opened while it waited; try again after so long.
+    CircuitOpen(Duration),
 }

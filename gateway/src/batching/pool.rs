@@ -66,6 +66,9 @@ struct State {
     alarm: Option<Instant>,
     sequence: u64,
     spawned: usize,
+    /// Makes the next thread that asks for work panic.
+    #[cfg(test)]
+    breaks: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +110,7 @@ impl Pool {
     pub fn start(device: Device, threads: usize, stuck: StuckThreads) -> std::io::Result<Self> {
         let inner = Inner {
             device,
-            threads: threads.max(1),
+            threads,
             started: Instant::now(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -179,7 +182,7 @@ impl Pool {
 
     /// How long what waits now will take all threads together, as far as is known.
     pub(super) fn wait(&self) -> Duration {
-        self.inner.backlog.time() / u32::try_from(self.inner.threads).unwrap_or(u32::MAX)
+        self.inner.backlog.time() / u32::try_from(self.inner.threads.max(1)).unwrap_or(u32::MAX)
     }
 
     pub(super) fn since_start(&self, now: Instant) -> Duration {
@@ -234,6 +237,8 @@ impl Pool {
     /// it.
     pub(super) fn next_work(&self, worker: usize, ended: Option<Ended>) -> Option<Work> {
         let mut state = self.lock();
+        #[cfg(test)]
+        assert!(!std::mem::take(&mut state.breaks), "scripted panic outside of a run");
         if let Some(Ended { queue, run, used }) = ended {
             let batch = state.scheduler.finished(&run, queue.settings.weight, used);
             drop(state);
@@ -282,6 +287,18 @@ impl Pool {
             let until = if let Next::At(at) = next { Some(at) } else { None };
             state = self.sleep(state, now, until);
         }
+    }
+
+    /// Makes the next thread that asks for work panic.
+    #[cfg(test)]
+    pub(super) fn break_next(&self) {
+        self.lock().breaks = true;
+    }
+
+    /// Threads that take work, and how many there should be.
+    #[must_use]
+    pub fn threads(&self) -> (usize, usize) {
+        (self.lock().workers.len(), self.inner.threads)
     }
 
     /// Threads that found nothing to do.

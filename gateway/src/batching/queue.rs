@@ -12,12 +12,14 @@ use tracing::{debug, warn};
 use super::bucket::Key;
 use super::handover;
 use super::job::{Failure, Job, Ticket, Urgency};
+use super::judge::Guard;
 use super::load::{Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
 use super::reply::{Joint, Reply};
 use super::variable::VariableLength;
 use super::waiting::{Holds, Waiting};
+use crate::breaker::Permit;
 use crate::error::Rejection;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
@@ -69,6 +71,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<VersionMetrics>,
     pub(super) load: Arc<Load>,
     pub(super) probe: OnceLock<Probe>,
+    pub(super) guard: OnceLock<Guard>,
     stats: Mutex<BTreeMap<usize, ExecutionStats>>,
     model: Option<Box<dyn Model>>,
     engine: Arc<dyn Engine>,
@@ -127,6 +130,7 @@ impl Queue {
             metrics,
             load: Arc::new(Load::on(pool.backlog().clone())),
             probe: OnceLock::new(),
+            guard: OnceLock::new(),
             stats: Mutex::default(),
             model: Some(model),
             engine,
@@ -141,13 +145,19 @@ impl Queue {
         drop(self.shared.probe.set(Probe::new(batch)));
     }
 
-    /// Puts a call into the queue; what it gives is to be awaited, and dropping that takes the call
-    /// out again. A call with more items than a batch runs in parts.
+    /// From now on calls pass the guard's breaker, and what becomes of them counts for it.
+    pub fn guard_with(&self, guard: Guard) {
+        // Only the load of the version sets it, once.
+        drop(self.shared.guard.set(guard));
+    }
+
+    /// Puts a call into the queue; what it gives is to be awaited, and dropping that takes the
+    /// call out again. A call with more items than a batch runs in parts.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full and holds nothing less urgent, `DeadlineExceeded` when the call would come too late
-    /// and the model refuses such calls, `NotReady` when the gateway is stopping or the device
-    /// has failed.
+    /// `Overloaded` when the queue is full and holds nothing less urgent, `DeadlineExceeded` when
+    /// the call would come too late and the model refuses such calls, `CircuitOpen` when it has
+    /// failed too often, `NotReady` when the gateway is stopping or the device has failed.
     pub fn submit(
         &self,
         inputs: Vec<Tensor>,
@@ -157,6 +167,11 @@ impl Queue {
         let shared = &self.shared;
         shared.pool.check_open()?;
         let now = Instant::now();
+        // Whatever refuses the call below gives the permit back.
+        let permit = match shared.guard.get() {
+            Some(guard) => guard.breaker.admit(now, schedule.deadline)?,
+            None => Permit::default(),
+        };
         if shared.settings.refuse_late {
             shared.refuse_late(rows, schedule, now)?;
         }
@@ -165,10 +180,10 @@ impl Queue {
         let largest = shared.settings.max_batch;
         let place = shared.admit(&inputs, rows, schedule)?;
         let holds = if largest > 0 && rows > largest {
-            shared.submit_parts(&inputs, rows, (schedule, now), (reply, place))
+            shared.submit_parts(&inputs, rows, (schedule, now), (reply, permit, place))
         } else {
             let hold = place.hold();
-            shared.submit_one(inputs, rows, (schedule, now), (reply, place));
+            shared.submit_one(inputs, rows, (schedule, now), (reply, permit, place));
             Holds::of(hold)
         };
         Ok(Waiting::new(receiver, holds))
@@ -256,7 +271,7 @@ impl Shared {
         inputs: Vec<Tensor>,
         rows: usize,
         (schedule, now): (Schedule, Instant),
-        (reply, place): (Reply, Place),
+        (reply, permit, place): (Reply, Permit, Place),
     ) {
         let (key, length) = self.key(&inputs);
         let level = self.level(schedule);
@@ -269,6 +284,7 @@ impl Shared {
             enqueued: now,
             deadline: schedule.deadline,
             reply,
+            permit,
             place: Some(place),
         };
         let job = Job { inputs, ticket };
@@ -280,7 +296,7 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        (reply, whole): (Reply, Place),
+        (reply, mut permit, whole): (Reply, Permit, Place),
     ) -> Holds {
         let largest = self.settings.max_batch;
         let counts: Vec<usize> =
@@ -293,7 +309,10 @@ impl Shared {
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
-            self.submit_one(inputs, rows, when, (reply, place));
+            // The first part takes a trial along.
+            let rest = permit.part();
+            self.submit_one(inputs, rows, when, (reply, permit, place));
+            permit = rest;
         }
         holds
     }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::job::{Failure, Job, Ticket};
+use super::judge::Judge;
 use super::queue::Shared;
 use super::reply::Post;
 use super::scheduler::RunKey;
@@ -22,6 +23,8 @@ pub(super) struct Running {
     pub(super) waiters: Waiters,
     /// Calls of the same split batch whose run comes next; they are not part of this one.
     pub(super) rest: Groups,
+    /// What the batch says about its model so far.
+    pub(super) judge: Judge,
 }
 
 /// Groups of calls that wait for their run, the next one last.
@@ -66,6 +69,19 @@ impl Slot {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Tells everybody who waits for this run, and gives back who waits for another one.
+    pub(super) fn fail(self, failure: &Failure) -> Groups {
+        let Self { queue, waiters, rest, mut judge, .. } = self;
+        if let Waiters::Calls(tickets) = &waiters {
+            judge.failed(tickets.len(), failure);
+            judge.settle(&queue);
+        }
+        waiters.fail(failure);
+        rest
     }
 }
 

@@ -1,34 +1,60 @@
-//! Counts threads that were given up inside native code. They cannot be killed; past a limit
-//! only a restart of the process helps, which liveness says.
+//! Counts threads that were given up inside native code, and panics. A stuck thread cannot be
+//! killed; past a limit only a restart of the process helps, which liveness says.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::telemetry::metrics;
 
-/// Threads that are stuck now, all devices and loads together.
+/// Threads that are stuck now, all devices and loads together, and what was lost so far.
 #[derive(Debug, Clone, Default)]
 pub struct StuckThreads {
-    count: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    stuck: AtomicUsize,
+    abandoned: AtomicU64,
+    panics: AtomicU64,
 }
 
 impl StuckThreads {
     /// A thread was given up while it did `work`.
     pub fn abandon(&self, work: &'static str) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.counts.stuck.fetch_add(1, Ordering::Relaxed);
+        self.counts.abandoned.fetch_add(1, Ordering::Relaxed);
         metrics::ABANDONED.counter(&[work]).increment(1);
         metrics::STUCK_THREADS.gauge(&[]).increment(1);
     }
 
     /// A given-up thread came back after all.
     pub fn recover(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.counts.stuck.fetch_sub(1, Ordering::Relaxed);
         metrics::STUCK_THREADS.gauge(&[]).decrement(1);
+    }
+
+    /// Something panicked on an engine thread of `device`: a `run`, or the whole `thread`.
+    pub fn panicked(&self, device: &str, what: &'static str) {
+        self.counts.panics.fetch_add(1, Ordering::Relaxed);
+        metrics::ENGINE_PANICS.counter(&[device, what]).increment(1);
     }
 
     /// How many are stuck now.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.counts.stuck.load(Ordering::Relaxed)
+    }
+
+    /// How many were given up since the start, whether or not they came back.
+    #[must_use]
+    pub fn abandoned(&self) -> u64 {
+        self.counts.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// How often an engine thread panicked since the start.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.counts.panics.load(Ordering::Relaxed)
     }
 }

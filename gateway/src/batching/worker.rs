@@ -11,7 +11,9 @@ use metrics::Gauge;
 use tokio::time::Instant;
 use tracing::error;
 
+use super::assembly::{batch_of, pieces, with_all_rows};
 use super::job::{Done, Failure, Job, Ticket};
+use super::judge::{self, Finding, Judge};
 use super::pool::{Ended, Pool, Warmup, Work};
 use super::queue::Shared;
 use super::reply::Post;
@@ -29,13 +31,12 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
             Work::Batch(picked) => picked.queue.clone(),
             Work::Warmup(warmup) => warmup.queue.clone(),
         };
-        let platform = queue.engine().platform();
-        if !prepared.contains(&platform) {
-            queue.engine().prepare_thread();
-            prepared.push(platform);
-        }
         let run = if let Work::Batch(picked) = &work { Some(picked.run.clone()) } else { None };
         let started = Instant::now();
+        if !prepare(&queue, &mut prepared) {
+            give_up(pool, work);
+            continue;
+        }
         let body = AssertUnwindSafe(|| match work {
             Work::Batch(picked) => run_batch(*picked, slot),
             Work::Warmup(warmup) => run_warmup(warmup, slot),
@@ -48,15 +49,49 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
             }
             Err(_) => {
                 error!(model = queue.settings.label, "batching panicked");
+                queue.pool.panicked("run");
                 let used = Used { time: started.elapsed(), is_typical: false };
-                if let Some(Running { waiters, rest, run: Some(run), .. }) = slot.end() {
-                    waiters.fail(&Failure::Panicked);
-                    pool.requeue(&queue, &run, used, rest);
-                } else if let Some(run) = run {
-                    pool.requeue(&queue, &run, used, vec![]);
+                let rest = slot.end().map(|running| running.fail(&Failure::Panicked));
+                if let Some(run) = run {
+                    pool.requeue(&queue, &run, used, rest.unwrap_or_default());
                 }
             }
         }
+    }
+}
+
+/// Lets an engine set up this thread, once; `false` when it panicked.
+fn prepare(queue: &Shared, prepared: &mut Vec<&'static str>) -> bool {
+    let body = AssertUnwindSafe(|| {
+        let platform = queue.engine().platform();
+        if !prepared.contains(&platform) {
+            queue.engine().prepare_thread();
+            prepared.push(platform);
+        }
+    });
+    let result = catch_unwind(body);
+    if result.is_err() {
+        error!(model = queue.settings.label, "the engine panicked while it prepared a thread");
+        queue.pool.panicked("run");
+    }
+    result.is_ok()
+}
+
+/// Fails work that no run was begun for.
+fn give_up(pool: &Pool, work: Work) {
+    match work {
+        Work::Batch(picked) => {
+            let Picked { queue, jobs, run, .. } = *picked;
+            let (jobs, mut judge) = judge::open(&queue, jobs);
+            judge.failed(jobs.len(), &Failure::Panicked);
+            judge.settle(&queue);
+            Waiters::Calls(jobs.into_iter().map(|job| job.ticket).collect())
+                .fail(&Failure::Panicked);
+            let used = Used { time: Duration::ZERO, is_typical: false };
+            pool.requeue(&queue, &run, used, Groups::new());
+        }
+        // The load that asked may have been given up.
+        Work::Warmup(warmup) => drop(warmup.reply.send(Err(Failure::Panicked))),
     }
 }
 
@@ -64,24 +99,20 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
 /// thread up meanwhile.
 fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
     let Picked { queue, jobs, run, closed } = picked;
+    let (jobs, judge) = judge::open(&queue, jobs);
+    if jobs.is_empty() {
+        return Some(Used { time: Duration::ZERO, is_typical: false });
+    }
     queue.metrics.closed(closed);
     let _counted = Counted::new(&queue.metrics.running);
-    let mut groups = vec![jobs];
+    let mut hand = Hand { queue, run, groups: vec![jobs], judge };
     let mut was_short_of_memory = false;
     let mut used = Used { time: Duration::ZERO, is_typical: true };
-    while let Some(jobs) = groups.pop() {
-        let rest = std::mem::take(&mut groups);
-        let (time, result) = run_group(&queue, jobs, (&run, rest), slot)?;
+    while let Some(jobs) = hand.groups.pop() {
+        let (time, result) = hand.run_group(jobs, slot)?;
         used.time += time;
-        used.is_typical &= matches!(result, Ok(Answered { ran: true, .. }));
-        let Failed { tickets, inputs, failure, rest } = match result {
-            Ok(answered) => {
-                groups = answered.rest;
-                continue;
-            }
-            Err(failed) => failed,
-        };
-        groups = rest;
+        used.is_typical &= matches!(result, Ok(Answered { ran: true }));
+        let Err(Failed { tickets, inputs, failure }) = result else { continue };
         if matches!(&failure, Failure::Engine(error) if error.fault() == Fault::Memory)
             && std::mem::replace(&mut was_short_of_memory, true)
         {
@@ -89,7 +120,7 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
             Waiters::Calls(tickets).fail(&failure);
             continue;
         }
-        queue.metrics.reruns.increment(1);
+        hand.queue.metrics.reruns.increment(1);
         let mut jobs: Vec<Job> = tickets
             .into_iter()
             .zip(inputs)
@@ -97,9 +128,10 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
             .collect();
         debug_assert!(jobs.len() > 1, "{failure:?} of one call is final");
         let second = jobs.split_off(jobs.len() / 2);
-        groups.push(second);
-        groups.push(jobs);
+        hand.groups.push(second);
+        hand.groups.push(jobs);
     }
+    hand.judge.settle(&hand.queue);
     Some(used)
 }
 
@@ -119,11 +151,19 @@ impl Drop for Counted {
     }
 }
 
-/// A group whose callers have their answers, and the groups that wait.
+/// A batch in a thread's hands.
+struct Hand {
+    queue: Arc<Shared>,
+    run: RunKey,
+    /// What waits for its run, the next one last.
+    groups: Groups,
+    judge: Judge,
+}
+
+/// A group whose callers have their answers.
 struct Answered {
     /// Whether the model ran it.
     ran: bool,
-    rest: Groups,
 }
 
 /// A group that failed and can be told apart by running its halves.
@@ -131,70 +171,143 @@ struct Failed {
     tickets: Vec<Ticket>,
     inputs: Vec<Vec<Tensor>>,
     failure: Failure,
-    rest: Groups,
 }
 
-/// Runs one group to its end, or gives it back when it has to be halved.
-fn run_group(
-    queue: &Arc<Shared>,
-    mut jobs: Vec<Job>,
-    (run, rest): (&RunKey, Groups),
-    slot: &Slot,
-) -> Option<(Duration, Result<Answered, Failed>)> {
-    let inputs: Vec<Vec<Tensor>> =
-        jobs.iter_mut().map(|job| std::mem::take(&mut job.inputs)).collect();
-    let tickets: Vec<Ticket> = jobs.into_iter().map(|job| job.ticket).collect();
-    let (batch, padded) = batch_of(queue, &inputs, &tickets);
-    let started = Instant::now();
-    slot.begin(Running {
-        since: started,
-        limit: queue.settings.run_timeout,
-        queue: queue.clone(),
-        run: Some(run.clone()),
-        waiters: Waiters::Calls(tickets),
-        // Where the watchdog finds them, should this run never end.
-        rest,
-    });
-    let mut result = guarded_run(queue, &batch);
-    if inputs.len() > 1 {
-        result = result.and_then(|run| with_all_rows(run, &batch));
-    }
-    if let Err(failure) = &result
-        && inputs.len() == 1
-    {
-        result = Err(judged(queue, failure.clone()));
-    }
-    let Some(Running { waiters: Waiters::Calls(tickets), rest, .. }) = slot.end() else {
-        return None;
-    };
-    let time = started.elapsed();
-    Some((
-        time,
-        match result {
-            Ok(run) => {
-                // What waits in the other groups is not to be lost with this one.
-                let body = || scatter(queue, &batch, run, (tickets, started, padded));
-                if catch_unwind(AssertUnwindSafe(body)).is_err() {
-                    error!(model = queue.settings.label, "answering a batch panicked");
+impl Hand {
+    /// Runs one group to its end, or gives it back when it has to be halved.
+    fn run_group(
+        &mut self,
+        mut jobs: Vec<Job>,
+        slot: &Slot,
+    ) -> Option<(Duration, Result<Answered, Failed>)> {
+        let inputs: Vec<Vec<Tensor>> =
+            jobs.iter_mut().map(|job| std::mem::take(&mut job.inputs)).collect();
+        let tickets: Vec<Ticket> = jobs.into_iter().map(|job| job.ticket).collect();
+        let (batch, padded) = batch_of(&self.queue, &inputs, &tickets);
+        let started = Instant::now();
+        let limit = self.queue.settings.run_timeout;
+        self.judge.begin(started, limit);
+        slot.begin(Running {
+            since: started,
+            limit,
+            queue: self.queue.clone(),
+            run: Some(self.run.clone()),
+            waiters: Waiters::Calls(tickets),
+            // Where the watchdog finds them, should this run never end.
+            rest: std::mem::take(&mut self.groups),
+            judge: std::mem::take(&mut self.judge),
+        });
+        let result = checked_run(&self.queue, &batch, inputs.len());
+        let Some(Running { waiters: Waiters::Calls(tickets), rest, judge, .. }) = slot.end() else {
+            return None;
+        };
+        (self.groups, self.judge) = (rest, judge);
+        let time = started.elapsed();
+        Some((
+            time,
+            match result {
+                Ok(run) => {
+                    // What waits in the other groups is not to be lost with this one.
+                    let calls = (tickets, inputs, padded);
+                    let body = || self.answer(&batch, run, calls, (started, time));
+                    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                        error!(model = self.queue.settings.label, "answering a batch panicked");
+                    }
+                    Ok(Answered { ran: true })
                 }
-                Ok(Answered { ran: true, rest })
-            }
-            Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
-                Err(Failed { tickets, inputs, failure, rest })
-            }
-            Err(failure) => {
-                let (alike, rest) = if is_of_the_model(queue, &failure) {
-                    // The others would fail alike, one by one.
-                    (rest, Groups::new())
-                } else {
-                    (Groups::new(), rest)
-                };
-                let alike = alike.into_iter().flatten().map(|job| job.ticket);
-                Waiters::Calls(tickets.into_iter().chain(alike).collect()).fail(&failure);
-                Ok(Answered { ran: false, rest })
-            }
-        },
-    ))
+                Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
+                    Err(Failed { tickets, inputs, failure })
+                }
+                Err(failure) => {
+                    self.fail(tickets, &failure);
+                    Ok(Answered { ran: false })
+                }
+            },
+        ))
+    }
+
+    /// Ends the calls of a run that failed for good.
+    fn fail(&mut self, mut tickets: Vec<Ticket>, failure: &Failure) {
+        if is_of_the_model(&self.queue, failure) {
+            // The others would fail alike, one by one.
+            let alike = self.groups.drain(..).flatten();
+            tickets.extend(alike.map(|job| job.ticket));
+        }
+        self.judge.failed(tickets.len(), failure);
+        self.settle_last();
+        Waiters::Calls(tickets).fail(failure);
+    }
+
+    /// Counts the batch before its last callers hear of it.
+    fn settle_last(&mut self) {
+        if self.groups.is_empty() {
+            self.judge.settle(&self.queue);
+        }
+    }
+
+    /// Hands out the rows of a run.
+    #[expect(clippy::cast_precision_loss, reason = "batches are far smaller than 2^52")]
+    fn answer(
+        &mut self,
+        batch: &Batch,
+        run: Run,
+        (tickets, inputs, padded): (Vec<Ticket>, Vec<Vec<Tensor>>, Option<usize>),
+        (started, time): (Instant, Duration),
+    ) {
+        let queue = self.queue.clone();
+        queue.count_execution(batch.rows(), &run);
+        queue.metrics.batch_rows.record(batch.rows() as f64);
+        let pieces = pieces(&queue, &run.outputs, &tickets, padded);
+        let findings = findings(&queue, &run.outputs, &inputs, &pieces);
+        self.judge.answered(tickets.len(), &findings, time);
+        self.settle_last();
+        let Run { input, infer, output, .. } = run;
+        let mut findings = findings.into_iter();
+        let mut post = Post::default();
+        for (ticket, outputs) in tickets.into_iter().zip(pieces) {
+            let ending = match findings.next().flatten() {
+                Some(Finding::Failed(failure)) => Err(failure),
+                Some(Finding::Nan) | None => {
+                    let waited = started.duration_since(ticket.enqueued);
+                    let timings = Timings { queue: waited, input, infer, output };
+                    Ok(Done { outputs, timings })
+                }
+            };
+            ticket.reply.send(ending, &mut post);
+        }
+    }
+}
+
+/// What is wrong with the answers, by call; empty where nothing is.
+fn findings(
+    queue: &Shared,
+    outputs: &[Tensor],
+    inputs: &[Vec<Tensor>],
+    pieces: &[Vec<Tensor>],
+) -> Vec<Option<Finding>> {
+    let Some(guard) = queue.guard.get().filter(|guard| guard.is_suspicious(outputs)) else {
+        return Vec::new();
+    };
+    let findings: Vec<_> =
+        inputs.iter().zip(pieces).map(|(inputs, outputs)| guard.find(inputs, outputs)).collect();
+    let with_nan = findings.iter().flatten().filter(|found| matches!(found, Finding::Nan));
+    queue.metrics.nan_answers.increment(with_nan.count() as u64);
+    findings
+}
+
+/// The run of a group of so many calls, if it gave what it should; else why not.
+fn checked_run(queue: &Shared, batch: &Batch, calls: usize) -> Result<Run, Failure> {
+    let mut result = guarded_run(queue, batch);
+    if calls > 1 {
+        result = result.and_then(|run| with_all_rows(run, batch));
+    }
+    if let Some(guard) = queue.guard.get() {
+        result = result.and_then(|run| guard.check(&run.outputs, batch.rows()).map(|()| run));
+    }
+    if calls > 1 {
+        return result;
+    }
+    result.map_err(|failure| judged(queue, failure))
 }
 
 /// Whether the model has failed on its own inputs, too.
@@ -207,19 +320,6 @@ fn may_be_judged(fault: Fault) -> bool {
     matches!(fault, Fault::Run | Fault::Input)
 }
 
-/// The run, if its outputs can be cut into the rows of several callers.
-fn with_all_rows(run: Run, batch: &Batch) -> Result<Run, Failure> {
-    match run.outputs.iter().find(|tensor| tensor.rows() != batch.rows()) {
-        None => Ok(run),
-        Some(tensor) => Err(Failure::Outputs(format!(
-            "an output has {} rows for a batch of {}; a model with max_batch_size gives one row \
-             per item",
-            tensor.rows(),
-            batch.rows()
-        ))),
-    }
-}
-
 fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
     let Warmup { queue, batch, limit, reply } = warmup;
     slot.begin(Running {
@@ -229,6 +329,7 @@ fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
         run: None,
         waiters: Waiters::Warmup(reply),
         rest: Groups::new(),
+        judge: Judge::default(),
     });
     let result = guarded_run(&queue, &batch);
     match slot.end() {
@@ -238,25 +339,6 @@ fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
             Some(Used::default())
         }
         _ => None,
-    }
-}
-
-/// The batch, and the length that calls were padded to, if they were.
-fn batch_of(queue: &Shared, inputs: &[Vec<Tensor>], tickets: &[Ticket]) -> (Batch, Option<usize>) {
-    let rows = tickets.iter().map(|ticket| ticket.rows).sum();
-    if let [only] = inputs {
-        return (Batch::single(only, rows), None);
-    }
-    let calls: Vec<_> = inputs.iter().map(Vec::as_slice).collect();
-    match &queue.settings.variable {
-        Some(variable) if tickets[0].length > 0 => {
-            let lengths: Vec<_> = tickets.iter().map(|ticket| ticket.length).collect();
-            let (batch, size) = variable.batch(&calls, &lengths);
-            let sent: usize = tickets.iter().map(|ticket| ticket.rows * ticket.length).sum();
-            queue.metrics.padded(sent as u64, (rows * size - sent) as u64);
-            (batch, Some(size))
-        }
-        _ => (Batch::stack(&calls), None),
     }
 }
 
@@ -297,6 +379,7 @@ fn guarded_run(queue: &Shared, batch: &Batch) -> Result<Run, Failure> {
         }
         Err(_) => {
             error!(model = queue.settings.label, "the engine panicked");
+            queue.pool.panicked("run");
             Err(Failure::Panicked)
         }
     }
@@ -306,41 +389,5 @@ fn guarded_run(queue: &Shared, batch: &Batch) -> Result<Run, Failure> {
 fn check_device(queue: &Shared) {
     if let Err(error) = queue.engine().check_device(&queue.pool.device().0) {
         queue.pool.fail(error.message());
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "batches are far smaller than 2^52")]
-fn scatter(
-    queue: &Shared,
-    batch: &Batch,
-    run: Run,
-    (tickets, started, padded): (Vec<Ticket>, Instant, Option<usize>),
-) {
-    queue.count_execution(batch.rows(), &run);
-    queue.metrics.batch_rows.record(batch.rows() as f64);
-    let Run { outputs, input, infer, output } = run;
-    let timings = |ticket: &Ticket| {
-        let queue = started.duration_since(ticket.enqueued);
-        Timings { queue, input, infer, output }
-    };
-    let mut post = Post::default();
-    if tickets.len() == 1 {
-        for ticket in tickets {
-            let timings = timings(&ticket);
-            let outputs = outputs.clone();
-            ticket.reply.send(Ok(Done { outputs, timings }), &mut post);
-        }
-        return;
-    }
-    let rows: Vec<usize> = tickets.iter().map(|ticket| ticket.rows).collect();
-    let mut pieces: Vec<_> =
-        outputs.iter().map(|tensor| tensor.split_rows(&rows).into_iter()).collect();
-    for ticket in tickets {
-        let mut outputs = pieces.iter_mut().filter_map(Iterator::next).collect();
-        if let (Some(variable), Some(padded)) = (&queue.settings.variable, padded) {
-            outputs = variable.cut(outputs, padded, ticket.length);
-        }
-        let timings = timings(&ticket);
-        ticket.reply.send(Ok(Done { outputs, timings }), &mut post);
     }
 }

@@ -9,6 +9,7 @@ use super::{BAD_CONFIG, table};
 use crate::app;
 use crate::config::{self, Config, Problem};
 use crate::models::Repository;
+use crate::server;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -25,7 +26,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let loaded = if path.is_dir() { Ok(Config::for_repository(path)) } else { config::load(path) };
     let (problems, served) = match loaded {
         Err(problems) => (problems, vec![]),
-        Ok(config) => check_repository(&config),
+        Ok(config) => {
+            let mut problems = server::check(&config);
+            let (more, served) = check_repository(&config);
+            problems.extend(more);
+            (problems, served)
+        }
     };
     if arguments.json {
         let problems: Vec<_> =

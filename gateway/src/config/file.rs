@@ -4,20 +4,24 @@ use std::path::Path;
 
 use toml::Table;
 
+use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::reader::{Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
+use super::tls::Tls;
 
 /// A checked configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Listen,
+    pub tls: Option<Tls>,
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
+    pub breaker: Breaker,
     pub server: Server,
     pub log: Log,
 }
@@ -43,9 +47,11 @@ impl Config {
         }
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
+            tls: Tls::read(root.section("tls"), base),
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
+            breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

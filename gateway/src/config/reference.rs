@@ -17,12 +17,15 @@ pub enum Type {
     Number,
     Duration,
     Size,
+    Percent,
     /// A duration or `"off"`.
     DurationOrOff,
     /// An address or `"off"`.
     AddressOrOff,
     /// A count or `"auto"`.
     CountOrAuto,
+    /// A count or `"off"`.
+    CountOrOff,
     OneOf(&'static [&'static str]),
     Counts,
     Dimensions,
@@ -53,9 +56,11 @@ impl Type {
             Self::Number => "number".into(),
             Self::Duration => "duration".into(),
             Self::Size => "size".into(),
+            Self::Percent => "percentage".into(),
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
+            Self::CountOrOff => "whole number or `\"off\"`".into(),
             Self::OneOf(words) => {
                 words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", ")
             }
@@ -77,8 +82,12 @@ impl Type {
                 json!({"type": "string", "pattern": format!("^off$|{DURATION}")})
             }
             Self::Size => json!({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
+            Self::Percent => json!({"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}),
             Self::CountOrAuto => {
                 json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
+            }
+            Self::CountOrOff => {
+                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "off"}]})
             }
             Self::OneOf(words) => json!({"enum": words}),
             Self::Counts => json!({"type": "array", "items": {"type": "integer", "minimum": 0}}),

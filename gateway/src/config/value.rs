@@ -135,6 +135,23 @@ impl FromToml for Size {
     }
 }
 
+/// A share, written as a percentage from `"0%"` to `"100%"`; held as 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percent(pub f64);
+
+impl FromToml for Percent {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        let Some(text) = value.as_str() else {
+            return expected("a percentage such as \"50%\"", value);
+        };
+        let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        match number.filter(|number| (0.0..=100.0).contains(number)) {
+            Some(number) => Ok(Self(number / 100.0)),
+            None => Err(format!("is \"{text}\", must be a percentage such as \"50%\"")),
+        }
+    }
+}
+
 /// A value that the word `"off"` switches off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrOff<T>(pub Option<T>);
@@ -184,6 +201,8 @@ mod tests {
         assert_eq!(read("512 KiB"), Ok(Size(512 << 10)));
         assert!(read::<Size>("16MB").is_err());
         assert!(read::<Size>("99999999999999999GiB").is_err());
+        assert_eq!(read("12.5%"), Ok(Percent(0.125)));
+        assert!(read::<Percent>("50").is_err() && read::<Percent>("NaN%").is_err());
         assert_eq!(read("250ms"), Ok(Duration::from_millis(250)));
         assert!(read::<Duration>("soon").is_err());
     }

@@ -460,6 +460,38 @@ async fn a_load_that_hangs_is_given_up_and_counted() {
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_holds_up_nothing_that_serves_and_its_load_is_given_up() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    rig.add(2, "2");
+    let folder = rig.control.repository.model(&"m".parse().unwrap()).unwrap();
+    let (answers, hangs) = std::sync::mpsc::sync_channel(0);
+    *rig.control.repository.disk.lock().unwrap() = Some(hangs);
+    tokio::time::pause();
+    let change = super::change::Change {
+        folder: &folder,
+        targets: [crate::types::Version(2)].into(),
+        upload: None,
+        anew: false,
+    };
+    let name = "m".parse().unwrap();
+    let mut intent = super::Intent::default();
+    let loading = rig.control.change(&name, change, &mut intent);
+    let calling = async {
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(rig.answering_version().await, 1);
+        tokio::time::advance(Duration::from_secs(2)).await;
+    };
+    let (failures, ()) = tokio::join!(loading, calling);
+    assert!(failures[0].contains("reading the files took longer than 5s"), "{failures:?}");
+    assert_eq!(rig.answering_version().await, 1);
+    drop(answers);
+    tokio::time::resume();
+    // Nobody has to help: a failure that may pass is tried again.
+    rig.sync().await;
+    assert_eq!(rig.answering_version().await, 2);
+}
+
+#[tokio::test]
 async fn a_lost_device_ends_readiness_until_the_process_starts_again() {
     let rig = Rig::new(&[1], "latest = 1").await;
     let lost = || EngineError::new(Fault::Device, "the device is lost");

@@ -6,27 +6,31 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::{Batch, Engine, Model, ModelSource, TensorSpec};
+use engine::{Batch, Engine, Model, ModelSource, Tensor, TensorSpec};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use self::failure::describe;
+use self::work::{LoadWork, Loaded, note_nan};
 use super::golden::{self, Golden};
 use super::manifest::Manifest;
 use super::repository::{GOLDEN_FILE, VersionFiles};
 use super::sample;
 use super::stats::Stats;
 use super::version::{Published, ServedVersion};
-use crate::batching::{Device, Failure, Pool, Queue, QueueSettings, StuckThreads};
+use crate::batching::{Device, Failure, Guard, Pool, Queue, QueueSettings, StuckThreads};
+use crate::breaker::Breaker;
+use crate::codec::finite;
 use crate::config;
 use crate::tasks;
-use crate::telemetry::{VersionMetrics, metrics};
+use crate::telemetry::{BreakerMetrics, VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
 
 mod failure;
 mod padding;
+mod work;
 
 pub use failure::LoadFailure;
 
@@ -37,6 +41,7 @@ pub struct Loader {
     pools: Mutex<HashMap<Device, Pool>>,
     settings: config::Engine,
     limits: config::Limits,
+    breaker: config::Breaker,
     stuck: StuckThreads,
     /// Loads under way together: more would only compete for the cores, and for their own limits.
     turns: Semaphore,
@@ -60,7 +65,15 @@ impl Loader {
     ) -> Self {
         let stuck = StuckThreads::default();
         let turns = Semaphore::new(settings.cpu_threads.max(2));
-        Self { engines, pools: Mutex::default(), settings, limits, stuck, turns }
+        let breaker = config::Breaker::default();
+        Self { engines, pools: Mutex::default(), settings, limits, breaker, stuck, turns }
+    }
+
+    /// Gives versions circuit breakers with these settings, where their manifests do not differ.
+    #[must_use]
+    pub fn with_breaker(mut self, breaker: config::Breaker) -> Self {
+        self.breaker = breaker;
+        self
     }
 
     /// The platform's engine.
@@ -118,6 +131,7 @@ impl Loader {
             samples: samples.clone(),
         };
         let loaded = self.load_model(work).await?;
+        let Loaded { model: loaded, mut watch_nan } = loaded;
         let device_bytes = loaded.device_bytes();
         let version_metrics = Arc::new(VersionMetrics::new(model.as_str(), &version.to_string()));
         let settings = self.queue_settings(&label, &manifest);
@@ -128,8 +142,9 @@ impl Loader {
         if let Some(sample) = samples.first() {
             queue.probe_with(sample.clone());
         }
-        self.check_goldens(&queue, &manifest, &goldens).await?;
+        self.check_goldens(&queue, &manifest, &goldens, &mut watch_nan).await?;
         queue.reset_executions();
+        let breaker = self.guard(&queue, (&model, version), &manifest, watch_nan);
         let load_time = started.elapsed();
         metrics::LOAD_SECONDS
             .gauge(&[model.as_str(), &version.to_string()])
@@ -153,11 +168,30 @@ impl Loader {
             sha256,
             hashes,
             queue,
+            breaker,
             stats: Stats::default(),
             published: Published::default(),
             metrics: version_metrics,
             load_time,
         })
+    }
+
+    /// Lets calls pass a breaker from now on: what ran so far was nobody's call.
+    fn guard(
+        &self,
+        queue: &Queue,
+        (model, version): (&ModelName, Version),
+        manifest: &Manifest,
+        watch_nan: Vec<bool>,
+    ) -> Arc<Breaker> {
+        let breaker = Breaker::new(
+            &format!("{model}/{version}"),
+            manifest.breaker.over(&self.breaker),
+            BreakerMetrics::new(model.as_str(), &version.to_string()),
+        );
+        let signature = manifest.signature.clone();
+        queue.guard_with(Guard { breaker: breaker.clone(), signature, watch_nan });
+        breaker
     }
 
     fn queue_settings(&self, label: &str, manifest: &Manifest) -> QueueSettings {
@@ -222,6 +256,22 @@ impl Loader {
         pools.iter().all(|pool| pool.wait_ended(limit))
     }
 
+    /// Threads that were lost so far, all devices and loads together.
+    #[must_use]
+    pub fn stuck(&self) -> &StuckThreads {
+        &self.stuck
+    }
+
+    /// Each device in use: its threads that take work, and how many there should be.
+    #[must_use]
+    pub fn threads(&self) -> Vec<(Device, (usize, usize))> {
+        let pools = self.lock();
+        let mut threads: Vec<_> =
+            pools.iter().map(|(device, pool)| (device.clone(), pool.threads())).collect();
+        threads.sort_unstable();
+        threads
+    }
+
     /// Whether so many threads are stuck in native code that only a restart helps.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -248,7 +298,7 @@ impl Loader {
     }
 
     /// Loads on a thread of its own, which is given up when it takes too long.
-    async fn load_model(&self, work: LoadWork) -> Result<Box<dyn Model>, LoadFailure> {
+    async fn load_model(&self, work: LoadWork) -> Result<Loaded, LoadFailure> {
         let (sender, mut receiver) = oneshot::channel();
         let stuck = self.stuck.clone();
         tasks::thread("load", move || {
@@ -297,6 +347,7 @@ impl Loader {
         queue: &Queue,
         manifest: &Manifest,
         goldens: &[Golden],
+        watch_nan: &mut [bool],
     ) -> Result<(), LoadFailure> {
         for (index, golden) in goldens.iter().enumerate() {
             let name = format!("golden request {index}");
@@ -313,49 +364,9 @@ impl Loader {
             golden
                 .check(&manifest.signature, &outputs)
                 .map_err(|error| LoadFailure::new(format!("{name}: {error}")))?;
+            note_nan(watch_nan, &outputs);
         }
         Ok(())
-    }
-}
-
-/// The blocking part of a load: the engine's own work and the first, slow runs.
-struct LoadWork {
-    label: String,
-    engine: Arc<dyn Engine>,
-    file: Vec<u8>,
-    manifest: Arc<Manifest>,
-    samples: Vec<Batch>,
-}
-
-impl LoadWork {
-    fn run(&self) -> Result<Box<dyn Model>, LoadFailure> {
-        let Self { label, engine, file, manifest, samples } = self;
-        engine.prepare_thread();
-        let signature = &manifest.signature;
-        let outputs: Vec<TensorSpec> =
-            signature.outputs.iter().map(|output| output.spec.clone()).collect();
-        let model = engine.load(&ModelSource {
-            label,
-            file,
-            inputs: &signature.inputs,
-            outputs: &outputs,
-            device: &manifest.device,
-            options: manifest.options,
-            samples,
-            tolerance: manifest.tolerance(),
-        })?;
-        for batch in samples {
-            let run = model.run(batch).map_err(|error| {
-                let failure = Failure::Engine(error);
-                describe(&format!("first run with {} rows", batch.rows()), failure)
-            })?;
-            signature
-                .check_outputs(&run.outputs, batch.rows())
-                .map_err(|rejection| LoadFailure::new(rejection.to_string()))?;
-        }
-        padding::check(&*model, manifest)?;
-        debug!(model = label, "the engine has the model");
-        Ok(model)
     }
 }
 

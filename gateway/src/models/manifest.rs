@@ -9,6 +9,8 @@ use engine::{DataType, EngineOptions, TensorSpec};
 use toml::Value;
 
 use self::running::Running;
+use crate::codec::finite;
+use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
 use crate::types::{OutputSpec, Patience, Signature, Version};
 
@@ -32,6 +34,7 @@ pub struct Manifest {
     pub batching: Batching,
     pub timeouts: Patience,
     pub run_timeout: Option<Duration>,
+    pub breaker: BreakerSettings,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
 }
@@ -114,6 +117,7 @@ impl Manifest {
         let policy = read_policy(root.section("versions"));
         let Running { device, options, deterministic, run_timeout } =
             running::read(root.section("engine"), &signature, &platform);
+        let breaker = BreakerSettings::read(root.section("breaker"));
         let warmup = read_warmup(root.section("warmup"), max_batch_size);
         let versions = root
             .named("version")
@@ -132,6 +136,7 @@ impl Manifest {
             batching,
             timeouts,
             run_timeout,
+            breaker,
             warmup,
             versions,
         }
@@ -175,8 +180,12 @@ fn read_output(mut section: Section<'_>) -> OutputSpec {
     if tolerance < 0.0 {
         section.problem("tolerance", "must not be negative");
     }
+    let finite = section.or("finite", false);
+    if finite && !finite::has_floats(spec.datatype) {
+        section.problem("finite", format!("{} has neither NaN nor infinities", spec.datatype));
+    }
     section.finish();
-    OutputSpec { spec, labels, tolerance }
+    OutputSpec { spec, labels, tolerance, finite }
 }
 
 fn read_tensor(section: &mut Section<'_>) -> TensorSpec {
@@ -341,7 +350,8 @@ mod tests {
             [[input]]\nname = 'x'\ndtype = 'FP33'\nshape = [2]\n\
             [[input]]\nname = 'x'\ndtype = 'BYTES'\nshape = [-1, 0]\n\
             [versions]\npolicy = 'all'\nlatest = 2\n\
-            [engine]\ndevice = 'gpu'\n[version.one]\nsha256 = 'abc'\n";
+            [[output]]\nname = 'y'\ndtype = 'INT8'\nshape = [-1]\nfinite = true\n\
+            [breaker]\nprobes = 0\n[engine]\ndevice = 'gpu'\n[version.one]\nsha256 = 'abc'\n";
         let problems = Manifest::parse(text).unwrap_err();
         let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::manifest::{Lineage, Manifest};
 use super::stats::{FailureReason, Stats};
 use crate::batching::Queue;
+use crate::breaker::{Breaker, State};
 use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Patience, Signature, Version};
 
@@ -21,6 +22,7 @@ pub struct ServedVersion {
     /// Hashes of the other files that decided whether it may serve, by file name.
     pub hashes: Vec<(String, String)>,
     pub queue: Queue,
+    pub breaker: Arc<Breaker>,
     /// How long its calls may take, the gateway's own limits included.
     pub timeouts: Patience,
     pub stats: Stats,
@@ -50,10 +52,11 @@ impl ServedVersion {
         &self.manifest.signature
     }
 
-    /// Whether a call would be taken: the device still runs something.
+    /// Whether a call would be taken: the device still runs something, and the circuit breaker
+    /// is not open. Half-open counts as ready, or nobody would send the calls that close it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.queue.device_failure().is_none()
+        self.queue.device_failure().is_none() && self.breaker.state() != State::Open
     }
 
     /// `model/version`, for messages.
@@ -100,6 +103,9 @@ impl ServedVersion {
         let (model, version) = (self.model.as_str(), self.version.to_string());
         let value = f64::from(u8::from(ready));
         metrics::READY.gauge(&[model, &version]).set(value);
+        if !ready {
+            self.breaker.retire();
+        }
         if let Some(sha256) = &self.sha256 {
             metrics::MODEL_FILE.gauge(&[model, &version, sha256]).set(value);
         }
@@ -110,6 +116,7 @@ impl ServedVersion {
     pub fn publish_stats(&self) {
         self.publish_counts();
         self.queue.publish();
+        self.breaker.publish();
         let version = self.version.to_string();
         let labels = [self.model.as_str(), version.as_str()];
         metrics::NV_PENDING.gauge(&labels).set(self.queue.pending() as f64);

@@ -70,6 +70,8 @@ pub enum Dropped {
     Expired,
     Displaced,
     Stopping,
+    /// Its version failed too often while it waited.
+    CircuitOpen,
 }
 
 impl Dropped {
@@ -81,6 +83,7 @@ impl Dropped {
             Self::Expired => "expired",
             Self::Displaced => "displaced",
             Self::Stopping => "stopping",
+            Self::CircuitOpen => "circuit_open",
         }
     }
 }
@@ -127,6 +130,7 @@ pub struct VersionMetrics {
     pub batch_rows: Histogram,
     pub reruns: Counter,
     pub refused_late: Counter,
+    pub nan_answers: Counter,
     pub running: Gauge,
     closed: [OnceLock<Counter>; 5],
     names: (String, String),
@@ -153,6 +157,7 @@ impl VersionMetrics {
             batch_rows: metrics::BATCH_ROWS.histogram(&[model, version]),
             reruns: metrics::BATCH_RERUNS.counter(&[model, version]),
             refused_late: metrics::REFUSED_LATE.counter(&[model, version]),
+            nan_answers: metrics::NAN_ANSWERS.counter(&[model, version]),
             running: metrics::BATCHES_RUNNING.gauge(&[model, version]),
             closed: std::array::from_fn(|_| OnceLock::new()),
             names: (model.to_owned(), version.to_owned()),
@@ -200,6 +205,31 @@ impl VersionMetrics {
     pub fn record_answer(&self, protocol: Protocol, encode: Duration, total: Duration) {
         self.encode.record(encode);
         self.request[protocol as usize].record(total);
+    }
+}
+
+/// Handles of one circuit breaker.
+#[derive(Debug)]
+pub struct BreakerMetrics {
+    pub state: Gauge,
+    pub refused: Counter,
+    names: (String, String),
+}
+
+impl BreakerMetrics {
+    #[must_use]
+    pub fn new(model: &str, version: &str) -> Self {
+        Self {
+            state: metrics::BREAKER_STATE.gauge(&[model, version]),
+            refused: metrics::BREAKER_REFUSED.counter(&[model, version]),
+            names: (model.to_owned(), version.to_owned()),
+        }
+    }
+
+    /// Counts a change of state; a series appears with the first.
+    pub fn changed(&self, to: &str, reason: &str) {
+        let (model, version) = &self.names;
+        metrics::BREAKER_TRANSITIONS.counter(&[model, version, to, reason]).increment(1);
     }
 }
 

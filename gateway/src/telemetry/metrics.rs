@@ -74,9 +74,17 @@ declare! {
     BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
         "Positions of batches of variable length by kind: sent by callers, or padding.";
     DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
-        "Calls that left the queue without a run, by reason: cancelled, expired, displaced (by a more urgent one in a full queue) or stopping.";
+        "Calls that left the queue without a run, by reason: cancelled, expired, displaced (by a more urgent one in a full queue), stopping or circuit_open.";
     REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
         "Calls refused at once because their answer would have come after their deadline.";
+    NAN_ANSWERS = "penstock_nan_answers_total", Shape::Counter, VERSION,
+        "Answers with NaN to finite inputs, in outputs that were free of NaN while the version was loaded.";
+    BREAKER_STATE = "penstock_breaker_state", Shape::Gauge, VERSION,
+        "The circuit breaker of a version: 0 closed, 1 open, 2 half-open.";
+    BREAKER_TRANSITIONS = "penstock_breaker_transitions_total", Shape::Counter, &["model", "version", "to", "reason"],
+        "Changes of a circuit breaker to closed, open or half_open, by reason: consecutive_failures, failure_rate, slow_rate, nan_storm, device_fault, probe_failed, time_over, recovered or operator.";
+    BREAKER_REFUSED = "penstock_breaker_refused_total", Shape::Counter, VERSION,
+        "Calls refused because the circuit breaker was open.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
         "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
     DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],
@@ -105,10 +113,22 @@ declare! {
         "Threads abandoned in native code that have not come back.";
     ABANDONED = "penstock_engine_threads_abandoned_total", Shape::Counter, &["work"],
         "Threads given up after a time limit, by work: load or run.";
+    ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
+        "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
+    CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],
+        "Connections closed at once, by the limit that was reached: connections or address.";
+    TLS_HANDSHAKES = "penstock_tls_handshakes_total", Shape::Counter, &["protocol", "result"],
+        "TLS handshakes by result: ok, refused (a wrong certificate, another protocol, a caller that left) or timeout.";
+    TLS_RELOADS = "penstock_tls_reloads_total", Shape::Counter, &["result"],
+        "Changed certificates by result: loaded, or failed (the old ones serve on).";
+    TLS_EXPIRY = "penstock_tls_certificate_expiry_seconds", Shape::Gauge, &[],
+        "When the certificate in use ends to be valid, in seconds since 1970.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
         "Always 1.";
+    LOG_LINES_LOST = "penstock_log_lines_lost_total", Shape::Counter, &[],
+        "Lines of the log that were never written: standard error was not read in time, or cannot be written.";
     RESIDENT = "process_resident_memory_bytes", Shape::Gauge, &[],
         "Resident memory of the process.";
     CPU_SECONDS = "process_cpu_seconds_total", Shape::Gauge, &[],

@@ -26,6 +26,8 @@ pub struct OutputSpec {
     pub labels: Vec<String>,
     /// Relative difference that batching or a rewritten graph may cause.
     pub tolerance: f64,
+    /// Whether an answer with NaN or an infinity is a failure.
+    pub finite: bool,
 }
 
 /// Inputs in the order of the signature.
@@ -247,6 +249,7 @@ mod tests {
                 spec: spec("y", &[-1, 2]),
                 labels: vec![],
                 tolerance: 1e-5,
+                finite: false,
             }],
             max_batch_size: 4,
             splits: false,

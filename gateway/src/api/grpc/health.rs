@@ -71,7 +71,7 @@ impl health_server::Health for Health {
         let (sender, receiver) = mpsc::channel(1);
         tasks::spawn("health-watch", async move {
             let mut models = api.pipeline.snapshots.changes();
-            let mut stages = api.health.changes();
+            let mut states = api.health.changes();
             let mut sent = None;
             loop {
                 let status = check(&api, &name).unwrap_or(ServingStatus::ServiceUnknown);
@@ -81,12 +81,12 @@ impl health_server::Health for Health {
                     }
                     sent = Some(status);
                 }
-                if *stages.borrow() == Stage::Draining {
+                if states.borrow().stage == Stage::Draining {
                     return;
                 }
                 tokio::select! {
                     _ = models.changed() => {}
-                    _ = stages.changed() => {}
+                    _ = states.changed() => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                     () = sender.closed() => return,
                 }

@@ -1,13 +1,15 @@
 //! The engine threads themselves: started, warmed up, watched, given up and replaced.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use engine::Batch;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Entry, Pool, Warmup, Worker};
 use crate::batching::job::Failure;
@@ -35,13 +37,14 @@ impl Pool {
             }
         }
         for (running, warmups) in expired {
-            let Running { limit, queue, run, waiters, rest, since } = running;
+            let Running { limit, since, .. } = running;
+            let (queue, run) = (running.queue.clone(), running.run.clone());
             error!(
                 device = %self.inner.device, model = queue.settings.label, ?limit,
                 "gave up an engine thread that is stuck in native code"
             );
             let failure = Failure::TimedOut(limit);
-            waiters.fail(&failure);
+            let rest = running.fail(&failure);
             for warmup in warmups {
                 drop(warmup.reply.send(Err(failure.clone())));
             }
@@ -50,10 +53,48 @@ impl Pool {
                 self.requeue(&queue, &run, used, rest);
             }
             self.gauge().decrement(1);
+        }
+        self.replace_lost();
+    }
+
+    /// Starts threads in the place of those that were given up or died. A thread that cannot be
+    /// started now is tried again at the next look, and one that dies at once does not spin.
+    fn replace_lost(&self) {
+        let missing = {
+            let state = self.lock();
+            match self.inner.closed.load(Ordering::Acquire) && state.scheduler.is_empty() {
+                true => 0,
+                false => self.inner.threads.saturating_sub(state.workers.len()),
+            }
+        };
+        for _ in 0..missing {
             if let Err(error) = self.add_worker() {
-                error!(%error, "cannot replace a stuck engine thread");
+                error!(%error, device = %self.inner.device, "cannot replace a lost engine thread");
+                return;
+            }
+            info!(device = %self.inner.device, "a fresh engine thread takes the place of a lost one");
+        }
+    }
+
+    /// Something panicked on a thread of this pool.
+    pub(in crate::batching) fn panicked(&self, what: &'static str) {
+        self.inner.stuck.panicked(&self.inner.device.0, what);
+    }
+
+    /// A thread died of a panic of our own: its calls fail, and [`Pool::watch`] starts another.
+    fn died(&self, worker: usize, slot: &Slot) {
+        error!(device = %self.inner.device, worker, "an engine thread died of a panic");
+        self.panicked("thread");
+        self.gauge().decrement(1);
+        if let Some(running) = slot.end() {
+            let (queue, run) = (running.queue.clone(), running.run.clone());
+            let used = Used { time: running.since.elapsed(), is_typical: false };
+            let rest = running.fail(&Failure::Panicked);
+            if let Some(run) = run {
+                self.requeue(&queue, &run, used, rest);
             }
         }
+        self.ended(worker);
     }
 
     /// Waits until the threads of a closed pool have ended, at most this long; `false` when some
@@ -128,8 +169,11 @@ impl Pool {
         let pool = self.clone();
         let name = format!("engine-{}-{id}", self.inner.device);
         let started = tasks::thread(&name, move || {
-            worker::run(&pool, id, &slot);
-            pool.ended(id);
+            let body = AssertUnwindSafe(|| worker::run(&pool, id, &slot));
+            match catch_unwind(body) {
+                Ok(()) => pool.ended(id),
+                Err(_) => pool.died(id, &slot),
+            }
         });
         match started {
             Ok(_) => self.gauge().increment(1),

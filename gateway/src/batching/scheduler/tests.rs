@@ -9,6 +9,7 @@ use super::super::reply::{Ending, Reply};
 use super::super::variable::VariableLength;
 use super::super::{Device, Pool, Queue, QueueSettings, StuckThreads};
 use super::*;
+use crate::breaker::Permit;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Deadline, Priority};
 
@@ -69,6 +70,7 @@ impl Bench {
             enqueued: now,
             deadline,
             reply: Reply::Caller(sender, None),
+            permit: Permit::default(),
             place: None,
         };
         let input = Tensor::new(DataType::Uint8, vec![ask.rows, 1], vec![0; ask.rows].into());

@@ -1,11 +1,13 @@
 //! The tables themselves: one line of meaning for every key, one file for each section.
 
+mod breaker;
 mod engine;
 mod limits;
 mod listen;
 mod model;
 mod process;
 mod repository;
+mod tls;
 
 use super::{Key, Type};
 
@@ -14,8 +16,15 @@ const fn key(path: &'static str, kind: Type, default: &'static str, meaning: &'s
 }
 
 /// The configuration file of the gateway, in sections.
-pub const CONFIG: &[&[Key]] =
-    &[process::KEYS, listen::KEYS, repository::KEYS, engine::KEYS, limits::KEYS];
+pub const CONFIG: &[&[Key]] = &[
+    process::KEYS,
+    listen::KEYS,
+    tls::KEYS,
+    repository::KEYS,
+    engine::KEYS,
+    limits::KEYS,
+    breaker::KEYS,
+];
 
 /// `model.toml`, in sections.
 pub const MODEL: &[&[Key]] = &[model::KEYS];

@@ -47,4 +47,34 @@ pub(super) const KEYS: &[Key] = &[
         "\"256MiB\"",
         "Input bytes that may wait for one model version.",
     ),
+    key(
+        "limits.max_connections",
+        Type::Count,
+        "16384",
+        "Open connections of the HTTP and the gRPC port together; more are closed at once. The metrics and the admin port have 256 of their own.",
+    ),
+    key(
+        "limits.max_connections_per_address",
+        Type::CountOrOff,
+        "\"off\"",
+        "The same from one IPv4 address, or from one /64 of IPv6. Leave it off behind a proxy, which has one address for everybody.",
+    ),
+    key(
+        "limits.max_head",
+        Type::Size,
+        "\"32KiB\"",
+        "Largest head of a request, its line and its headers, from 4KiB to 256KiB; beyond it, and beyond 100 headers over HTTP, the answer is 431.",
+    ),
+    key(
+        "limits.idle_timeout",
+        Type::DurationOrOff,
+        "\"1h\"",
+        "How long a gRPC connection may stay without a call, give or take a quarter. For HTTP see `limits.header_timeout`.",
+    ),
+    key(
+        "limits.max_connection_age",
+        Type::DurationOrOff,
+        "\"off\"",
+        "How long a connection of the HTTP or the gRPC port may live, give or take a tenth: then its calls end and it closes, so that clients connect anew and show their certificates again.",
+    ),
 ];
