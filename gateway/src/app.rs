@@ -15,6 +15,7 @@ use crate::api::{Api, Health, Stage};
 use crate::config::Config;
 use crate::control::Control;
 use crate::models::{Loader, Repository};
+use crate::overload::{Overload, memory};
 use crate::pipeline::Pipeline;
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
@@ -94,21 +95,25 @@ impl App {
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
         let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
-            .with_breaker(config.breaker);
+            .with_breaker(config.breaker)
+            .with_overload(&config.overload);
         let control = Arc::new(Control::new(
             repository,
             loader,
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let wire = Arc::new(WireMetrics::new());
+        let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            pipeline: Pipeline { snapshots, wire, overload: overload.clone() },
             control: control.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
+        tasks::spawn("memory", async { match memory::watch(overload).await {} });
         certificates(server.tls().cloned(), hangups);
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });

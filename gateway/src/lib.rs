@@ -12,6 +12,7 @@ pub mod tasks;
 
 // Parts that do one thing each.
 pub mod breaker;
+pub mod overload;
 pub mod batching;
 pub mod models;
 

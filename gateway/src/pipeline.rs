@@ -14,15 +14,18 @@ use tracing::error;
 use crate::batching::{Done, Failure};
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
+use crate::overload::Overload;
+use crate::overload::memory::Pressure;
 use crate::snapshot::SnapshotCell;
-use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Call, Deadline, Protocol, Timings};
+use crate::telemetry::{Outcome, Shed, WireMetrics};
+use crate::types::{Call, Deadline, Protocol, Schedule, Timings};
 
 /// What every call needs; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pipeline {
     pub snapshots: SnapshotCell,
     pub wire: Arc<WireMetrics>,
+    pub overload: Arc<Overload>,
 }
 
 /// A computed answer. The call counts as answered once [`Reply::encoded`] is called.
@@ -64,11 +67,29 @@ impl Pipeline {
             }
         };
         let mut record = Record::open(served.clone(), call.protocol, call.arrived);
-        let result = run(&served, call, &mut record).await;
+        let result = match self.check_memory(&served, &call.schedule) {
+            Ok(()) => run(&served, call, &mut record).await,
+            Err(rejection) => Err(rejection),
+        };
         match result {
             Ok(outputs) => Ok(Reply { served, outputs, record }),
             Err(rejection) => Err(record.refuse(rejection)),
         }
+    }
+
+    /// Refuses what can wait while memory is short.
+    fn check_memory(&self, served: &ServedVersion, schedule: &Schedule) -> Result<(), Rejection> {
+        if self.overload.memory().pressure() == Pressure::None {
+            return Ok(());
+        }
+        let priority = schedule.priority.unwrap_or(served.manifest.batching.priority);
+        let class = if schedule.shadow { "shadow" } else { priority.class() };
+        if !matches!(class, "low" | "shadow") {
+            return Ok(());
+        }
+        served.metrics.shed(Shed::Memory, class);
+        let text = "the gateway is overloaded: memory is short for calls of low priority";
+        Err(Rejection::new(Kind::Overloaded, text).with_retry_after(served.queue.retry_after()))
     }
 
     /// Counts a request that could not be decoded.

@@ -7,4 +7,4 @@ pub mod gpu;
 pub mod handles;
 pub mod logging;
 
-pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, VersionMetrics, WireMetrics};
+pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};

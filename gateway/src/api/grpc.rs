@@ -25,6 +25,7 @@ use tracing::debug;
 use super::Api;
 use super::timeouts::{Arrival, Timeouts};
 use crate::error::Rejection;
+use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Peer, Protocol};
 
@@ -84,8 +85,9 @@ impl Grpc {
             Err(rejection) => return status(&rejection).into_http(),
         };
         let response = if wire::is_inference(&request) {
-            let timeouts = match Timeouts::over_grpc(request.headers()) {
-                Ok(timeouts) => timeouts,
+            // The permit lives as long as the call.
+            let (timeouts, _permit) = match self.admit(&request) {
+                Ok(admitted) => admitted,
                 Err(rejection) => {
                     self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
                     return status(&rejection).into_http();
@@ -95,7 +97,8 @@ impl Grpc {
             request.extensions_mut().insert((arrival, timeouts));
             let patience = arrival.within(timeouts.own).left(self.patience);
             let mut inference = self.inference.clone();
-            match inference.call(wire::bounded(request, patience)).await {
+            let held = self.api.pipeline.overload.hold();
+            match inference.call(wire::bounded(request, patience, held)).await {
                 Ok(response) => response,
             }
         } else {
@@ -104,6 +107,19 @@ impl Grpc {
             }
         };
         wire::correct(response, &self.metrics)
+    }
+}
+
+impl Grpc {
+    /// Reads how long a call may take and lets it in, before its message is read. The messages of
+    /// a stream are let in one by one.
+    fn admit<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+        let timeouts = Timeouts::over_grpc(request.headers())?;
+        let permit = match wire::is_unary_prediction(request) {
+            true => self.api.pipeline.overload.enter(0)?,
+            false => Permit::default(),
+        };
+        Ok((timeouts, permit))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cost::Costs;
-use super::job::{Due, Failure, Job, Jobs, Rank, Ticket, Urgency};
+use super::job::{Due, Failure, Job, Jobs, RANKS, Rank, Ticket, Urgency};
 use super::queue::QueueSettings;
 use crate::telemetry::Closed;
 use crate::types::Deadline;
@@ -26,7 +26,7 @@ pub(super) struct Bucket {
     jobs: Jobs,
     rows: usize,
     /// Calls of each rank.
-    ranks: [usize; Rank::LAST + 1],
+    ranks: [usize; RANKS],
     /// Arrival of the oldest call.
     opened: Instant,
     /// The earliest deadline.
@@ -67,7 +67,7 @@ const SLACK: Duration = Duration::from_millis(5);
 
 impl Bucket {
     pub(super) fn new(now: Instant) -> Self {
-        let ranks = [0; Rank::LAST + 1];
+        let ranks = [0; RANKS];
         Self { jobs: Jobs::new(), rows: 0, ranks, opened: now, tightest: None }
     }
 
@@ -167,7 +167,7 @@ impl Bucket {
 
     /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
     pub(super) fn least(&self, rank: Rank) -> Option<(Rank, Urgency)> {
-        let last = (rank.index() + 1..=Rank::LAST).rev().find(|&rank| self.ranks[rank] > 0)?;
+        let last = (rank.index() + 1..RANKS).rev().find(|&rank| self.ranks[rank] > 0)?;
         let mut jobs = self.jobs.values().rev().map(|job| &job.ticket);
         let ticket = jobs.find(|ticket| ticket.rank().index() == last)?;
         Some((ticket.rank(), ticket.urgency))

@@ -65,12 +65,24 @@ pub(super) enum Due {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank(u8);
 
+/// How many ranks there are.
+pub(super) const RANKS: usize = Priority::LEAST as usize + 2;
+
 impl Rank {
-    /// Ranks are from 0 to this.
-    pub(super) const LAST: usize = Priority::LEAST as usize + 1;
+    /// The last one.
+    pub(super) const SHADOW: Self = Self(Priority::LEAST + 1);
 
     pub(super) fn new(shadow: bool, level: u8) -> Self {
-        if shadow { Self(Priority::LEAST + 1) } else { Self(level.min(Priority::LEAST)) }
+        if shadow { Self::SHADOW } else { Self(level.min(Priority::LEAST)) }
+    }
+
+    /// The word for it in metrics.
+    pub(super) fn class(self) -> &'static str {
+        match Priority::of(u64::from(self.0)) {
+            _ if self == Self::SHADOW => "shadow",
+            Some(priority) => priority.class(),
+            None => "high",
+        }
     }
 
     pub(super) fn index(self) -> usize {

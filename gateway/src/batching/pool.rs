@@ -20,7 +20,7 @@ use super::running::Slot;
 use super::scheduler::{Cleared, Next, Picked, RunKey, Scheduler, Used};
 use super::stuck::StuckThreads;
 use crate::error::{Kind, Rejection};
-use crate::telemetry::{Dropped, metrics};
+use crate::telemetry::{Dropped, Shed, metrics};
 
 mod threads;
 
@@ -307,6 +307,25 @@ impl Pool {
         self.lock().sleeping
     }
 
+    /// What a free thread would run now.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Option<Box<Picked>> {
+        let mut cleared = Cleared::default();
+        let next = self.lock().scheduler.next(Instant::now(), false, &mut cleared);
+        cleared.settle();
+        if let Next::Run(picked) = next { Some(picked) } else { None }
+    }
+
+    /// Notes that it has run.
+    #[cfg(test)]
+    pub(super) fn end(&self, picked: &Picked, used: Used) {
+        let Picked { queue, run, .. } = picked;
+        let batch = self.lock().scheduler.finished(run, queue.settings.weight, used);
+        if let Some(batch) = batch {
+            queue.load.set_times(batch / u32::try_from(run.rows).unwrap(), batch);
+        }
+    }
+
     /// Calls in the buckets, dead ones included.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
@@ -380,6 +399,9 @@ impl Cleared {
     fn settle(self) {
         let mut post = Post::default();
         for (queue, ticket, failure) in self.dropped {
+            if failure == Failure::Displaced {
+                queue.metrics.shed(Shed::Displaced, ticket.rank().class());
+            }
             queue.metrics.dropped(match failure {
                 Failure::Expired => Dropped::Expired,
                 Failure::Displaced => Dropped::Displaced,

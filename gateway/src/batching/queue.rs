@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::admission::Standing;
 use super::bucket::Key;
 use super::handover;
 use super::job::{Failure, Job, Ticket, Urgency};
@@ -21,6 +22,7 @@ use super::variable::VariableLength;
 use super::waiting::{Holds, Waiting};
 use crate::breaker::Permit;
 use crate::error::Rejection;
+use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Priority, Schedule};
@@ -54,6 +56,8 @@ pub struct QueueSettings {
     /// Whether the inputs' shapes leave no choice but the batch dimension.
     pub fixed_shapes: bool,
     pub variable: Option<VariableLength>,
+    /// When calls are refused for the delay of the queue; never where there is none.
+    pub shedding: Option<Shedding>,
 }
 
 /// The way to the engine for one model version. Dropping the last handle frees the model on a
@@ -70,6 +74,8 @@ pub(super) struct Shared {
     pub(super) settings: QueueSettings,
     pub(super) metrics: Arc<VersionMetrics>,
     pub(super) load: Arc<Load>,
+    /// How long calls stand in the queue, as the scheduler saw it last.
+    pub(super) standing: Standing,
     pub(super) probe: OnceLock<Probe>,
     pub(super) guard: OnceLock<Guard>,
     stats: Mutex<BTreeMap<usize, ExecutionStats>>,
@@ -105,6 +111,7 @@ impl QueueSettings {
             refuse_late: false,
             fixed_shapes: false,
             variable: None,
+            shedding: None,
         }
     }
 
@@ -129,6 +136,7 @@ impl Queue {
             settings,
             metrics,
             load: Arc::new(Load::on(pool.backlog().clone())),
+            standing: Standing::default(),
             probe: OnceLock::new(),
             guard: OnceLock::new(),
             stats: Mutex::default(),
@@ -178,7 +186,7 @@ impl Queue {
         let (sender, receiver) = oneshot::channel();
         let reply = Reply::Caller(sender, handover::mailbox());
         let largest = shared.settings.max_batch;
-        let place = shared.admit(&inputs, rows, schedule)?;
+        let place = shared.admit(&inputs, rows, (schedule, now))?;
         let holds = if largest > 0 && rows > largest {
             shared.submit_parts(&inputs, rows, (schedule, now), (reply, permit, place))
         } else {
@@ -239,6 +247,7 @@ impl Queue {
         let Shared { metrics, load, .. } = &*self.shared;
         metrics.queue_rows.set(load.rows() as f64);
         metrics.queue_bytes.set(load.bytes() as f64);
+        metrics.queue_delay.set(self.shared.delay().as_secs_f64());
     }
 
     /// What the engine decided when it loaded the model.
@@ -351,6 +360,7 @@ impl Drop for Shared {
         self.pool.forget(self.id);
         self.metrics.queue_rows.set(0);
         self.metrics.queue_bytes.set(0);
+        self.metrics.queue_delay.set(0);
         // Freeing a large model takes milliseconds that no I/O or engine thread has to spare.
         let (model, engine) = (self.model.take(), self.engine.clone());
         let label = self.settings.label.clone();

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Key, Ripe, Taken};
 use super::cost::Costs;
-use super::job::{AGEING, Failure, Job, Rank, Ticket, Urgency};
+use super::job::{AGEING, Failure, Job, RANKS, Rank, Ticket, Urgency};
 use super::queue::{QueueSettings, Shared};
 use super::variable::VariableLength;
+use crate::overload::delay::Delays;
 use crate::telemetry::Closed;
 
 /// Versions whose clocks are this close, in seconds, share alike: deadlines decide among them.
@@ -38,6 +39,8 @@ struct Waiting {
     queue: Option<Arc<Shared>>,
     buckets: BTreeMap<Key, Bucket>,
     costs: Costs,
+    /// How long its calls waited, where anybody asks.
+    delays: Option<Delays<RANKS>>,
     /// Batches that run now.
     running: usize,
     /// Engine seconds used, divided by the weight.
@@ -273,6 +276,7 @@ impl Scheduler {
         if taken.jobs.is_empty() {
             return None;
         }
+        waiting.note_delays(&queue, &taken.jobs, now);
         waiting.running += 1;
         self.now_served = self.now_served.max(waiting.clock);
         // What a delay or a deadline closed was not full, whatever it then took.
@@ -290,6 +294,17 @@ impl Scheduler {
 }
 
 impl Waiting {
+    /// Notes how long the calls of a batch waited, for those that come.
+    fn note_delays(&mut self, queue: &Shared, jobs: &[Job], now: Instant) {
+        let Some(shedding) = queue.settings.shedding else { return };
+        let delays = self.delays.get_or_insert_with(|| Delays::new(shedding.interval));
+        for Job { ticket, .. } in jobs {
+            let delay = now.saturating_duration_since(ticket.enqueued);
+            delays.note(ticket.rank().index(), delay, now);
+        }
+        queue.standing.set(&delays.standing(now));
+    }
+
     /// Lets go of the version once nothing waits for it.
     fn spent(&mut self) -> Option<Arc<Shared>> {
         if self.buckets.is_empty() { self.queue.take() } else { None }

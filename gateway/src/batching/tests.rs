@@ -12,6 +12,7 @@ use crate::telemetry::VersionMetrics;
 use crate::types::Schedule;
 
 mod leaving;
+mod overload;
 mod schedules;
 
 const LIMIT: Duration = Duration::from_secs(1);

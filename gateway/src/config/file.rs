@@ -8,6 +8,7 @@ use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
 use super::limits::Limits;
 use super::listen::Listen;
+use super::overload::Overload;
 use super::reader::{Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
@@ -22,6 +23,7 @@ pub struct Config {
     pub engine: Engine,
     pub limits: Limits,
     pub breaker: Breaker,
+    pub overload: Overload,
     pub server: Server,
     pub log: Log,
 }
@@ -52,6 +54,7 @@ impl Config {
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
+            overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

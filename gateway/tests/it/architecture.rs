@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["config"],
     &["telemetry"],
     &["tasks"],
-    &["breaker"],
+    &["breaker", "overload"],
     &["batching"],
     &["models"],
     &["snapshot"],

@@ -33,14 +33,20 @@ impl Service {
         arrival: Arrival,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        let (call, wanted) =
-            match arrival.check().and_then(|()| decode::decode(request, caller, arrival)) {
-                Ok(decoded) => decoded,
-                Err(rejection) => {
-                    pipeline.undecodable(Protocol::Grpc, rejection.kind());
-                    return Err(rejection);
-                }
-            };
+        // Its bytes stay until the answer is encoded.
+        let mut held = pipeline.overload.hold();
+        let size = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
+        let (call, wanted) = match arrival
+            .check()
+            .and_then(|()| held.cover(size))
+            .and_then(|()| decode::decode(request, caller, arrival))
+        {
+            Ok(decoded) => decoded,
+            Err(rejection) => {
+                pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                return Err(rejection);
+            }
+        };
         let reply = pipeline.infer(call).await?;
         match encode::encode(&reply, &wanted) {
             Ok(response) => {

@@ -14,7 +14,7 @@ use super::service::{Service, arrival};
 use super::{status, wire};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::{Caller, Deadline};
+use crate::types::{Caller, Deadline, Protocol};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -52,7 +52,13 @@ pub(super) fn replies(
                 let id = message.id.clone();
                 // The stream's own deadline ends all of it; each message may have an earlier one.
                 let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
-                let result = service.infer(message, caller, arrival).await;
+                let result = match service.api.pipeline.overload.enter(0) {
+                    Ok(_permit) => service.infer(message, caller, arrival).await,
+                    Err(rejection) => {
+                        service.api.pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                        Err(rejection)
+                    }
+                };
                 Ok((id, result))
             }
         })

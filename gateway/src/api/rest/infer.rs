@@ -57,7 +57,15 @@ where
             return respond::rejection(&rejection).map(Payload::Routed);
         }
     };
-    let body = match body::read(headers, body, &api.limits, arrival).await {
+    let declared = body::declared(headers).min(api.limits.max_request);
+    let mut permit = match api.pipeline.overload.enter(declared) {
+        Ok(permit) => permit,
+        Err(rejection) => {
+            api.pipeline.undecodable(Protocol::Http, rejection.kind());
+            return respond::rejection(&rejection).map(Payload::Routed);
+        }
+    };
+    let body = match body::read(headers, body, &api.limits, (arrival, &mut permit)).await {
         Ok(body) => body,
         Err(error) => {
             api.pipeline.undecodable(Protocol::Http, error.kind());
@@ -67,6 +75,8 @@ where
     let decoded = arrival
         .check()
         .and_then(|()| encoding::decode(headers, body, &api.limits))
+        // What was compressed is larger now.
+        .and_then(|body| permit.cover(body.len()).map(|()| body))
         .and_then(|body| request::decode(headers, body))
         .and_then(|request| Ok((request.policy.schedule(arrival)?, request)));
     let (schedule, decoded) = match decoded {

@@ -5,6 +5,7 @@ mod engine;
 mod limits;
 mod listen;
 mod model;
+mod overload;
 mod process;
 mod repository;
 mod tls;
@@ -24,6 +25,7 @@ pub const CONFIG: &[&[Key]] = &[
     engine::KEYS,
     limits::KEYS,
     breaker::KEYS,
+    overload::KEYS,
 ];
 
 /// `model.toml`, in sections.

@@ -78,3 +78,20 @@ async fn a_caller_that_goes_away_leaves_the_queue() {
     rig.stub.release();
     running.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn while_memory_is_short_calls_of_low_priority_are_refused_and_the_others_answered() {
+    let rig = Rig::new(&[1], "").await;
+    let call = |level| {
+        let priority = crate::types::Priority::of(level);
+        Call { schedule: Schedule { priority, ..Schedule::default() }, ..rig.call(None) }
+    };
+    rig.pipeline.overload.memory().note(90, 100);
+    for (level, is_refused) in [(1, false), (0, false), (6, false), (7, true), (9, true)] {
+        let answer = rig.pipeline.infer(call(level)).await;
+        let kind = answer.as_ref().err().map(Rejection::kind);
+        assert_eq!(kind, is_refused.then_some(Kind::Overloaded), "{level}");
+    }
+    rig.pipeline.overload.memory().note(10, 100);
+    rig.pipeline.infer(call(9)).await.unwrap();
+}
