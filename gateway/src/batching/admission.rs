@@ -1,7 +1,7 @@
 //! Who gets into a queue, and who has to give way.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use engine::Tensor;
@@ -11,25 +11,49 @@ use super::job::{RANKS, Rank};
 use super::load::{Full, Load, Place};
 use super::queue::Shared;
 use crate::error::{Kind, Rejection};
+use crate::overload::delay::View;
 use crate::telemetry::Shed;
 use crate::types::Schedule;
 
-/// How long calls of each rank stand in the queue, in nanoseconds: written by whoever takes a batch,
-/// read by whoever brings a call.
+/// How the queue stands, as whoever took a batch last saw it, for whoever brings a call.
 #[derive(Debug, Default)]
-pub(super) struct Standing([AtomicU64; RANKS]);
+pub(super) struct Standing {
+    /// In nanoseconds.
+    delays: [AtomicU64; RANKS],
+    /// A bit for each rank whose queue stands.
+    stands: AtomicUsize,
+    /// Nanoseconds in which the queue drains by one item.
+    drain: AtomicU64,
+}
 
 impl Standing {
-    pub(super) fn set(&self, delays: &[Duration; RANKS]) {
-        for (slot, delay) in self.0.iter().zip(delays) {
-            let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-            slot.store(nanos, Ordering::Relaxed);
+    pub(super) fn set(&self, view: &View<RANKS>) {
+        for (slot, delay) in self.delays.iter().zip(&view.standing) {
+            slot.store(nanos(*delay), Ordering::Relaxed);
         }
+        let bits =
+            view.stands.iter().rev().fold(0, |bits, &stands| bits << 1 | usize::from(stands));
+        self.stands.store(bits, Ordering::Relaxed);
+        self.drain.store(nanos(view.drain), Ordering::Relaxed);
     }
 
-    fn of(&self, rank: Rank) -> Duration {
-        Duration::from_nanos(self.0[rank.index()].load(Ordering::Relaxed))
+    fn stands(&self, rank: Rank) -> bool {
+        self.stands.load(Ordering::Relaxed) >> rank.index() & 1 == 1
     }
+
+    fn delay(&self, rank: Rank) -> Duration {
+        Duration::from_nanos(self.delays[rank.index()].load(Ordering::Relaxed))
+    }
+
+    /// How long so many items take to drain.
+    fn drains(&self, rows: usize) -> Duration {
+        let row = self.drain.load(Ordering::Relaxed);
+        Duration::from_nanos(row.saturating_mul(rows as u64))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Shared {
@@ -87,11 +111,12 @@ impl Shared {
         let (Some(shedding), Some(deadline)) = (self.settings.shedding, schedule.deadline) else {
             return Ok(());
         };
-        let delay = self.standing.of(rank);
         // What stood there before an empty queue stands no more.
-        if delay <= shedding.target || self.load.calls() == 0 {
+        let rows = self.load.rows();
+        if rows == 0 || !self.standing.stands(rank) {
             return Ok(());
         }
+        let delay = self.standing.delay(rank).max(self.standing.drains(rows));
         let left = deadline.0.saturating_duration_since(now);
         if delay <= shedding.allowance(left, self.load.batch_time()) {
             return Ok(());
@@ -106,7 +131,7 @@ impl Shared {
 
     /// How long the least urgent calls stand in the queue.
     pub(super) fn delay(&self) -> Duration {
-        if self.load.calls() == 0 { Duration::ZERO } else { self.standing.of(Rank::SHADOW) }
+        if self.load.calls() == 0 { Duration::ZERO } else { self.standing.delay(Rank::SHADOW) }
     }
 
     pub(super) fn level(&self, schedule: Schedule) -> u8 {

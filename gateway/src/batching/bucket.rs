@@ -53,6 +53,8 @@ pub(super) struct Taken {
     limit: Option<usize>,
     /// Positions of padding that sparing one run is worth, where that is known.
     worth: Option<f64>,
+    /// How long a full batch takes, where that is known: calls that have less are doomed.
+    expected: Duration,
     /// Whether a batch of shadows alone is due; else live calls of another version may be.
     may_be_shadow: bool,
     /// Calls that left on the way: their caller has gone or their deadline has passed.
@@ -140,7 +142,10 @@ impl Bucket {
     ) -> Option<Closed> {
         let stopped = loop {
             let Some(job) = self.head() else { break None };
-            if let Some(failure) = left(&job.ticket, now) {
+            // Nothing is lost by dropping it as long as others fill the batch.
+            let has_others = self.rows >= job.ticket.rows + settings.max_batch;
+            let soonest = if has_others { now + taken.expected } else { now };
+            if let Some(failure) = left(&job.ticket, now).or(doomed(&job.ticket, soonest)) {
                 if let Some(job) = self.pop() {
                     taken.dropped.push((job.ticket, failure));
                 }
@@ -163,6 +168,10 @@ impl Bucket {
             self.opened = tickets().map(|ticket| ticket.enqueued).min().unwrap_or(now);
         }
         stopped
+    }
+
+    pub(super) fn has_rank(&self, rank: usize) -> bool {
+        self.ranks[rank] > 0
     }
 
     /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
@@ -201,6 +210,12 @@ impl Bucket {
     }
 }
 
+/// Whether a call that ends no sooner than this would end in time.
+fn doomed(ticket: &Ticket, soonest: Instant) -> Option<Failure> {
+    matches!(ticket.urgency.due, Due::At(deadline) if deadline.has_passed(soonest))
+        .then_some(Failure::Expired)
+}
+
 /// Why a call need not run any more.
 fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
     match ticket.urgency.due {
@@ -211,9 +226,16 @@ fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
 }
 
 impl Taken {
-    pub(super) fn new(may_be_shadow: bool, key: &Key, costs: &mut Costs) -> Self {
+    pub(super) fn new(
+        may_be_shadow: bool,
+        key: &Key,
+        settings: &QueueSettings,
+        costs: &mut Costs,
+    ) -> Self {
         let (limit, worth) = (costs.next_limit(key), costs.worth_padding());
-        Self { may_be_shadow, limit, worth, ..Self::default() }
+        let rows = limit.unwrap_or(settings.max_batch).max(1);
+        let expected = costs.predict(key, rows, key.length).unwrap_or_default();
+        Self { may_be_shadow, limit, worth, expected, ..Self::default() }
     }
 
     /// The length that its calls are padded to.

@@ -268,7 +268,7 @@ impl Scheduler {
     ) -> Option<Picked> {
         let waiting = self.queues.get_mut(&id)?;
         let queue = waiting.queue.clone()?;
-        let mut taken = Taken::new(shadow, &key, &mut waiting.costs);
+        let mut taken = Taken::new(shadow, &key, &queue.settings, &mut waiting.costs);
         let stopped = waiting.take_into(&mut taken, &key, &queue, now);
         let dropped = std::mem::take(&mut taken.dropped);
         cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
@@ -297,12 +297,16 @@ impl Waiting {
     /// Notes how long the calls of a batch waited, for those that come.
     fn note_delays(&mut self, queue: &Shared, jobs: &[Job], now: Instant) {
         let Some(shedding) = queue.settings.shedding else { return };
-        let delays = self.delays.get_or_insert_with(|| Delays::new(shedding.interval));
+        let delays = self.delays.get_or_insert_with(|| Delays::new(shedding));
         for Job { ticket, .. } in jobs {
             let delay = now.saturating_duration_since(ticket.enqueued);
-            delays.note(ticket.rank().index(), delay, now);
+            delays.note(ticket.rank().index(), ticket.rows, delay);
         }
-        queue.standing.set(&delays.standing(now));
+        let buckets = &self.buckets;
+        delays.roll(now, queue.load.batch_time(), |rank| {
+            buckets.values().any(|bucket| bucket.has_rank(rank))
+        });
+        queue.standing.set(delays.view());
     }
 
     /// Lets go of the version once nothing waits for it.

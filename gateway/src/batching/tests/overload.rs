@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, advance};
 
 use super::*;
@@ -13,6 +14,13 @@ use crate::types::{Deadline, Priority, Timings};
 
 const MILLI: Duration = Duration::from_millis(1);
 const BATCH: usize = 8;
+
+/// How long a batch takes, in milliseconds.
+fn run_time(rows: usize) -> u64 {
+    2 + rows as u64
+}
+
+/// Of a whole batch.
 const RUN: u64 = 10;
 
 struct World {
@@ -20,9 +28,15 @@ struct World {
     /// The batch under way and when it ends.
     running: Option<(Box<super::super::scheduler::Picked>, u64)>,
     now: u64,
-    callers: Vec<(&'static str, u64, Waiting)>,
-    /// By class: sent, answered, refused and the longest time of an answer.
+    callers: Vec<Caller>,
     book: HashMap<&'static str, Book>,
+}
+
+struct Caller {
+    class: &'static str,
+    since: u64,
+    until: u64,
+    call: Waiting,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,6 +44,8 @@ struct Book {
     sent: usize,
     answered: usize,
     shed: usize,
+    /// Those who were let in and got no answer in time.
+    expired: usize,
     longest: u64,
 }
 
@@ -50,7 +66,8 @@ impl World {
         book.sent += 1;
         match sent {
             Ok(waiting) => {
-                self.callers.push((class, self.now, waiting));
+                let until = self.now + u64::try_from(patience.as_millis()).unwrap();
+                self.callers.push(Caller { class, since: self.now, until, call: waiting });
                 true
             }
             Err(refused) => {
@@ -67,7 +84,8 @@ impl World {
         advance(MILLI).await;
         self.now += 1;
         if let Some((picked, _)) = self.running.take_if(|(_, end)| *end <= self.now) {
-            let used = Used { time: MILLI * u32::try_from(RUN).unwrap(), is_typical: true };
+            let time = Duration::from_millis(run_time(picked.run.rows));
+            let used = Used { time, is_typical: true };
             self.rig.pool.end(&picked, used);
             for job in picked.jobs {
                 let done = Done { outputs: job.inputs, timings: Timings::default() };
@@ -75,20 +93,26 @@ impl World {
             }
         }
         if self.running.is_none() {
-            self.running = self.rig.pool.take().map(|picked| (picked, self.now + RUN));
+            let picked = self.rig.pool.take();
+            self.running = picked.map(|picked| {
+                let end = self.now + run_time(picked.run.rows);
+                (picked, end)
+            });
         }
         let mut ended = Vec::new();
-        let waiting = std::mem::take(&mut self.callers);
-        for (class, since, mut call) in waiting {
-            match futures_util::FutureExt::now_or_never(&mut call) {
-                None => self.callers.push((class, since, call)),
-                Some(ending) => {
-                    assert!(ending.unwrap().is_ok());
-                    let book = self.book.entry(class).or_default();
+        for mut caller in std::mem::take(&mut self.callers) {
+            let book = self.book.entry(caller.class).or_default();
+            match (&mut caller.call).now_or_never() {
+                Some(Ok(Ok(_))) => {
                     book.answered += 1;
-                    book.longest = book.longest.max(self.now - since);
-                    ended.push(class);
+                    book.longest = book.longest.max(self.now - caller.since);
+                    ended.push(caller.class);
                 }
+                Some(Ok(Err(Failure::Expired))) => book.expired += 1,
+                Some(other) => panic!("{other:?}"),
+                // As the pipeline's timer does.
+                None if caller.until <= self.now => book.expired += 1,
+                None => self.callers.push(caller),
             }
         }
         ended
@@ -116,9 +140,9 @@ async fn under_overload_the_urgent_are_answered_and_the_engine_stays_busy() {
     assert_eq!(high.shed, 0, "{high:?}");
     assert!(high.sent - high.answered <= 2 * BATCH && high.longest <= 3 * RUN, "{high:?}");
     let capacity = 3000 / usize::try_from(RUN).unwrap() * BATCH;
-    assert!(high.answered + low.answered >= capacity * 95 / 100, "{high:?} {low:?}");
-    // Of those who were let in nobody waits until nobody waits for the answer.
-    assert!(low.shed > low.answered * 5 && low.longest <= 300, "{low:?}");
+    assert!(high.answered + low.answered >= capacity * 90 / 100, "{high:?} {low:?}");
+    // Most are refused at once; those who expire came before the queue was known to stand.
+    assert!(low.shed > low.answered * 5 && low.expired < low.sent / 10, "{low:?}");
 
     // Then only half of what it can run: within an interval all are answered again.
     for _ in 0..100 {
@@ -157,9 +181,9 @@ async fn a_queue_that_has_emptied_refuses_nobody_for_what_was() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_that_wait_for_their_answers_are_not_refused_for_being_many() {
-    // 128 of them always wait 160 ms, which is less than a fourth of what they would.
+    // 64 of them always wait 80 ms, which is less than a fourth of what they would.
     let mut world = World::new();
-    for _ in 0..128 {
+    for _ in 0..64 {
         assert!(world.send("caller", 5, Duration::from_secs(1)));
     }
     for _ in 0..2000 {
@@ -168,7 +192,7 @@ async fn callers_that_wait_for_their_answers_are_not_refused_for_being_many() {
         }
     }
     let book = world.take_book("caller");
-    assert!(book.shed == 0 && book.answered >= 2000 / 10 * BATCH * 95 / 100, "{book:?}");
+    assert!(book.shed == 0 && book.answered >= 2000 / 10 * BATCH * 90 / 100, "{book:?}");
 }
 
 #[tokio::test(start_paused = true)]
