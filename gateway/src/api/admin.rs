@@ -68,6 +68,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
+        "overload": api.pipeline.overload.status(),
         "models": models,
     }))
 }
