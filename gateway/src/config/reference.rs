@@ -22,6 +22,8 @@ pub enum Type {
     DurationOrOff,
     /// An address or `"off"`.
     AddressOrOff,
+    /// A count or `"off"`.
+    CountOrOff,
     /// A count or `"auto"`.
     CountOrAuto,
     OneOf(&'static [&'static str]),
@@ -57,6 +59,7 @@ impl Type {
             Self::Percent => "percentage".into(),
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
+            Self::CountOrOff => "whole number or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
             Self::OneOf(words) => {
                 words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", ")
@@ -79,6 +82,9 @@ impl Type {
                 json!({"type": "string", "pattern": format!("^off$|{DURATION}")})
             }
             Self::Size => json!({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
+            Self::CountOrOff => {
+                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "off"}]})
+            }
             Self::Percent => json!({"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}),
             Self::CountOrAuto => {
                 json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
