@@ -12,13 +12,21 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+mod breakers;
+
 use super::health::Stage;
 use super::{Api, rest};
+use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
-pub const ENDPOINTS: &[(&str, &str)] = &[("get", "/v1/status"), ("post", "/v1/drain")];
+pub const ENDPOINTS: &[(&str, &str)] = &[
+    ("get", "/v1/status"),
+    ("post", "/v1/drain"),
+    ("get", "/v1/breakers"),
+    ("post", "/v1/breakers/{model}/{version}/{action}"),
+];
 
 /// Routes the admin port. Everybody needs the role `operate`.
 pub fn router(api: Api) -> Router {
@@ -26,6 +34,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
+        .merge(breakers::routes())
         .layer(from_fn_with_state(api.clone(), guard))
         .with_state(api)
 }
@@ -46,6 +55,19 @@ async fn guard(
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {
+    let snapshot = api.pipeline.snapshots.load();
+    let breaker = |entry: &IndexEntry| {
+        let model = snapshot.model(entry.name.as_str())?;
+        Some(model.ready.get(&entry.version?)?.breaker.state().name())
+    };
+    let loader = api.control.loader();
+    let devices: Vec<Value> = loader
+        .threads()
+        .into_iter()
+        .map(|(device, (running, wanted))| {
+            json!({ "device": device.0, "threads": running, "wanted": wanted })
+        })
+        .collect();
     let models: Vec<Value> = api
         .control
         .index(false)
@@ -56,6 +78,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
                 "version": entry.version.map(|version| version.0),
                 "state": entry.state.map(|state| state.name()),
                 "reason": entry.reason,
+                "breaker": breaker(entry),
             })
         })
         .collect();
@@ -65,6 +88,12 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "live": api.is_live(),
         "ready": api.is_ready(),
         "models": models,
+        "engine": {
+            "devices": devices,
+            "stuck_threads": loader.stuck().count(),
+            "abandoned_threads": loader.stuck().abandoned(),
+            "panics": loader.stuck().panics(),
+        },
     }))
 }
 
