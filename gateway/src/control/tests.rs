@@ -15,6 +15,7 @@ use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
+mod breaker;
 mod deadlines;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
