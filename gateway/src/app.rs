@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::identity::Identities;
 use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Keys, Pipeline};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
@@ -114,8 +114,10 @@ impl App {
             config.repository.clone(),
         ));
         let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
+        let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
+        let wire = Arc::new(WireMetrics::new());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()), limiter },
+            pipeline: Pipeline { snapshots, wire, limiter, keys: keys.clone() },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),
@@ -125,6 +127,9 @@ impl App {
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         certificates(server.tls().cloned(), hangups);
         tasks::spawn("identities", async { match identities.follow().await {} });
+        if let Some(keys) = keys {
+            tasks::spawn("idempotency", async { match keys.upkeep().await {} });
+        }
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;

@@ -10,6 +10,7 @@ pub mod secret;
 pub mod auth;
 pub mod breaker;
 pub mod engine;
+pub mod idempotency;
 pub mod limits;
 pub mod listen;
 pub mod rates;
@@ -23,6 +24,7 @@ pub use auth::Auth;
 pub use breaker::{Breaker, BreakerSettings};
 pub use engine::Engine;
 pub use file::Config;
+pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use rates::{

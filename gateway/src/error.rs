@@ -157,6 +157,7 @@ pub struct Rejection {
     detail: Option<String>,
     retry_after: Option<Duration>,
     allowance: Option<Box<Allowance>>,
+    is_replayed: bool,
 }
 
 /// The limit that a call ran into, and what is left of it.
@@ -191,7 +192,7 @@ impl Rejection {
             message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
             message.push('…');
         }
-        Self { kind, message, detail: None, retry_after: None, allowance: None }
+        Self { kind, message, detail: None, retry_after: None, allowance: None, is_replayed: false }
     }
 
     /// Shorthand for the most frequent kind.
@@ -218,6 +219,18 @@ impl Rejection {
     pub fn with_allowance(mut self, allowance: Allowance) -> Self {
         self.allowance = Some(Box::new(allowance));
         self
+    }
+
+    /// Says that this is how an earlier call with the same idempotency key ended.
+    #[must_use]
+    pub fn into_replayed(mut self) -> Self {
+        self.is_replayed = true;
+        self
+    }
+
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        self.is_replayed
     }
 
     #[must_use]

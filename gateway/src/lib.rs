@@ -14,6 +14,8 @@ pub mod tasks;
 pub mod identity;
 pub mod breaker;
 pub mod limits;
+pub mod idempotency;
+pub mod contract;
 pub mod batching;
 pub mod models;
 

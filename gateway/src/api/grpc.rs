@@ -145,6 +145,10 @@ fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
+    if rejection.is_replayed() {
+        let value = MetadataValue::from_static("true");
+        status.metadata_mut().insert("penstock-replayed", value);
+    }
     for (name, text) in hints::of(rejection) {
         if let Ok(value) = text.parse() {
             status.metadata_mut().insert(name, value);

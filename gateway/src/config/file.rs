@@ -7,6 +7,7 @@ use toml::Table;
 use super::auth::Auth;
 use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
+use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::rates::Rates;
@@ -26,6 +27,7 @@ pub struct Config {
     pub auth: Auth,
     pub breaker: Breaker,
     pub rates: Rates,
+    pub idempotency: Idempotency,
     pub server: Server,
     pub log: Log,
 }
@@ -58,6 +60,7 @@ impl Config {
             auth: Auth::read(root.section("auth"), base),
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
             rates: Rates::read(&mut root, base),
+            idempotency: Idempotency::read(root.section("idempotency")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -34,6 +34,10 @@ pub enum Type {
     Texts,
     /// A list of text or `"off"`.
     TextsOrOff,
+    Numbers,
+    /// A number, a text, true or false.
+    Value,
+    Values,
     Table,
     Tables,
 }
@@ -72,6 +76,9 @@ impl Type {
             Self::Counts | Self::Dimensions => "list of whole numbers".into(),
             Self::Texts => "list of text".into(),
             Self::TextsOrOff => "list of text or `\"off\"`".into(),
+            Self::Numbers => "list of numbers".into(),
+            Self::Value => "number, text, true or false".into(),
+            Self::Values => "list of numbers, text, true or false".into(),
             Self::Table => "table".into(),
             Self::Tables => "list of tables".into(),
         }
@@ -105,12 +112,16 @@ impl Type {
             }
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::TextsOrOff => json!({"oneOf": [Self::Texts.schema(), {"const": "off"}]}),
+            Self::Numbers => json!({"type": "array", "items": {"type": "number"}}),
+            Self::Value => json!({"type": VALUE}),
+            Self::Values => json!({"type": "array", "items": {"type": VALUE}}),
             Self::Table | Self::Tables => json!({"type": "object"}),
         }
     }
 }
 
 const SIZE: &str = r"^\d+ ?(B|KiB|MiB|GiB)$";
+const VALUE: [&str; 3] = ["number", "string", "boolean"];
 const DURATION: &str = r"^(\d+ ?(ns|us|ms|s|m|min|h|d)\s?)+$";
 
 /// The reference as Markdown tables, one per section of the file.

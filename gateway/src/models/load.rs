@@ -24,6 +24,7 @@ use crate::batching::{Device, Failure, Guard, Pool, Queue, QueueSettings, StuckT
 use crate::breaker::Breaker;
 use crate::codec::finite;
 use crate::config;
+use crate::contract::Checker;
 use crate::tasks;
 use crate::telemetry::{BreakerMetrics, VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
@@ -160,7 +161,11 @@ impl Loader {
             ?load_time,
             "loaded"
         );
+        let contract = manifest.contract.clone();
+        let contract =
+            contract.map(|contract| Checker::new(contract, model.as_str(), &version.to_string()));
         Ok(ServedVersion {
+            contract,
             model,
             version,
             timeouts: manifest.timeouts.within(self.limits.timeouts),

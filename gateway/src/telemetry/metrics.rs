@@ -85,6 +85,16 @@ declare! {
         "Changes of a circuit breaker to closed, open or half_open, by reason: consecutive_failures, failure_rate, slow_rate, nan_storm, device_fault, probe_failed, time_over, recovered or operator.";
     BREAKER_REFUSED = "penstock_breaker_refused_total", Shape::Counter, VERSION,
         "Calls refused because the circuit breaker was open.";
+    KEYED_CALLS = "penstock_idempotency_calls_total", Shape::Counter, &["result"],
+        "Calls with an idempotency key by result: executed, replayed, joined (waited for the first one), mismatch (another body) or full.";
+    KEYED_LOST = "penstock_idempotency_lost_total", Shape::Counter, &["reason"],
+        "Answers that repeats do not get, by reason: evicted (for newer ones) or too_large.";
+    KEYED_BYTES = "penstock_idempotency_bytes", Shape::Gauge, &[],
+        "Memory of the answers kept for repeats.";
+    KEYED_KEYS = "penstock_idempotency_keys", Shape::Gauge, &[],
+        "Idempotency keys known: kept answers and calls under way.";
+    VIOLATIONS = "penstock_input_violations_total", Shape::Counter, &["model", "version", "input", "feature", "rule", "action"],
+        "Values that break a rule of the input contract, by what happened: reject (the first one of a call), impute or flag; feature is empty for rules of a whole input.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
         "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
     DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],

@@ -6,15 +6,16 @@ use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, encode, status, stream};
 use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
-use crate::types::{Caller, ModelName, Protocol, Role, Version};
+use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,20 +32,20 @@ impl Service {
         request: pb::ModelInferRequest,
         caller: Caller,
         arrival: Arrival,
+        metadata: &MetadataMap,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
             return Err(rejection);
         }
-        let (call, wanted) =
-            match arrival.check().and_then(|()| decode::decode(request, caller, arrival)) {
-                Ok(decoded) => decoded,
-                Err(rejection) => {
-                    pipeline.refused_early(Protocol::Grpc, rejection.kind());
-                    return Err(rejection);
-                }
-            };
+        let (call, wanted) = match self.decode(request, caller, arrival, metadata) {
+            Ok(decoded) => decoded,
+            Err(rejection) => {
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
+                return Err(rejection);
+            }
+        };
         let reply = pipeline.infer(call).await?;
         match encode::encode(&reply, &wanted) {
             Ok(response) => {
@@ -53,6 +54,24 @@ impl Service {
             }
             Err(rejection) => Err(reply.refuse(rejection)),
         }
+    }
+
+    fn decode(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+        metadata: &MetadataMap,
+    ) -> Result<(Call, decode::Wanted), Rejection> {
+        arrival.check()?;
+        let check_key = |key: &[u8]| parameters::checked_key(&self.api, key);
+        let (mut call, wanted) = decode::decode(request, caller, arrival, check_key)?;
+        let key = parameters::idempotency_key(&self.api, metadata.as_ref())?;
+        if call.key.is_some() && key.is_some() && key != call.key {
+            return Err(Rejection::invalid("the idempotency key is given twice"));
+        }
+        call.key = key.or(call.key);
+        Ok((call, wanted))
     }
 
     fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
@@ -246,7 +265,8 @@ impl GrpcInferenceService for Service {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
         let (arrival, timeouts) = arrival(&request);
         let arrival = arrival.within(timeouts.own);
-        reply(self.infer(request.into_inner(), caller, arrival).await)
+        let (metadata, _, message) = request.into_parts();
+        reply(self.infer(message, caller, arrival, &metadata).await)
     }
 
     async fn model_stream_infer(
@@ -254,6 +274,11 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        if request.metadata().contains_key(parameters::IDEMPOTENCY_KEY.as_str()) {
+            let text = "a stream has no idempotency key: each message has its own, as its \
+                        parameter 'idempotency_key'";
+            return Err(status(&Rejection::invalid(text)));
+        }
         Ok(Response::new(stream::replies(self.clone(), caller, request)))
     }
 

@@ -12,8 +12,8 @@ use super::path::Names;
 use super::payload::Payload;
 use super::response::Wanted;
 use super::{body, encoding, request, respond};
-use crate::api::Api;
 use crate::api::timeouts::{Arrival, Timeouts};
+use crate::api::{Api, parameters};
 use crate::error::Rejection;
 use crate::types::{Call, Caller, Protocol};
 
@@ -77,8 +77,11 @@ where
         .check()
         .and_then(|()| encoding::decode(headers, body, &api.limits))
         .and_then(|body| request::decode(headers, body))
-        .and_then(|request| Ok((request.policy.schedule(arrival)?, request)));
-    let (schedule, decoded) = match decoded {
+        .and_then(|request| {
+            let key = parameters::idempotency_key(api, headers)?;
+            Ok(((request.policy.schedule(arrival)?, key), request))
+        });
+    let ((schedule, key), decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
             api.pipeline.refused_early(Protocol::Http, rejection.kind());
@@ -94,6 +97,7 @@ where
         inputs,
         outputs,
         schedule,
+        key,
         protocol: Protocol::Http,
         arrived: arrival.at,
     };

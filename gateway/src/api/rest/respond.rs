@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
@@ -11,6 +11,11 @@ use crate::api::hints;
 use crate::error::{Kind, Rejection};
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// On what an earlier call with the same idempotency key was told.
+const REPLAYED: HeaderName = HeaderName::from_static("penstock-replayed");
+/// Values that break a rule of the model's input contract.
+const FLAGS: HeaderName = HeaderName::from_static("penstock-flags");
 
 /// 200 with a JSON body.
 pub(super) fn json(body: &impl Serialize) -> Response {
@@ -44,6 +49,7 @@ pub(super) fn rejection(rejection: &Rejection) -> Response {
         // The scheme alone (RFC 6750, 3.1): what was wrong is not for the caller.
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    mark(response.headers_mut(), rejection.is_replayed(), None);
     for (name, text) in hints::of(rejection) {
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(name, value);
@@ -62,6 +68,16 @@ pub(super) fn rejection_unread(refused: &Rejection, headers: &HeaderMap) -> Resp
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Says that an answer or a refusal is that of an earlier call, and which values were flagged.
+pub(super) fn mark(headers: &mut HeaderMap, is_replayed: bool, flags: Option<&str>) {
+    if is_replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    if let Some(value) = flags.and_then(|flags| HeaderValue::from_str(flags).ok()) {
+        headers.insert(FLAGS, value);
+    }
 }
 
 pub(super) fn error(status: StatusCode, text: &str) -> Response {

@@ -2,7 +2,9 @@
 
 mod auth;
 mod breaker;
+mod contract;
 mod engine;
+mod idempotency;
 mod limits;
 mod listen;
 mod model;
@@ -28,7 +30,8 @@ pub const CONFIG: &[&[Key]] = &[
     limits::KEYS,
     rates::KEYS,
     breaker::KEYS,
+    idempotency::KEYS,
 ];
 
 /// `model.toml`, in sections.
-pub const MODEL: &[&[Key]] = &[model::KEYS];
+pub const MODEL: &[&[Key]] = &[model::KEYS, contract::KEYS];
