@@ -17,6 +17,7 @@ use crate::control::Control;
 use crate::identity::Identities;
 use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
+use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
@@ -106,7 +107,8 @@ impl App {
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
         let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
-            .with_breaker(config.breaker);
+            .with_breaker(config.breaker)
+            .with_overload(&config.overload);
         let control = Arc::new(Control::new(
             repository,
             loader,
@@ -116,8 +118,10 @@ impl App {
         let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
+        let overload = Overload::new(&config.limits, &config.overload, wire.clone());
+        let (overloaded, repeats) = (overload.clone(), keys.clone());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire, limiter, keys: keys.clone() },
+            pipeline: Pipeline { snapshots, wire, overload, limiter, keys },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),
@@ -125,9 +129,10 @@ impl App {
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
+        tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
         certificates(server.tls().cloned(), hangups);
         tasks::spawn("identities", async { match identities.follow().await {} });
-        if let Some(keys) = keys {
+        if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
         }
         let watched = control.clone();

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod idempotency;
 pub mod limits;
 pub mod listen;
+pub mod overload;
 pub mod rates;
 pub mod repository;
 pub mod server;
@@ -27,6 +28,7 @@ pub use file::Config;
 pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
+pub use overload::Overload;
 pub use rates::{
     Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
     ShareBy, Store,

@@ -14,6 +14,7 @@ pub mod tasks;
 pub mod identity;
 pub mod breaker;
 pub mod limits;
+pub mod overload;
 pub mod idempotency;
 pub mod contract;
 pub mod batching;

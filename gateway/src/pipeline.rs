@@ -17,10 +17,12 @@ use crate::contract::Flags;
 use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter, Permits};
 use crate::models::ServedVersion;
+use crate::overload::Overload;
+use crate::overload::memory::Pressure;
 use crate::snapshot::SnapshotCell;
-use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Call, Caller, Deadline, Inputs, ModelName, OrderedInputs, Protocol, Signature};
-use crate::types::{Timings, Version};
+use crate::telemetry::{Outcome, Shed, WireMetrics};
+use crate::types::{Call, Caller, Deadline, Inputs, ModelName, OrderedInputs, Protocol, Schedule};
+use crate::types::{Signature, Timings, Version};
 
 mod keyed;
 
@@ -31,6 +33,7 @@ pub use keyed::Keys;
 pub struct Pipeline {
     pub snapshots: SnapshotCell,
     pub wire: Arc<WireMetrics>,
+    pub overload: Arc<Overload>,
     pub limiter: Arc<Limiter>,
     /// Calls with idempotency keys; `None` where keys have no effect.
     pub keys: Option<Keys>,
@@ -120,13 +123,32 @@ impl Pipeline {
         };
         let mut record = Record::open(served, call.protocol, call.arrived);
         let served = record.served.clone();
-        match run(&self.limiter, &served, call, &mut record).await {
+        let result = match self.check_memory(&served, &call.schedule) {
+            Ok(()) => run(&self.limiter, &served, call, &mut record).await,
+            Err(rejection) => Err(rejection.into()),
+        };
+        match result {
             Ok(answer) => Ok((answer, record)),
             Err(refused) => {
                 record.outcome = Outcome::Refused(refused.rejection.kind());
                 Err(refused)
             }
         }
+    }
+
+    /// Refuses what can wait while memory is short.
+    fn check_memory(&self, served: &ServedVersion, schedule: &Schedule) -> Result<(), Rejection> {
+        if self.overload.memory().pressure() == Pressure::None {
+            return Ok(());
+        }
+        let priority = schedule.priority.unwrap_or(served.manifest.batching.priority);
+        let class = if schedule.shadow { "shadow" } else { priority.class() };
+        if !matches!(class, "low" | "shadow") {
+            return Ok(());
+        }
+        served.metrics.shed(Shed::Memory, class);
+        let text = "the gateway is overloaded: memory is short for calls of low priority";
+        Err(Rejection::new(Kind::Overloaded, text).with_retry_after(served.queue.retry_after()))
     }
 
     /// Counts a call to its caller, before its body is read.
@@ -175,12 +197,13 @@ async fn run(
         true => limiter.share(&call.caller, &served.queue.pressure(), inputs.rows)?,
         false => None,
     };
-    let receiver = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
+    let mut waiting = served.queue.submit(inputs.tensors, inputs.rows, call.schedule)?;
     let ending = match deadline {
-        None => receiver.await,
+        None => waiting.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
-        Some(Deadline(at)) => match timeout_at(at, receiver).await {
+        Some(Deadline(at)) => match timeout_at(at, &mut waiting).await {
             Ok(ending) => ending,
+            Err(_) if waiting.has_started() => return Err(refusal(served, Failure::Overdue)),
             Err(_) => return Err(refusal(served, Failure::Expired)),
         },
     };
@@ -233,7 +256,7 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Refused {
         Failure::Engine(error) => !matches!(error.fault(), Fault::Memory),
         // With more time the same call would be answered.
         Failure::Expired | Failure::Overdue | Failure::Cancelled => false,
-        Failure::Stopping | Failure::CircuitOpen(_) => false,
+        Failure::Displaced | Failure::Stopping | Failure::CircuitOpen(_) => false,
         Failure::Input(_) | Failure::TimedOut(_) | Failure::Panicked | Failure::Outputs(_) => true,
     };
     let rejection = match failure {
@@ -258,6 +281,11 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Refused {
             format!("model {label}: the deadline passed during the run"),
         ),
         Failure::Cancelled => Rejection::new(Kind::Cancelled, "the caller went away"),
+        Failure::Displaced => Rejection::new(
+            Kind::Overloaded,
+            format!("the queue of {label} is full: a more urgent call took the place"),
+        )
+        .with_retry_after(served.queue.retry_after()),
         Failure::Stopping => Rejection::new(Kind::NotReady, "the gateway is stopping"),
         Failure::CircuitOpen(after) => {
             Rejection::new(Kind::CircuitOpen, served.breaker.refusal()).with_retry_after(after)

@@ -27,6 +27,7 @@ use self::wire::Access;
 use super::timeouts::{Arrival, Timeouts};
 use super::{Api, hints};
 use crate::error::Rejection;
+use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Caller, Peer, Protocol, Role};
 
@@ -94,15 +95,10 @@ impl Grpc {
                 return status(&rejection).into_http();
             }
         }
-        if wire::is_prediction(&request)
-            && let Some(caller) = request.extensions().get::<Caller>()
-            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, caller).await
-        {
-            return status(&rejection).into_http();
-        }
         let response = if wire::is_inference(&request) {
-            let timeouts = match Timeouts::over_grpc(request.headers()) {
-                Ok(timeouts) => timeouts,
+            // The permit lives as long as the call.
+            let (timeouts, _permit) = match self.enter(&request).await {
+                Ok(entered) => entered,
                 Err(rejection) => {
                     self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
                     return status(&rejection).into_http();
@@ -112,7 +108,8 @@ impl Grpc {
             request.extensions_mut().insert((arrival, timeouts));
             let patience = arrival.within(timeouts.own).left(self.patience);
             let mut inference = self.inference.clone();
-            match inference.call(wire::bounded(request, patience)).await {
+            let held = self.api.pipeline.overload.hold();
+            match inference.call(wire::bounded(request, patience, held)).await {
                 Ok(response) => response,
             }
         } else {
@@ -137,6 +134,22 @@ impl Grpc {
             self.api.authorize(&caller, Role::Predict)?;
         }
         Ok(Some(caller))
+    }
+
+    /// Reads how long a call may take and lets it in, before its message is read. The messages of
+    /// a stream are let in one by one.
+    async fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+        let timeouts = Timeouts::over_grpc(request.headers())?;
+        if !wire::is_prediction(request) {
+            return Ok((timeouts, Permit::default()));
+        }
+        let pipeline = &self.api.pipeline;
+        // First what costs the caller nothing of its limits.
+        let permit = pipeline.overload.enter(0)?;
+        if let Some(caller) = request.extensions().get::<Caller>() {
+            pipeline.limiter.at_head(caller).await?;
+        }
+        Ok((timeouts, permit))
     }
 }
 

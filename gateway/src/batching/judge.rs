@@ -112,6 +112,7 @@ impl Judge {
             | Failure::Expired
             | Failure::Overdue
             | Failure::Cancelled
+            | Failure::Displaced
             | Failure::Stopping
             | Failure::CircuitOpen(_) => {}
         }

@@ -10,6 +10,7 @@ use super::engine::Engine;
 use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
+use super::overload::Overload;
 use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
@@ -28,6 +29,7 @@ pub struct Config {
     pub breaker: Breaker,
     pub rates: Rates,
     pub idempotency: Idempotency,
+    pub overload: Overload,
     pub server: Server,
     pub log: Log,
 }
@@ -61,6 +63,7 @@ impl Config {
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
             rates: Rates::read(&mut root, base),
             idempotency: Idempotency::read(root.section("idempotency")),
+            overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -31,6 +31,9 @@ pub struct Limits {
     /// How long a connection of a data door may live, give or take a tenth.
     pub max_connection_age: Option<Duration>,
     pub timeouts: Patience,
+    /// Predictions under way in the whole process, and bytes of their requests.
+    pub max_in_flight: usize,
+    pub max_in_flight_bytes: usize,
 }
 
 impl Limits {
@@ -49,6 +52,8 @@ impl Limits {
             idle_timeout: section.or("idle_timeout", OrOff(Some(HOUR))).0,
             max_connection_age: section.or("max_connection_age", OrOff(None)).0,
             timeouts: Patience { default, max },
+            max_in_flight: section.or("max_in_flight", 16_384),
+            max_in_flight_bytes: section.or("max_in_flight_bytes", Size::mib(1024)).0,
         };
         for (key, time) in [("default_timeout", default), ("max_timeout", max)] {
             if time == Some(Duration::ZERO) {
@@ -62,6 +67,9 @@ impl Limits {
         }
         if limits.max_request > 2 << 30 {
             section.problem("max_request", "is above 2GiB, which no client can send in one piece");
+        }
+        if limits.max_in_flight == 0 {
+            section.problem("max_in_flight", "must be at least 1");
         }
         if limits.queue_rows == 0 {
             section.problem("queue_rows", "must be at least 1");

@@ -10,10 +10,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
+use crate::overload::Overload;
 use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
+mod breaker;
 mod deadlines;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
@@ -36,12 +38,13 @@ impl Rig {
         config.engine.load_timeout = Duration::from_secs(5);
         let snapshots = SnapshotCell::new();
         let engines: Vec<Arc<dyn engine::Engine>> = vec![Arc::new(stub.clone())];
+        let wire = Arc::new(WireMetrics::new());
+        let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let loader = Loader::new(engines, config.engine, config.limits);
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let wire = Arc::new(WireMetrics::new());
-        let pipeline = Pipeline { snapshots, wire, limiter: Arc::default(), keys: None };
+        let pipeline = Pipeline { snapshots, wire, overload, limiter: Arc::default(), keys: None };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {

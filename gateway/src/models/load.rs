@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::{Batch, Engine, Model, ModelSource, Tensor, TensorSpec};
+use engine::{Batch, Engine};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::info;
 
 use self::failure::describe;
 use self::work::{LoadWork, Loaded, note_nan};
@@ -20,17 +20,18 @@ use super::repository::{GOLDEN_FILE, VersionFiles};
 use super::sample;
 use super::stats::Stats;
 use super::version::{Published, ServedVersion};
-use crate::batching::{Device, Failure, Guard, Pool, Queue, QueueSettings, StuckThreads};
+use crate::batching::{Device, Guard, Pool, Queue, QueueSettings, StuckThreads};
 use crate::breaker::Breaker;
-use crate::codec::finite;
 use crate::config;
 use crate::contract::Checker;
+use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::{BreakerMetrics, VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
 
 mod failure;
 mod padding;
+mod settings;
 mod work;
 
 pub use failure::LoadFailure;
@@ -43,6 +44,7 @@ pub struct Loader {
     settings: config::Engine,
     limits: config::Limits,
     breaker: config::Breaker,
+    shedding: Option<Shedding>,
     stuck: StuckThreads,
     /// Loads under way together: more would only compete for the cores, and for their own limits.
     turns: Semaphore,
@@ -67,14 +69,8 @@ impl Loader {
         let stuck = StuckThreads::default();
         let turns = Semaphore::new(settings.cpu_threads.max(2));
         let breaker = config::Breaker::default();
-        Self { engines, pools: Mutex::default(), settings, limits, breaker, stuck, turns }
-    }
-
-    /// Gives versions circuit breakers with these settings, where their manifests do not differ.
-    #[must_use]
-    pub fn with_breaker(mut self, breaker: config::Breaker) -> Self {
-        self.breaker = breaker;
-        self
+        let (pools, shedding) = (Mutex::default(), None);
+        Self { engines, pools, settings, limits, breaker, shedding, stuck, turns }
     }
 
     /// The platform's engine.
@@ -197,24 +193,6 @@ impl Loader {
         let signature = manifest.signature.clone();
         queue.guard_with(Guard { breaker: breaker.clone(), signature, watch_nan });
         breaker
-    }
-
-    fn queue_settings(&self, label: &str, manifest: &Manifest) -> QueueSettings {
-        let batching = &manifest.batching;
-        QueueSettings {
-            max_rows: self.limits.queue_rows,
-            max_bytes: self.limits.queue_bytes,
-            run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
-            max_delay: batching.max_delay,
-            instances: batching.instances.unwrap_or(usize::MAX),
-            weight: batching.weight,
-            priority: batching.priority,
-            refuse_late: batching.refuse_late,
-            fixed_shapes: manifest.signature.has_fixed_shapes(),
-            variable: batching.variable.clone(),
-            stack: !manifest.deterministic,
-            ..QueueSettings::new(label, manifest.signature.max_batch_size)
-        }
     }
 
     /// Gives up threads past their time limits and publishes what devices hold; called several

@@ -74,7 +74,17 @@ declare! {
     BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
         "Positions of batches of variable length by kind: sent by callers, or padding.";
     DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
-        "Calls that left the queue without a run, by reason: cancelled, expired, stopping or circuit_open.";
+        "Calls that left the queue without a run, by reason: cancelled, expired, displaced (by a more urgent one in a full queue), stopping or circuit_open.";
+    SHED = "penstock_calls_shed_total", Shape::Counter, &["model", "version", "reason", "priority"],
+        "Calls refused for overload, by reason: delay (of the queue), full (queue), displaced (by a more urgent one), calls or bytes (in flight), memory; and by priority: high (1 to 3), normal, low (7 to 9), shadow. Calls that were not read have neither model nor priority.";
+    QUEUE_DELAY = "penstock_queue_delay_seconds", Shape::Gauge, VERSION,
+        "How long the least urgent calls stand in the queue: the shortest delay of an interval; 0 while nothing waits.";
+    IN_FLIGHT = "penstock_in_flight_calls", Shape::Gauge, &[],
+        "Predictions under way, from before their body was read until their answer was encoded.";
+    IN_FLIGHT_BYTES = "penstock_in_flight_bytes", Shape::Gauge, &[],
+        "Bytes of the requests under way.";
+    MEMORY_PRESSURE = "penstock_memory_pressure", Shape::Gauge, &[],
+        "How short memory is: 0 not at all, 1 above overload.memory_soft, 2 above overload.memory_hard.";
     REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
         "Calls refused at once because their answer would have come after their deadline.";
     NAN_ANSWERS = "penstock_nan_answers_total", Shape::Counter, VERSION,

@@ -22,6 +22,16 @@ impl Priority {
     pub fn level(self) -> u8 {
         self.0
     }
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self.0 {
+            ..=3 => "high",
+            4..=6 => "normal",
+            _ => "low",
+        }
+    }
 }
 
 impl Default for Priority {

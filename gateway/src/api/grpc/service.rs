@@ -14,6 +14,7 @@ use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
+use crate::overload::Permit;
 use crate::telemetry::logging::{self, Settings};
 use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
@@ -39,7 +40,12 @@ impl Service {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
             return Err(rejection);
         }
-        let (call, wanted) = match self.decode(request, caller, arrival, metadata) {
+        // Its bytes stay until the answer is encoded.
+        let mut held = pipeline.overload.hold();
+        let size = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
+        let decoded =
+            held.cover(size).and_then(|()| self.decode(request, caller, arrival, metadata));
+        let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
             Err(rejection) => {
                 pipeline.refused_early(Protocol::Grpc, rejection.kind());
@@ -54,6 +60,16 @@ impl Service {
             }
             Err(rejection) => Err(reply.refuse(rejection)),
         }
+    }
+
+    /// Lets one message of a stream in.
+    pub(super) async fn enter(&self, caller: &Caller) -> Result<Permit, Rejection> {
+        let pipeline = &self.api.pipeline;
+        let permit = pipeline.overload.enter(0).inspect_err(|rejection| {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+        })?;
+        pipeline.limit(Protocol::Grpc, caller).await?;
+        Ok(permit)
     }
 
     fn decode(

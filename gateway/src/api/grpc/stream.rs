@@ -15,7 +15,7 @@ use super::service::{Service, arrival};
 use super::{status, wire};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::{Caller, Deadline, Protocol};
+use crate::types::{Caller, Deadline};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -55,8 +55,8 @@ pub(super) fn replies(
                 let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
                 let none = MetadataMap::new();
                 // Each message is a call of its own.
-                let result = match service.api.pipeline.limit(Protocol::Grpc, &caller).await {
-                    Ok(()) => service.infer(message, caller, arrival, &none).await,
+                let result = match service.enter(&caller).await {
+                    Ok(_permit) => service.infer(message, caller, arrival, &none).await,
                     Err(rejection) => Err(rejection),
                 };
                 Ok((id, result))

@@ -11,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 
+use super::status;
 use crate::error::Kind;
+use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::Protocol;
 
@@ -99,10 +101,15 @@ pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
     request.uri().path() == UNARY
 }
 
-/// Bounds the time in which the message of a unary call has to arrive.
-pub(super) fn bounded<B>(request: http::Request<B>, limit: Duration) -> http::Request<Timed<B>> {
+/// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while
+/// they come.
+pub(super) fn bounded<B>(
+    request: http::Request<B>,
+    limit: Duration,
+    held: Permit,
+) -> http::Request<Timed<B>> {
     let limit = (request.uri().path() != STREAMING).then_some(limit);
-    request.map(|body| Timed { body, limit, alarm: None })
+    request.map(|body| Timed { body, limit, alarm: None, held, read: 0 })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
@@ -111,6 +118,21 @@ pub(super) struct Timed<B> {
     body: B,
     limit: Option<Duration>,
     alarm: Option<Pin<Box<Sleep>>>,
+    held: Permit,
+    read: usize,
+}
+
+impl<B> Timed<B> {
+    /// Counts a piece of a unary call; those of a stream are messages that come and go.
+    fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
+        if self.limit.is_some()
+            && let Some(data) = frame.data_ref()
+        {
+            self.read += data.len();
+            self.held.cover(self.read).map_err(|rejection| status(&rejection))?;
+        }
+        Ok(())
+    }
 }
 
 impl<B> Body for Timed<B>
@@ -127,7 +149,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Ok(frame))) => {
+                let counted = self.count(&frame);
+                return Poll::Ready(Some(counted.map(|()| frame).map_err(Into::into)));
+            }
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {}
         }

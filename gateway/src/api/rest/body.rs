@@ -20,6 +20,7 @@ use super::respond;
 use crate::api::timeouts::Arrival;
 use crate::config::Limits;
 use crate::error::{Kind, Rejection};
+use crate::overload::Permit;
 
 /// Memory set aside for a body that comes in several pieces: its declared length may be a lie.
 const MAX_RESERVE: usize = 1 << 20;
@@ -66,25 +67,28 @@ impl BodyError {
     }
 }
 
+/// The length that a head declares; 0 where it declares none.
+pub(super) fn declared(headers: &HeaderMap) -> usize {
+    let length = headers.get(CONTENT_LENGTH);
+    length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
 /// Reads the whole body. A declared length beyond the limit is refused before a byte is read.
 pub(super) async fn read<B>(
     headers: &HeaderMap,
     body: B,
     limits: &Limits,
-    arrival: Arrival,
+    (arrival, permit): (Arrival, &mut Permit),
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
-        .unwrap_or(0);
+    let declared = declared(headers);
     if declared > limits.max_request {
         return Err(too_large(limits));
     }
-    let mut reading = pin!(collect(body, declared, limits));
+    let mut reading = pin!(collect(body, declared, limits, permit));
     // Most bodies are there when they are asked for, and need no alarm.
     let at_once = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
     if let Poll::Ready(result) = at_once {
@@ -99,7 +103,12 @@ where
     }
 }
 
-async fn collect<B>(mut body: B, declared: usize, limits: &Limits) -> Result<Bytes, BodyError>
+async fn collect<B>(
+    mut body: B,
+    declared: usize,
+    limits: &Limits,
+    permit: &mut Permit,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -111,6 +120,7 @@ where
         if first.len().max(rest.len()) + data.len() > limits.max_request {
             return Err(too_large(limits));
         }
+        permit.cover(first.len().max(rest.len()) + data.len()).map_err(BodyError::Rejected)?;
         // Most bodies are one frame: they are passed on as they came, without a copy.
         if first.is_empty() {
             first = data;
@@ -194,7 +204,7 @@ mod tests {
         let text = "version = 1\n[limits]\nmax_request = '4KiB'\nbody_timeout = '30s'";
         let limits = crate::config::parse(text, Path::new("")).unwrap().limits;
         let body = Frames { frames: frames.to_vec().into(), stalls };
-        read(&HeaderMap::new(), body, &limits, Arrival::now()).await
+        read(&HeaderMap::new(), body, &limits, (Arrival::now(), &mut Permit::default())).await
     }
 
     #[tokio::test]

@@ -62,11 +62,20 @@ where
             return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
         }
     };
+    let declared = body::declared(headers).min(api.limits.max_request);
+    // First what costs the caller nothing of its limits.
+    let mut permit = match api.pipeline.overload.enter(declared) {
+        Ok(permit) => permit,
+        Err(rejection) => {
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
+            return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+        }
+    };
     api.pipeline.limiter.mark(&mut caller, headers);
     if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
         return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
     }
-    let body = match body::read(headers, body, &api.limits, arrival).await {
+    let body = match body::read(headers, body, &api.limits, (arrival, &mut permit)).await {
         Ok(body) => body,
         Err(error) => {
             api.pipeline.refused_early(Protocol::Http, error.kind());
@@ -76,6 +85,8 @@ where
     let decoded = arrival
         .check()
         .and_then(|()| encoding::decode(headers, body, &api.limits))
+        // What was compressed is larger now.
+        .and_then(|body| permit.cover(body.len()).map(|()| body))
         .and_then(|body| request::decode(headers, body))
         .and_then(|request| {
             let key = parameters::idempotency_key(api, headers)?;

@@ -19,6 +19,7 @@ use crate::api::Api;
 use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
+use crate::overload::Permit;
 use crate::telemetry::logging::{self, Settings};
 use crate::types::{Caller, Role, Version};
 
@@ -235,7 +236,7 @@ async fn read<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Response> {
-    let body = body::read(headers, body, &api.limits, Arrival::now())
+    let body = body::read(headers, body, &api.limits, (Arrival::now(), &mut Permit::default()))
         .await
         .map_err(body::BodyError::response)?;
     let parsed = encoding::decode(headers, body, &api.limits).and_then(|body| {

@@ -8,6 +8,7 @@ mod idempotency;
 mod limits;
 mod listen;
 mod model;
+mod overload;
 mod process;
 mod rates;
 mod repository;
@@ -31,6 +32,7 @@ pub const CONFIG: &[&[Key]] = &[
     rates::KEYS,
     breaker::KEYS,
     idempotency::KEYS,
+    overload::KEYS,
 ];
 
 /// `model.toml`, in sections.

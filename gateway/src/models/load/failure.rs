@@ -64,7 +64,7 @@ pub(super) fn describe(what: &str, failure: Failure) -> LoadFailure {
         Failure::Panicked => ("the engine panicked".to_owned(), None),
         Failure::Outputs(text) => (text, None),
         Failure::CircuitOpen(_) => ("its circuit breaker is open".to_owned(), None),
-        Failure::Expired | Failure::Overdue | Failure::Cancelled => {
+        Failure::Expired | Failure::Overdue | Failure::Cancelled | Failure::Displaced => {
             ("it was given up".to_owned(), None)
         }
         Failure::Stopping => ("the gateway is stopping".to_owned(), None),

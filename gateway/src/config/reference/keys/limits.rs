@@ -36,6 +36,18 @@ pub(super) const KEYS: &[Key] = &[
         "How long any call may take, whatever deadline it names.",
     ),
     key(
+        "limits.max_in_flight",
+        Type::Count,
+        "16384",
+        "Predictions under way in the whole process; more are refused with 503 / UNAVAILABLE before their body is read.",
+    ),
+    key(
+        "limits.max_in_flight_bytes",
+        Type::Size,
+        "\"1GiB\"",
+        "Bytes of the requests under way in the whole process, as declared or as they come. One request is held whatever its size.",
+    ),
+    key(
         "limits.queue_rows",
         Type::Count,
         "4096",
