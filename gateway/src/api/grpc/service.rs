@@ -152,7 +152,7 @@ impl Service {
         // Whoever may change nothing is told before what is wrong with the call.
         self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
         self.api.authorize_change(&caller, &model)?;
         let parameters = request
             .parameters
@@ -177,7 +177,7 @@ impl Service {
         let caller = caller(&request)?;
         self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
         self.api.authorize_change(&caller, &model)?;
         let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
             None => None,
@@ -186,18 +186,6 @@ impl Service {
         };
         self.api.control.unload(&model, version).await?;
         Ok(model)
-    }
-}
-
-/// KServe's messages carry the model's name in the field that Triton's use for the repository.
-fn named(repository: String, model: String) -> Result<String, Rejection> {
-    match (repository.is_empty(), model.is_empty()) {
-        (true, false) => Ok(model),
-        (false, true) => Ok(repository),
-        (true, true) => Err(Rejection::invalid("model_name is missing")),
-        (false, false) => {
-            Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
-        }
     }
 }
 
