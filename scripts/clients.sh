@@ -8,10 +8,11 @@
 #   scripts/clients.sh --perf          fetches perf_analyzer into .venv/perf (optional, see below)
 #   scripts/clients.sh --promtool      fetches promtool into .venv/promtool (optional, see below)
 #
-# The tests need a built gateway and the model maker:
+# The tests need a built gateway, load generator, and makers of models and certificates:
 #   cargo build -p penstock -p penstock-loadtest && cargo build -p engine-torch --example fixtures
-# PENSTOCK_BINARY, PENSTOCK_LOADTEST and PENSTOCK_FIXTURES name other ones than those in
-# target/debug.
+#   cargo build -p penstock --example certificates
+# PENSTOCK_BINARY, PENSTOCK_LOADTEST, PENSTOCK_FIXTURES and PENSTOCK_CERTIFICATES name other ones
+# than those in target/debug.
 # PENSTOCK_WHEELS=/folder is searched for wheels first; PYTHON names another program than python3.
 # No root is needed. perf_analyzer is an x86-64 program that newer client wheels lack; the last one
 # needs libb64 (Debian: libb64-0d). promtool, which tries the alert rules, is part of Debian's

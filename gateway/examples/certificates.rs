@@ -26,8 +26,10 @@ fn write(folder: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> 
     fs::write(folder.join("ca.pem"), ours.pem())?;
     fs::write(folder.join("strange-ca.pem"), strange.pem())?;
     for number in [1_u8, 2, 3] {
-        issue(folder, &format!("server-{number}"), &ours, server(number)?)?;
+        let names = ["localhost", "127.0.0.1"];
+        issue(folder, &format!("server-{number}"), &ours, server(number, &names)?)?;
     }
+    issue(folder, "named", &ours, server(4, &["gateway.example"])?)?;
     issue(folder, "caller", &ours, caller("batch, nightly")?)?;
     issue(folder, "stranger", &strange, caller("stranger")?)
 }
@@ -40,8 +42,9 @@ fn authority(name: &str) -> Result<Authority, rcgen::Error> {
     CertifiedIssuer::self_signed(params, KeyPair::generate()?)
 }
 
-fn server(number: u8) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+fn server(number: u8, names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "gateway");
     params.serial_number = Some(SerialNumber::from_slice(&[number]));
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -8,6 +8,7 @@ pub mod classification;
 pub mod exposition;
 pub mod guard;
 pub mod health;
+mod hints;
 pub mod load_call;
 pub mod model_config;
 pub mod parameters;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::control::Control;
+use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 
 pub use health::{Health, Stage, State};
@@ -46,6 +48,7 @@ pub const EXTENSIONS: &[&str] = &[
 pub struct Api {
     pub pipeline: Pipeline,
     pub control: Arc<Control>,
+    pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
 }

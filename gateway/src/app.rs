@@ -12,11 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::api::{Api, Health, Stage};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::control::Control;
+use crate::identity::Identities;
+use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Keys, Pipeline};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
@@ -71,6 +73,15 @@ pub fn engines() -> Vec<Arc<dyn Engine>> {
     ]
 }
 
+/// Everybody who may call.
+fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
+    let identities = Identities::new(&config.auth, config.repository.control);
+    let listed = |problems: Vec<Problem>| {
+        anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
+    };
+    identities.map(Arc::new).map_err(listed)
+}
+
 impl App {
     /// Binds, loads every model and opens for calls. While models load the doors answer, and
     /// say that the gateway is not ready.
@@ -91,6 +102,7 @@ impl App {
         let repository = Repository::open(path)
             .with_context(|| format!("repository.path: cannot open {}", path.display()))?;
         let hangups = signal(SignalKind::hangup())?;
+        let identities = identities(&config)?;
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
@@ -103,11 +115,16 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
+        let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
+        let pipeline =
+            Pipeline { snapshots, wire, overload: overload.clone(), limiter, keys: keys.clone() };
         let api = Api {
-            pipeline: Pipeline { snapshots, wire, overload: overload.clone() },
+            pipeline,
             control: control.clone(),
+            identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
         };
@@ -115,6 +132,10 @@ impl App {
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         tasks::spawn("memory", async { match memory::watch(overload).await {} });
         certificates(server.tls().cloned(), hangups);
+        tasks::spawn("identities", async { match identities.follow().await {} });
+        if let Some(keys) = keys {
+            tasks::spawn("idempotency", async { match keys.upkeep().await {} });
+        }
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;

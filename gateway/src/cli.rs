@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod inspect;
+mod key;
 mod models;
 mod reference;
 mod serve;
@@ -52,6 +53,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// List, show, load and unload the models of a running gateway
     Models(models::Arguments),
+    /// Make an API key; prints it once, with the hash for the configuration
+    Key(key::Arguments),
     /// Show what a running gateway does
     Status(status::Arguments),
     /// Print a completion script for a shell
@@ -73,6 +76,7 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Completions { shell } => {
             let mut command = Arguments::command();

@@ -13,11 +13,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Api, rest};
+use crate::config::Store;
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
-pub const ENDPOINTS: &[(&str, &str)] = &[("get", "/v1/status"), ("post", "/v1/drain")];
+pub const ENDPOINTS: &[(&str, &str)] =
+    &[("get", "/v1/status"), ("post", "/v1/drain"), ("get", "/v1/limits")];
 
 /// Routes the admin port. Everybody needs the role `operate`.
 pub fn router(api: Api) -> Router {
@@ -25,6 +27,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
+        .route("/v1/limits", get(limits))
         .layer(from_fn_with_state(api.clone(), guard))
         .with_state(api)
 }
@@ -36,7 +39,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let allowed = api
-        .identify(request.headers(), peer)
+        .identify_operator(request.headers(), peer)
         .and_then(|caller| api.authorize(&caller, Role::Operate));
     match allowed {
         Ok(()) => next.run(request).await,
@@ -67,6 +70,63 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "ready": api.is_ready(),
         "overload": api.pipeline.overload.status(),
         "models": models,
+    }))
+}
+
+/// The rules and what they have done, never who was limited.
+async fn limits(State(api): State<Arc<Api>>) -> Response {
+    let report = api.pipeline.limiter.report();
+    let rates: Vec<Value> = report
+        .rates
+        .iter()
+        .map(|rate| {
+            let config = &rate.config;
+            json!({
+                "name": config.name,
+                "key": config.key.text(),
+                "rate": { "count": config.rate.count, "seconds": config.rate.per.as_secs() },
+                "burst": config.burst,
+                "cost": config.cost.text(),
+                "models": config.models,
+                "mode": config.mode.text(),
+                "shared": config.store == Store::Redis,
+                "keys": rate.keys,
+                "max_keys": config.max_keys,
+                "admitted": rate.admitted,
+                "limited": rate.limited,
+                "would_limit": rate.would_limit,
+                "overflow": rate.overflow,
+                "store_errors": rate.store_errors,
+            })
+        })
+        .collect();
+    let quotas: Vec<Value> = report
+        .quotas
+        .iter()
+        .map(|quota| {
+            json!({
+                "name": quota.config.name,
+                "key": quota.config.key.text(),
+                "max_in_flight": quota.config.max_in_flight,
+                "models": quota.config.models,
+                "mode": quota.config.mode.text(),
+                "keys": quota.keys,
+                "admitted": quota.admitted,
+                "limited": quota.limited,
+                "would_limit": quota.would_limit,
+            })
+        })
+        .collect();
+    let fair_share = report.fair_share.map(|fair| {
+        let groups: serde_json::Map<String, Value> =
+            fair.groups.into_iter().map(|(device, count)| (device, count.into())).collect();
+        json!({ "refused": fair.refused, "groups": groups })
+    });
+    rest::answer(&json!({
+        "rate_limits": rates,
+        "quotas": quotas,
+        "fair_share": fair_share,
+        "redis": report.redis.map(|redis| json!({ "url": redis.url, "up": redis.up })),
     }))
 }
 

@@ -17,17 +17,19 @@ use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
-use super::Api;
+use self::wire::Access;
 use super::timeouts::{Arrival, Timeouts};
+use super::{Api, hints};
 use crate::error::Rejection;
 use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Peer, Protocol};
+use crate::types::{Caller, Peer, Protocol, Role};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -80,13 +82,28 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.api.identify(request.headers(), peer) {
-            Ok(caller) => request.extensions_mut().insert(caller),
-            Err(rejection) => return status(&rejection).into_http(),
-        };
+        match self.admit(&request, peer) {
+            Ok(Some(mut caller)) => {
+                self.api.pipeline.limiter.mark(&mut caller, request.headers());
+                drop(request.extensions_mut().insert(caller));
+            }
+            Ok(None) => {}
+            Err(rejection) => {
+                if wire::is_call(&request) {
+                    self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
+                }
+                return status(&rejection).into_http();
+            }
+        }
+        if wire::is_prediction(&request)
+            && let Some(caller) = request.extensions().get::<Caller>()
+            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, caller).await
+        {
+            return status(&rejection).into_http();
+        }
         let response = if wire::is_inference(&request) {
             // The permit lives as long as the call.
-            let (timeouts, _permit) = match self.admit(&request) {
+            let (timeouts, _permit) = match self.enter(&request) {
                 Ok(admitted) => admitted,
                 Err(rejection) => {
                     self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
@@ -113,13 +130,27 @@ impl Grpc {
 impl Grpc {
     /// Reads how long a call may take and lets it in, before its message is read. The messages of
     /// a stream are let in one by one.
-    fn admit<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+    fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
         let timeouts = Timeouts::over_grpc(request.headers())?;
-        let permit = match wire::is_unary_prediction(request) {
+        let permit = match wire::is_prediction(request) {
             true => self.api.pipeline.overload.enter(0)?,
             false => Permit::default(),
         };
         Ok((timeouts, permit))
+    }
+
+    /// Who calls, if anybody is known, from the head of a call alone.
+    fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
+        let access = wire::access(request.uri().path());
+        if access == Access::Open {
+            // Load balancers have no credentials.
+            return Ok(self.api.known(request.headers(), peer));
+        }
+        let caller = self.api.identify(request.headers(), peer)?;
+        if access == Access::Predict {
+            self.api.authorize(&caller, Role::Predict)?;
+        }
+        Ok(Some(caller))
     }
 }
 
@@ -128,11 +159,19 @@ fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
-    if let Some(after) = rejection.retry_after() {
-        let seconds = format!("{:.0}", after.as_secs_f64().ceil());
-        if let Ok(value) = seconds.parse() {
-            status.metadata_mut().insert("retry-after", value);
+    if rejection.is_replayed() {
+        let value = MetadataValue::from_static("true");
+        status.metadata_mut().insert("penstock-replayed", value);
+    }
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = text.parse() {
+            status.metadata_mut().insert(name, value);
         }
+    }
+    if let Some(after) = rejection.retry_after() {
+        let pause =
+            MetadataValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pause);
     }
     status
 }

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use super::Api;
 use super::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
-use crate::types::{Deadline, Priority, Schedule};
+use crate::types::{Deadline, IdempotencyKey, Priority, Schedule};
 
 /// Names come from callers: an error must not echo a megabyte.
 #[must_use]
@@ -60,6 +64,33 @@ impl SchedulePolicy {
             shadow: false,
         })
     }
+}
+
+/// The header or metadata that marks the repeats of one call.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The idempotency key among the headers of a call; `None` where keys have no effect.
+///
+/// # Errors
+/// `InvalidInput` for one that is malformed, or more than one.
+pub fn idempotency_key(
+    api: &Api,
+    headers: &HeaderMap,
+) -> Result<Option<IdempotencyKey>, Rejection> {
+    let Some(first) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    if headers.get_all(IDEMPOTENCY_KEY).iter().nth(1).is_some() {
+        return Err(Rejection::invalid("the idempotency key is given twice"));
+    }
+    checked_key(api, first.as_bytes())
+}
+
+/// An idempotency key as it was sent; `None` where keys have no effect.
+///
+/// # Errors
+/// `InvalidInput` for one that is malformed.
+pub fn checked_key(api: &Api, given: &[u8]) -> Result<Option<IdempotencyKey>, Rejection> {
+    let keys = api.pipeline.keys.as_ref();
+    keys.map(|keys| IdempotencyKey::read(given, keys.max_key_length())).transpose()
 }
 
 /// The refusal of a tensor in shared memory; `what` is `input` or `output`.

@@ -185,6 +185,10 @@ impl Pool {
         self.inner.backlog.time() / u32::try_from(self.inner.threads.max(1)).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.inner.threads
+    }
+
     pub(super) fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.inner.started)
     }

@@ -22,6 +22,7 @@ use super::variable::VariableLength;
 use super::waiting::{Holds, Waiting};
 use crate::breaker::Permit;
 use crate::error::Rejection;
+use crate::limits::Pressure;
 use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
@@ -210,6 +211,18 @@ impl Queue {
             receiver.await.unwrap_or(Err(Failure::Panicked))?;
         }
         Ok(())
+    }
+
+    /// What the device has to do, for whoever divides its time between callers.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure<'_> {
+        let Shared { pool, load, .. } = &*self.shared;
+        Pressure {
+            device: &pool.device().0,
+            threads: pool.size(),
+            wait: pool.wait(),
+            row_time: load.row_time(),
+        }
     }
 
     /// Calls waiting now.

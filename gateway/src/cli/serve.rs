@@ -60,7 +60,8 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
             *door = Some(address(text)?);
         }
     }
-    let problems = server::check(&config);
+    let mut problems = config.check().err().unwrap_or_default();
+    problems.extend(server::check(&config));
     if !problems.is_empty() {
         return Ok(report(path, &problems));
     }

@@ -43,7 +43,7 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire, overload };
+        let pipeline = Pipeline { snapshots, wire, overload, limiter: Arc::default(), keys: None };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {
@@ -93,13 +93,14 @@ impl Rig {
             inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),
             outputs: vec![],
             schedule: Schedule::default(),
+            key: None,
             protocol: Protocol::Http,
             arrived: tokio::time::Instant::now(),
         }
     }
 
     async fn answering_version(&self) -> u64 {
-        self.pipeline.infer(self.call(None)).await.unwrap().served.version.0
+        self.pipeline.infer(self.call(None)).await.unwrap().answer.version.0
     }
 
     /// The same gateway with uploads of up to 1000 bytes switched on.
@@ -291,7 +292,7 @@ async fn a_call_keeps_only_its_own_version_in_memory() {
         rig.stub.release();
     };
     let (reply, ()) = tokio::join!(running, leave);
-    assert_eq!(reply.unwrap().served.version, Version(1));
+    assert_eq!(reply.unwrap().answer.version, Version(1));
 }
 
 #[tokio::test]
@@ -423,7 +424,7 @@ async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
     rig.stub.push(StubStep::Hang);
     let pipeline = rig.pipeline.clone();
     let call = rig.call(None);
-    let running = async move { pipeline.infer(call).await.unwrap().served.version.0 };
+    let running = async move { pipeline.infer(call).await.unwrap().answer.version.0 };
     let swap = async {
         let stub = rig.stub.clone();
         tasks::blocking(move || stub.wait_hanging(1)).await;

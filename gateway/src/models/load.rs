@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::{Batch, Engine, Model, ModelSource, Tensor, TensorSpec};
+use engine::{Batch, Engine};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, info};
+use tracing::info;
 
 use self::failure::describe;
 use self::work::{LoadWork, Loaded, note_nan};
@@ -20,10 +20,10 @@ use super::repository::{GOLDEN_FILE, VersionFiles};
 use super::sample;
 use super::stats::Stats;
 use super::version::{Published, ServedVersion};
-use crate::batching::{Device, Failure, Guard, Pool, Queue, QueueSettings, StuckThreads};
+use crate::batching::{Device, Guard, Pool, Queue, QueueSettings, StuckThreads};
 use crate::breaker::Breaker;
-use crate::codec::finite;
 use crate::config;
+use crate::contract::Checker;
 use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::{BreakerMetrics, VersionMetrics, metrics};
@@ -157,7 +157,11 @@ impl Loader {
             ?load_time,
             "loaded"
         );
+        let contract = manifest.contract.clone();
+        let contract =
+            contract.map(|contract| Checker::new(contract, model.as_str(), &version.to_string()));
         Ok(ServedVersion {
+            contract,
             model,
             version,
             timeouts: manifest.timeouts.within(self.limits.timeouts),

@@ -12,9 +12,11 @@ use self::running::Running;
 use crate::codec::finite;
 use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
+use crate::contract::{Contract, InputTerms};
 use crate::types::{OutputSpec, Patience, Signature, Version};
 
 mod batching;
+mod contract;
 mod deadline;
 mod running;
 
@@ -37,6 +39,8 @@ pub struct Manifest {
     pub breaker: BreakerSettings,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
+    /// What the values of the inputs must be like.
+    pub contract: Option<Arc<Contract>>,
 }
 
 /// Which of the versions in the folder are served.
@@ -107,10 +111,16 @@ impl Manifest {
         let platform = root.choice("platform", PLATFORMS, "torchscript").to_owned();
         let max_batch_size: usize = root.or("max_batch_size", 0);
         let description = root.or("description", String::new());
-        let inputs: Vec<TensorSpec> = root.list("input").into_iter().map(read_input).collect();
+        let (inputs, terms): (Vec<TensorSpec>, Vec<_>) =
+            root.list("input").into_iter().map(read_input).unzip();
         let outputs: Vec<OutputSpec> = root.list("output").into_iter().map(read_output).collect();
         let mut signature = Signature { inputs, outputs, max_batch_size, splits: true };
         check_signature(&root, &signature, &platform);
+        let report = |index, key: &str, text| {
+            let key = if key.is_empty() { String::new() } else { format!(".{key}") };
+            root.problem(&format!("input[{index}].contract{key}"), text);
+        };
+        let contract = Contract::build(&signature, terms, report).map(Arc::new);
         let batching = Batching::read(root.section("batching"), &signature);
         signature.splits = batching.split;
         let timeouts = deadline::read(root.section("deadline"));
@@ -139,6 +149,7 @@ impl Manifest {
             breaker,
             warmup,
             versions,
+            contract,
         }
     }
 
@@ -167,10 +178,12 @@ impl VersionPolicy {
     }
 }
 
-fn read_input(mut section: Section<'_>) -> TensorSpec {
+fn read_input(mut section: Section<'_>) -> (TensorSpec, Option<InputTerms>) {
     let spec = read_tensor(&mut section);
+    let has_contract = section.has("contract");
+    let terms = contract::read(section.section("contract"));
     section.finish();
-    spec
+    (spec, has_contract.then_some(terms))
 }
 
 fn read_output(mut section: Section<'_>) -> OutputSpec {
@@ -385,7 +398,9 @@ mod tests {
     #[test]
     fn the_reference_names_exactly_the_keys_that_are_read() {
         let problems = Problems::default();
-        let text = format!("{SMALL}[version.1]\n");
+        let rules = "[[input.contract.feature]]\nindex = 0\n";
+        let text = SMALL.replace("[[output]]", &format!("{rules}[[output]]"));
+        let text = format!("{text}[version.1]\n");
         Manifest::read(Section::root(reader::table(&text).unwrap(), &problems));
         let read: BTreeSet<String> = problems
             .asked()

@@ -8,6 +8,7 @@ use super::manifest::{Lineage, Manifest};
 use super::stats::{FailureReason, Stats};
 use crate::batching::Queue;
 use crate::breaker::{Breaker, State};
+use crate::contract::Checker;
 use crate::telemetry::{VersionMetrics, metrics};
 use crate::types::{ModelName, Patience, Signature, Version};
 
@@ -25,6 +26,8 @@ pub struct ServedVersion {
     pub breaker: Arc<Breaker>,
     /// How long its calls may take, the gateway's own limits included.
     pub timeouts: Patience,
+    /// What the values of its inputs must be like, where its manifest says so.
+    pub contract: Option<Checker>,
     pub stats: Stats,
     pub metrics: Arc<VersionMetrics>,
     /// Load, warm-up and golden requests together.

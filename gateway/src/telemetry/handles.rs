@@ -13,6 +13,8 @@ use crate::types::{Protocol, Timings};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Answered,
+    /// Given the outcome of an earlier call with the same idempotency key.
+    Replayed,
     Refused(Kind),
 }
 
@@ -22,6 +24,7 @@ impl Outcome {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::Replayed => "replayed",
             Self::Refused(kind) => kind.label(),
         }
     }
@@ -29,7 +32,8 @@ impl Outcome {
     fn index(self) -> usize {
         match self {
             Self::Answered => 0,
-            Self::Refused(kind) => kind as usize + 1,
+            Self::Replayed => 1,
+            Self::Refused(kind) => kind as usize + 2,
         }
     }
 }
@@ -125,7 +129,7 @@ struct Outcomes {
     model: String,
     version: String,
     protocol: Protocol,
-    counters: [OnceLock<Counter>; Kind::ALL.len() + 1],
+    counters: [OnceLock<Counter>; Kind::ALL.len() + 2],
 }
 
 impl Outcomes {

@@ -95,6 +95,16 @@ declare! {
         "Changes of a circuit breaker to closed, open or half_open, by reason: consecutive_failures, failure_rate, slow_rate, nan_storm, device_fault, probe_failed, time_over, recovered or operator.";
     BREAKER_REFUSED = "penstock_breaker_refused_total", Shape::Counter, VERSION,
         "Calls refused because the circuit breaker was open.";
+    KEYED_CALLS = "penstock_idempotency_calls_total", Shape::Counter, &["result"],
+        "Calls with an idempotency key by result: executed, replayed, joined (waited for the first one), mismatch (another body) or full.";
+    KEYED_LOST = "penstock_idempotency_lost_total", Shape::Counter, &["reason"],
+        "Answers that repeats do not get, by reason: evicted (for newer ones) or too_large.";
+    KEYED_BYTES = "penstock_idempotency_bytes", Shape::Gauge, &[],
+        "Memory of the answers kept for repeats.";
+    KEYED_KEYS = "penstock_idempotency_keys", Shape::Gauge, &[],
+        "Idempotency keys known: kept answers and calls under way.";
+    VIOLATIONS = "penstock_input_violations_total", Shape::Counter, &["model", "version", "input", "feature", "rule", "action"],
+        "Values that break a rule of the input contract, by what happened: reject (the first one of a call), impute or flag; feature is empty for rules of a whole input.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
         "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
     DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],
@@ -125,6 +135,22 @@ declare! {
         "Threads given up after a time limit, by work: load or run.";
     ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
         "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
+    AUTH_REFUSED = "penstock_auth_refused_total", Shape::Counter, &["reason"],
+        "Requests whose caller was not recognised, by reason: nothing (was presented), malformed, oversized, unknown (key or token), algorithm, unknown_key, signature, time, claims, certificate or not_fetched.";
+    AUTH_RELOADS = "penstock_auth_reloads_total", Shape::Counter, &["source", "result"],
+        "Looks at keys of callers that brought something, by source (key_files, jwks_file or jwks_url) and result: changed, unchanged or failed.";
+    LIMIT_CHECKS = "penstock_limit_checks_total", Shape::Counter, &["limit", "result"],
+        "Calls checked against a rate limit or quota, by result: admitted, limited, or would_limit where it is shadowed.";
+    LIMIT_KEYS = "penstock_limit_keys", Shape::Gauge, &["limit"],
+        "Keys that have a state of their own in a rate limit, or something under way in a quota.";
+    LIMIT_OVERFLOW = "penstock_limit_overflow_total", Shape::Counter, &["limit"],
+        "Checks of new keys that shared one allowance because max_keys others had one of their own.";
+    LIMIT_STORE_ERRORS = "penstock_limit_store_errors_total", Shape::Counter, &["limit"],
+        "Checks of a shared limit that Redis did not answer, so that on_error decided.";
+    LIMIT_STORE_UP = "penstock_limit_store_up", Shape::Gauge, &[],
+        "1 while shared limits are checked in Redis, 0 while on_error decides.";
+    SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
+        "Calls refused because their group had its share of engine time while a device was behind.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

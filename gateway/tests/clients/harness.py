@@ -63,6 +63,14 @@ def write_identity(
     )
 
 
+def write_certificates(folder: Path) -> None:
+    """Writes authorities, servers' and callers' certificates into `folder`."""
+    build = "cargo build -p penstock --example certificates"
+    maker = program("PENSTOCK_CERTIFICATES", "examples/certificates", build)
+    made = subprocess.run([maker, folder], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, f"{maker} failed:\n{made.stderr}"
+
+
 def add_to_manifest(model: Path, more: str) -> None:
     """Adds tables to a model's manifest."""
     manifest = model / "model.toml"
@@ -167,7 +175,12 @@ class Gateway:
 
 
 def start(
-    folder: Path, repository: Path, settings: str = "", poll: str = "off", stderr: int | None = None
+    folder: Path,
+    repository: Path,
+    settings: str = "",
+    poll: str = "off",
+    stderr: int | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Gateway:
     """Starts a gateway on `repository`, with `settings` (TOML) on top; `folder` takes its files.
 
@@ -184,6 +197,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=file if stderr is None else stderr,
+            env=os.environ | (environment or {}),
         )
     gateway = Gateway(process, repository, log)
     try:

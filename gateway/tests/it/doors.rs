@@ -5,6 +5,7 @@
 mod mutation;
 mod seeds;
 
+use std::cell::Cell;
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use penstock::app::App;
 use penstock::config;
 use penstock::error::Kind;
 use penstock::types::{Origin, Peer};
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -76,17 +77,24 @@ impl Rig {
         self.app.as_ref().expect("it runs until it is dropped").api().clone()
     }
 
-    /// Runs a property over many mutations, and then sees that everything still answers.
-    fn check(&self, property: impl Fn(&Mutation) -> Result<(), TestCaseError>) {
+    /// Runs a property over many mutations, and then sees that everything still answers. The
+    /// property tells whether the request was taken.
+    fn check(&self, property: impl Fn(&Mutation) -> Result<bool, TestCaseError>) {
+        let (taken, refused) = (Cell::new(0_u32), Cell::new(0_u32));
         let before = peak_kb();
-        let persistence = FileFailurePersistence::WithSource("regressions");
         let default = Config::default();
-        let config = Config {
-            cases: CASES.max(default.cases),
-            failure_persistence: Some(Box::new(persistence)),
-            ..default
-        };
-        TestRunner::new(config).run(&Mutation::any(), |mutation| property(&mutation)).unwrap();
+        let config =
+            Config { cases: CASES.max(default.cases), source_file: Some(file!()), ..default };
+        TestRunner::new(config)
+            .run(&Mutation::any(), |mutation| {
+                let count = if property(&mutation)? { &taken } else { &refused };
+                count.set(count.get() + 1);
+                Ok(())
+            })
+            .unwrap();
+        // Mutations that are all harmless, or all refused at the first byte, would show nothing.
+        let (taken, refused) = (taken.get(), refused.get());
+        assert!(taken.min(refused) > CASES / 50, "{taken} were taken, {refused} refused");
         let growth = peak_kb().saturating_sub(before);
         assert!(growth < MAX_GROWTH_KB, "memory grew by {growth} kB at its peak");
         let http = Http::new(self.api());
@@ -121,7 +129,7 @@ struct Answer {
 
 impl Answer {
     /// What every answer of a door that speaks HTTP keeps to.
-    fn check(&self) -> Result<(), TestCaseError> {
+    fn check(&self) -> Result<bool, TestCaseError> {
         let shown = String::from_utf8_lossy(&self.body[..self.body.len().min(500)]);
         let of_kinds = Kind::ALL.iter().any(|kind| kind.http() == self.status);
         let known = of_kinds || matches!(self.status, 200 | 405 | 408);
@@ -129,7 +137,7 @@ impl Answer {
         let broken = matches!(self.status, 500 | 502);
         require(!broken, || format!("the gateway failed with {}: {shown}", self.status))?;
         if self.status == 200 {
-            return Ok(());
+            return Ok(true);
         }
         let is_json = self.headers.get("content-type").is_some_and(|t| t == "application/json");
         require(is_json, || format!("an error that is not JSON: {shown}"))?;
@@ -138,7 +146,8 @@ impl Answer {
             .map_err(|error| TestCaseError::fail(format!("{error}: {shown}")))?;
         let is_ready_answer = error["ready"].is_boolean();
         let says_why = error["error"].as_str().is_some_and(|text| !text.is_empty());
-        require(says_why || is_ready_answer, || format!("an error without a text: {shown}"))
+        require(says_why || is_ready_answer, || format!("an error without a text: {shown}"))?;
+        Ok(false)
     }
 }
 
@@ -168,7 +177,7 @@ fn http_answers_any_bytes_with_a_status_of_the_table() {
         mutation.change_text(&mut seed.target);
         mutation.change_headers(&mut seed.headers, body.len());
         // What is no request target or header at all never reaches the door: hyper refuses it.
-        let Some(request) = seed.try_request(body.into()) else { return Ok(()) };
+        let Some(request) = seed.try_request(body.into()) else { return Ok(false) };
         rig.http(&door, request).check()
     });
 }
@@ -212,7 +221,8 @@ fn grpc_answers_any_bytes_with_a_status_of_the_table() {
         let of_transport =
             code == Some(13) && TRANSPORT.iter().any(|start| text.starts_with(start));
         require(known || of_transport, || format!("status {code:?} is in no table: {text}"))?;
-        require(text.len() <= LONGEST_ERROR, || "a status as long as its cause".into())
+        require(text.len() <= LONGEST_ERROR, || "a status as long as its cause".into())?;
+        Ok(code == Some(0))
     });
 }
 
@@ -230,7 +240,7 @@ fn the_admin_port_answers_any_bytes_with_a_status_of_the_table() {
     let router = admin::router(rig.api());
     rig.check(|mutation| {
         let (method, path) = mutation.choose(admin::ENDPOINTS);
-        let mut path = path.replace('{', "").replace('}', "");
+        let mut path = path.replace(['{', '}'], "");
         mutation.change_text(&mut path);
         let body = mutation.apply(br#"{"on": true, "model": "floats", "version": 1}"#, b"[]");
         let request = Request::builder()
@@ -238,7 +248,7 @@ fn the_admin_port_answers_any_bytes_with_a_status_of_the_table() {
             .uri(path)
             .extension(peer())
             .body(axum::body::Body::from(body));
-        let Ok(request) = request else { return Ok(()) };
+        let Ok(request) = request else { return Ok(false) };
         let answer = rig.runtime.block_on(async {
             let answered = timeout(LIMIT, router.clone().oneshot(request)).await;
             let (head, body) = answered.expect("an answer").unwrap().into_parts();
@@ -247,7 +257,7 @@ fn the_admin_port_answers_any_bytes_with_a_status_of_the_table() {
         });
         // Paths that are none get the router's own bare 404 and 405.
         if answer.body.is_empty() && matches!(answer.status, 404 | 405) {
-            return Ok(());
+            return Ok(false);
         }
         answer.check()
     });

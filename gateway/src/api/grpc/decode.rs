@@ -10,7 +10,10 @@ use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol};
+use crate::types::{Call, Caller, IdempotencyKey, Inputs, NamedTensor, Protocol};
+
+/// The parameter that marks the repeats of one call.
+const KEY: &str = "idempotency_key";
 
 /// What the answer needs of a request once its tensors are on their way.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(super) fn decode(
     request: ModelInferRequest,
     caller: Caller,
     arrival: Arrival,
+    check_key: impl FnOnce(&[u8]) -> Result<Option<IdempotencyKey>, Rejection>,
 ) -> Result<(Call, Wanted), Rejection> {
     // C++ clients always send this one.
     let known = "triton_enable_empty_final_response";
@@ -34,6 +38,11 @@ pub(super) fn decode(
     let whole = |name| request.parameters.get(name).map(whole_number);
     let policy = SchedulePolicy { priority: whole("priority"), timeout: whole("timeout") };
     let schedule = policy.schedule(arrival)?;
+    let key = match request.parameters.get(KEY).map(|parameter| &parameter.parameter_choice) {
+        None => None,
+        Some(Some(ParameterChoice::StringParam(text))) => check_key(text.as_bytes())?,
+        Some(_) => return Err(Rejection::invalid(format!("parameter '{KEY}' must be text"))),
+    };
     let call = Call {
         caller,
         model: request.model_name,
@@ -41,6 +50,7 @@ pub(super) fn decode(
         inputs: Inputs::Named(inputs),
         outputs: request.outputs.into_iter().map(|output| output.name).collect(),
         schedule,
+        key,
         protocol: Protocol::Grpc,
         arrived: arrival.at,
     };
@@ -228,8 +238,8 @@ mod tests {
     }
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
-        let (call, _) =
-            decode(request, Caller::local(), Arrival::now()).map_err(|error| error.to_string())?;
+        let (call, _) = decode(request, Caller::local(), Arrival::now(), |_| Ok(None))
+            .map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

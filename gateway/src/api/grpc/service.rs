@@ -6,15 +6,16 @@ use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{decode, encode, status, stream};
 use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
 use crate::telemetry::logging::{self, Settings};
-use crate::types::{Caller, ModelName, Protocol, Role, Version};
+use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,19 +32,22 @@ impl Service {
         request: pb::ModelInferRequest,
         caller: Caller,
         arrival: Arrival,
+        metadata: &MetadataMap,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
+        if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+            return Err(rejection);
+        }
         // Its bytes stay until the answer is encoded.
         let mut held = pipeline.overload.hold();
         let size = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
-        let (call, wanted) = match arrival
-            .check()
-            .and_then(|()| held.cover(size))
-            .and_then(|()| decode::decode(request, caller, arrival))
-        {
+        let decoded =
+            held.cover(size).and_then(|()| self.decode(request, caller, arrival, metadata));
+        let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
             Err(rejection) => {
-                pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
                 return Err(rejection);
             }
         };
@@ -55,6 +59,40 @@ impl Service {
             }
             Err(rejection) => Err(reply.refuse(rejection)),
         }
+    }
+
+    fn decode(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+        metadata: &MetadataMap,
+    ) -> Result<(Call, decode::Wanted), Rejection> {
+        arrival.check()?;
+        let check_key = |key: &[u8]| parameters::checked_key(&self.api, key);
+        let (mut call, wanted) = decode::decode(request, caller, arrival, check_key)?;
+        let key = parameters::idempotency_key(&self.api, metadata.as_ref())?;
+        if call.key.is_some() && key.is_some() && key != call.key {
+            return Err(Rejection::invalid("the idempotency key is given twice"));
+        }
+        call.key = key.or(call.key);
+        Ok((call, wanted))
+    }
+
+    /// Answers one message of a stream, which is a call of its own.
+    pub(super) async fn message(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+    ) -> Result<pb::ModelInferResponse, Rejection> {
+        let pipeline = &self.api.pipeline;
+        pipeline.limit(Protocol::Grpc, &caller).await?;
+        let entered = pipeline.overload.enter(0);
+        let _permit = entered.inspect_err(|rejection| {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+        })?;
+        self.infer(request, caller, arrival, &MetadataMap::new()).await
     }
 
     fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
@@ -77,17 +115,54 @@ impl Service {
         })
     }
 
-    fn authorize<T>(&self, request: &Request<T>) -> Result<(), Rejection> {
-        self.api.authorize(&caller(request)?, Role::Operate)
+    /// Whether the caller may read what describes a model.
+    fn may_read<T>(&self, request: &Request<T>, model: &str) -> Result<(), Rejection> {
+        self.api.authorize_reading_of(&caller(request)?, model)
+    }
+
+    fn config(
+        &self,
+        request: &Request<pb::ModelConfigRequest>,
+    ) -> Result<pb::ModelConfigResponse, Rejection> {
+        let named = request.get_ref();
+        self.may_read(request, &named.name)?;
+        let snapshot = self.api.pipeline.snapshots.load();
+        let served = snapshot.find(&named.name, Some(&named.version))?;
+        Ok(pb::ModelConfigResponse { config: Some(model_config::of_version(served)) })
+    }
+
+    fn index(
+        &self,
+        request: &Request<pb::RepositoryIndexRequest>,
+    ) -> Result<pb::RepositoryIndexResponse, Rejection> {
+        let caller = caller(request)?;
+        self.api.authorize_reading(&caller)?;
+        let models = self
+            .api
+            .control
+            .index(request.get_ref().ready)
+            .into_iter()
+            .filter(|entry| caller.identity.may_call(entry.name.as_str()))
+            .map(|entry| pb::repository_index_response::ModelIndex {
+                name: entry.name.to_string(),
+                version: entry.version.map_or_else(String::new, |version| version.to_string()),
+                state: entry.state.map_or("", |state| state.name()).to_owned(),
+                reason: entry.reason,
+            })
+            .collect();
+        Ok(pb::RepositoryIndexResponse { models })
     }
 
     async fn load(
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<String, Rejection> {
-        self.authorize(&request)?;
+        let caller = caller(&request)?;
+        // Whoever may change nothing is told before what is wrong with the call.
+        self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
         let model = named(request.repository_name, request.model_name)?;
+        self.api.authorize_change(&caller, &model)?;
         let parameters = request
             .parameters
             .into_iter()
@@ -99,7 +174,7 @@ impl Service {
                 _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
             })
             .collect::<Result<_, _>>()?;
-        let call = self.api.load_call(parameters)?;
+        let call = self.api.load_call(&caller, parameters)?;
         self.api.control.load(&model, call).await?;
         Ok(model)
     }
@@ -108,9 +183,11 @@ impl Service {
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<String, Rejection> {
-        self.authorize(&request)?;
+        let caller = caller(&request)?;
+        self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
         let model = named(request.repository_name, request.model_name)?;
+        self.api.authorize_change(&caller, &model)?;
         let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
             None => None,
             Some(Some(ParameterChoice::StringParam(text))) => Some(text.parse::<Version>()?),
@@ -176,8 +253,9 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelReadyRequest>,
     ) -> Answer<pb::ModelReadyResponse> {
-        let request = request.into_inner();
-        let ready = self.api.is_model_ready(&request.name, Some(&request.version));
+        let named = request.get_ref();
+        self.may_read(&request, &named.name).map_err(|rejection| status(&rejection))?;
+        let ready = self.api.is_model_ready(&named.name, Some(&named.version));
         Ok(Response::new(pb::ModelReadyResponse { ready }))
     }
 
@@ -196,8 +274,9 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelMetadataRequest>,
     ) -> Answer<pb::ModelMetadataResponse> {
-        let request = request.into_inner();
-        reply(self.metadata(&request.name, &request.version))
+        let named = request.get_ref();
+        let allowed = self.may_read(&request, &named.name);
+        reply(allowed.and_then(|()| self.metadata(&named.name, &named.version)))
     }
 
     async fn model_infer(
@@ -207,7 +286,8 @@ impl GrpcInferenceService for Service {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
         let (arrival, timeouts) = arrival(&request);
         let arrival = arrival.within(timeouts.own);
-        reply(self.infer(request.into_inner(), caller, arrival).await)
+        let (metadata, _, message) = request.into_parts();
+        reply(self.infer(message, caller, arrival, &metadata).await)
     }
 
     async fn model_stream_infer(
@@ -215,6 +295,11 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        if request.metadata().contains_key(parameters::IDEMPOTENCY_KEY.as_str()) {
+            let text = "a stream has no idempotency key: each message has its own, as its \
+                        parameter 'idempotency_key'";
+            return Err(status(&Rejection::invalid(text)));
+        }
         Ok(Response::new(stream::replies(self.clone(), caller, request)))
     }
 
@@ -222,42 +307,27 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelConfigRequest>,
     ) -> Answer<pb::ModelConfigResponse> {
-        let request = request.into_inner();
-        let snapshot = self.api.pipeline.snapshots.load();
-        let found = snapshot.find(&request.name, Some(&request.version));
-        let config = found.map(|served| Some(model_config::of_version(served)));
-        reply(config.map(|config| pb::ModelConfigResponse { config }))
+        reply(self.config(&request))
     }
 
     async fn model_statistics(
         &self,
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Answer<pb::ModelStatisticsResponse> {
-        let request = request.into_inner();
-        reply(self.api.statistics(&request.name, Some(&request.version)))
+        let named = request.get_ref();
+        let caller = caller(&request);
+        let of = |caller| self.api.statistics(&caller, &named.name, Some(&named.version));
+        reply(caller.and_then(of))
     }
 
     async fn repository_index(
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Answer<pb::RepositoryIndexResponse> {
-        let request = request.into_inner();
-        if !request.repository_name.is_empty() {
+        if !request.get_ref().repository_name.is_empty() {
             return unsupported("repository_name");
         }
-        let models = self
-            .api
-            .control
-            .index(request.ready)
-            .into_iter()
-            .map(|entry| pb::repository_index_response::ModelIndex {
-                name: entry.name.to_string(),
-                version: entry.version.map_or_else(String::new, |version| version.to_string()),
-                state: entry.state.map_or("", |state| state.name()).to_owned(),
-                reason: entry.reason,
-            })
-            .collect();
-        Ok(Response::new(pb::RepositoryIndexResponse { models }))
+        reply(self.index(&request))
     }
 
     async fn repository_model_load(
@@ -289,8 +359,13 @@ impl GrpcInferenceService for Service {
         request: Request<pb::LogSettingsRequest>,
     ) -> Answer<pb::LogSettingsResponse> {
         let mut settings = logging::settings();
-        if !request.get_ref().settings.is_empty() {
-            self.authorize(&request).map_err(|rejection| status(&rejection))?;
+        let is_change = !request.get_ref().settings.is_empty();
+        let allowed = caller(&request).and_then(|caller| match is_change {
+            true => self.api.authorize(&caller, Role::Operate),
+            false => self.api.authorize_reading(&caller),
+        });
+        allowed.map_err(|rejection| status(&rejection))?;
+        if is_change {
             for (key, value) in &request.get_ref().settings {
                 change(&mut settings, key, value.parameter_choice.as_ref())
                     .map_err(|rejection| status(&rejection))?;

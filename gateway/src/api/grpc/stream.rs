@@ -14,7 +14,7 @@ use super::service::{Service, arrival};
 use super::{status, wire};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::{Caller, Deadline, Protocol};
+use crate::types::{Caller, Deadline};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -52,13 +52,8 @@ pub(super) fn replies(
                 let id = message.id.clone();
                 // The stream's own deadline ends all of it; each message may have an earlier one.
                 let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
-                let result = match service.api.pipeline.overload.enter(0) {
-                    Ok(_permit) => service.infer(message, caller, arrival).await,
-                    Err(rejection) => {
-                        service.api.pipeline.undecodable(Protocol::Grpc, rejection.kind());
-                        Err(rejection)
-                    }
-                };
+                // Each message is a call of its own.
+                let result = service.message(message, caller, arrival).await;
                 Ok((id, result))
             }
         })

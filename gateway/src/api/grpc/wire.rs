@@ -21,7 +21,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
-const PREDICTION: &str = "/inference.GRPCInferenceService/ModelInfer";
+const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -67,9 +67,38 @@ pub(super) fn is_inference<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(SERVICE)
 }
 
-/// Whether a call is a prediction whose message comes in one piece.
-pub(super) fn is_unary_prediction<B>(request: &http::Request<B>) -> bool {
-    request.uri().path() == PREDICTION
+/// Who gets past the door of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, credentials or not.
+    Open,
+    /// Whoever is known; the call itself asks for a role.
+    Known,
+    Predict,
+}
+
+/// Who may make the calls of a path.
+pub(super) fn access(path: &str) -> Access {
+    if let Some(call) = path.strip_prefix(SERVICE) {
+        return match call {
+            "ServerLive" | "ServerReady" | "ServerMetadata" => Access::Open,
+            _ => Access::Known,
+        };
+    }
+    if path.starts_with("/grpc.health.v1.Health/") {
+        return Access::Open;
+    }
+    if path.starts_with("/grpc.reflection.") { Access::Predict } else { Access::Known }
+}
+
+/// Whether a call that is turned away would have been a prediction.
+pub(super) fn is_call<B>(request: &http::Request<B>) -> bool {
+    is_prediction(request) || request.uri().path() == STREAMING
+}
+
+/// Whether a call is one prediction. Those of a stream are in its messages.
+pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
+    request.uri().path() == UNARY
 }
 
 /// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while

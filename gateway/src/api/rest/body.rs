@@ -1,10 +1,13 @@
 //! Reads a request body within its limits of size and time.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -79,6 +82,7 @@ pub(super) async fn read<B>(
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
     let declared = declared(headers);
     if declared > limits.max_request {
@@ -107,11 +111,12 @@ async fn collect<B>(
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if first.len().max(rest.len()) + data.len() > limits.max_request {
             return Err(too_large(limits));
         }
@@ -131,6 +136,20 @@ where
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Tells a body whose chunks are no chunks from one whose sender has gone.
+fn broken(error: impl Into<BoxError>) -> BodyError {
+    let error = error.into();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(found) = cause {
+        let kind = found.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) = kind {
+            return BodyError::Rejected(Rejection::invalid("the chunks of the body are malformed"));
+        }
+        cause = found.source();
+    }
+    BodyError::Broken
 }
 
 fn too_large(limits: &Limits) -> BodyError {

@@ -1,12 +1,16 @@
 //! The tables themselves: one line of meaning for every key, one file for each section.
 
+mod auth;
 mod breaker;
+mod contract;
 mod engine;
+mod idempotency;
 mod limits;
 mod listen;
 mod model;
 mod overload;
 mod process;
+mod rates;
 mod repository;
 mod tls;
 
@@ -21,12 +25,15 @@ pub const CONFIG: &[&[Key]] = &[
     process::KEYS,
     listen::KEYS,
     tls::KEYS,
+    auth::KEYS,
     repository::KEYS,
     engine::KEYS,
     limits::KEYS,
+    rates::KEYS,
     breaker::KEYS,
     overload::KEYS,
+    idempotency::KEYS,
 ];
 
 /// `model.toml`, in sections.
-pub const MODEL: &[&[Key]] = &[model::KEYS];
+pub const MODEL: &[&[Key]] = &[model::KEYS, contract::KEYS];

@@ -6,7 +6,7 @@ import http.client
 import json
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,9 @@ from harness import Gateway, wait_until
 
 MODEL = "identity_fp32"
 GAVE_UP = (http.client.RemoteDisconnected, ConnectionError, http.client.CannotSendRequest)
+
+
+StartOn = Callable[..., Gateway]
 
 
 @dataclass
@@ -123,3 +126,17 @@ def wait_for_answers(book: Book, more: int = 20) -> None:
     """Waits until so many more calls are answered: whatever happened before, it serves."""
     wanted = book.answered + more
     wait_until(lambda: book.answered >= wanted)
+
+
+def states(gateway: Gateway) -> dict[tuple[str, str], tuple[str, str]]:
+    """State and reason of every version."""
+    index = wire.request(gateway.http, "POST", "/v2/repository/index").json()
+    return {
+        (entry["name"], entry.get("version", "")): (entry["state"], entry.get("reason", ""))
+        for entry in index
+    }
+
+
+def is_ready(gateway: Gateway) -> bool:
+    """Whether load balancers should send calls."""
+    return wire.request(gateway.http, "GET", "/v2/health/ready").status == 200

@@ -13,57 +13,23 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import wire
 from harness import (
-    Gateway,
     add_to_manifest,
     gateway_binary,
     metric,
-    start,
     wait_until,
     write_identity,
 )
-from load import MODEL, under_load, wait_for_answers
+from load import MODEL, StartOn, is_ready, states, under_load, wait_for_answers
 
-StartOn = Callable[..., Gateway]
 # Every step of every call goes to the log: thousands of lines a second.
 CHATTY = '[log]\nlevel = "trace"\n'
 ROW = {"inputs": [wire.tensor("FP32", [1, 2], [1.0, 2.0])]}
-
-
-@pytest.fixture
-def start_on(tmp_path: Path) -> Iterator[StartOn]:
-    """Starts a gateway with identity_fp32 in `tmp_path/repository`."""
-    running: list[Gateway] = []
-
-    def begin(settings: str = "", **options: Any) -> Gateway:
-        repository = tmp_path / "repository"
-        write_identity(repository, "FP32")
-        running.append(start(tmp_path, repository, settings, **options))
-        return running[-1]
-
-    yield begin
-    for gateway in running:
-        gateway.stop()
-
-
-def states(gateway: Gateway) -> dict[tuple[str, str], tuple[str, str]]:
-    """State and reason of every version."""
-    index = wire.request(gateway.http, "POST", "/v2/repository/index").json()
-    return {
-        (entry["name"], entry.get("version", "")): (entry["state"], entry.get("reason", ""))
-        for entry in index
-    }
-
-
-def is_ready(gateway: Gateway) -> bool:
-    return wire.request(gateway.http, "GET", "/v2/health/ready").status == 200
 
 
 def test_a_stop_under_load_fails_no_call_of_those_who_mind_readiness(start_on: StartOn) -> None:
@@ -197,7 +163,7 @@ def test_a_model_file_that_is_still_being_written_is_not_served_until_it_is_whol
         with (coming / "model.pt").open("wb", buffering=0) as file:
             file.write(whole[: 1 << 19])
             coming.rename(model / "2")
-            wait_until(lambda: "sha256" in states(gateway).get((MODEL, "2"), ("", ""))[1])
+            wait_until(lambda: "SHA-256" in states(gateway).get((MODEL, "2"), ("", ""))[1])
             wait_for_answers(book)
             assert states(gateway)[MODEL, "1"][0] == "READY"
             file.write(whole[1 << 19 :])
