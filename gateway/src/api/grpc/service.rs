@@ -11,7 +11,6 @@ use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
-use crate::overload::Permit;
 use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
@@ -58,16 +57,6 @@ impl Service {
         }
     }
 
-    /// Lets one message of a stream in.
-    pub(super) async fn enter(&self, caller: &Caller) -> Result<Permit, Rejection> {
-        let pipeline = &self.api.pipeline;
-        let permit = pipeline.overload.enter(0).inspect_err(|rejection| {
-            pipeline.refused_early(Protocol::Grpc, rejection.kind());
-        })?;
-        pipeline.limit(Protocol::Grpc, caller).await?;
-        Ok(permit)
-    }
-
     fn decode(
         &self,
         request: pb::ModelInferRequest,
@@ -84,6 +73,23 @@ impl Service {
         }
         call.key = key.or(call.key);
         Ok((call, wanted))
+    }
+
+    /// Answers one message of a stream, which is a call of its own.
+    pub(super) async fn message(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+    ) -> Result<pb::ModelInferResponse, Rejection> {
+        let pipeline = &self.api.pipeline;
+        // First what costs the caller nothing of its limits.
+        let entered = pipeline.overload.enter(0);
+        let _permit = entered.inspect_err(|rejection| {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+        })?;
+        pipeline.limit(Protocol::Grpc, &caller).await?;
+        self.infer(request, caller, arrival, &MetadataMap::new()).await
     }
 
     fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
