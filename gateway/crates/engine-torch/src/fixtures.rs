@@ -15,7 +15,7 @@ use crate::ffi::{self, system};
 mod models;
 
 pub use models::{
-    SECRET, add_sub, all, dict_out, drops_rows, echo, lookup, masked_sum, mlp, reduce, slow,
+    SECRET, add_sub, all, dict_out, drops_rows, echo, lookup, masked_sum, mlp, reduce, root, slow,
     throws, times, transpose,
 };
 
