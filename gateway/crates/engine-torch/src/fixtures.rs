@@ -16,7 +16,7 @@ mod models;
 
 pub use models::{
     SECRET, add_sub, all, dict_out, drops_rows, echo, lookup, masked_sum, mlp, reduce, root, slow,
-    throws, times, transpose,
+    spoils, throws, times, transpose,
 };
 
 /// FP32 values that a module holds as a buffer, `self.<name>` in its source.
