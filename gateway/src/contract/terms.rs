@@ -234,13 +234,8 @@ fn check_scope(
     if family != Family::Float && finite.is_some() {
         problem("finite", "is for floating-point inputs");
     }
-    if family == Family::Whole {
-        if terms.missing.is_some() {
-            problem(
-                "on_missing",
-                "has no effect: only floating-point and BYTES values can be missing",
-            );
-        }
+    if family == Family::Whole && terms.missing.is_some() {
+        problem("on_missing", "has no effect: only floats and BYTES can be missing");
     }
     if let Some((categories, _)) = &terms.categories {
         if categories.is_empty() {
