@@ -248,7 +248,8 @@ impl<T> Scope<T> {
     {
         let nearest = if value < self.low { self.low } else { self.high };
         match rule {
-            Rule::Range if !value.is_nan() => nearest,
+            // Never NaN: a range that is imputed has a rule for missing values beside it.
+            Rule::Range => nearest,
             _ => self.default.unwrap_or(self.low),
         }
     }

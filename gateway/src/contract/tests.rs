@@ -376,6 +376,23 @@ fn values_that_keep_the_contract_are_not_copied() {
 }
 
 #[test]
+fn offences_are_found_and_mended_far_behind_the_first_block() {
+    let spec = spec(DataType::Fp32, &[-1, 5000]);
+    let mut values = vec![1.0; 15_000];
+    values[12_345] = 9.0;
+    let given = || Inputs::Named(vec![named("x", &values, &[3, 5000])]);
+    let (strict, signature) = checker(&spec, wide(between(0, 5, Action::Reject)));
+    let refused = strict.check(&signature, given()).unwrap_err();
+    assert!(refused.public_message().ends_with("at [2, 2345]"), "{refused}");
+    let terms = Terms { default: Some(Scalar::Integer(1)), ..between(0, 5, Action::Impute) };
+    let (mending, _) = checker(&spec, wide(terms));
+    let (inputs, _) = mending.check(&signature, given()).unwrap();
+    let mended = numbers::to_f64(&inputs.tensors[0]);
+    let changed: Vec<_> = (0..15_000).filter(|&i| mended[i] > 1.0).collect();
+    assert_eq!((changed, mended[12_345]), (vec![12_345], 5.0));
+}
+
+#[test]
 fn an_optional_input_is_filled_with_its_default_in_the_rows_of_the_others() {
     let other = TensorSpec { name: "z".into(), ..spec(DataType::Fp32, &[-1, 2]) };
     let signature = signature(vec![other.clone(), spec(DataType::Fp32, &[-1, 2])]);
