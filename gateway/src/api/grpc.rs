@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod health;
+mod log_settings;
 mod service;
 mod stream;
 mod wire;

@@ -53,7 +53,7 @@ pub(super) struct Taken {
     limit: Option<usize>,
     /// Positions of padding that sparing one run is worth, where that is known.
     worth: Option<f64>,
-    /// How long a full batch takes, where that is known: calls that have less are doomed.
+    /// How long the last batch took, where that is known: calls that have less are doomed.
     expected: Duration,
     /// Whether a batch of shadows alone is due; else live calls of another version may be.
     may_be_shadow: bool,
@@ -229,12 +229,10 @@ impl Taken {
     pub(super) fn new(
         may_be_shadow: bool,
         key: &Key,
-        settings: &QueueSettings,
         costs: &mut Costs,
+        expected: Duration,
     ) -> Self {
         let (limit, worth) = (costs.next_limit(key), costs.worth_padding());
-        let rows = limit.unwrap_or(settings.max_batch).max(1);
-        let expected = costs.predict(key, rows, key.length).unwrap_or_default();
         Self { may_be_shadow, limit, worth, expected, ..Self::default() }
     }
 

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["tasks"],
     &["identity"],
-    &["breaker"],
+    &["breaker", "overload"],
     &["limits"],
     &["overload"],
     &["idempotency"],

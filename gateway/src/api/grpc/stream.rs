@@ -8,7 +8,6 @@ use futures_util::{Stream, StreamExt};
 use proto::inference as pb;
 use proto::inference::infer_parameter::ParameterChoice;
 use tokio::time::{Instant, sleep_until};
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Status, Streaming};
 
 use super::service::{Service, arrival};
@@ -53,12 +52,8 @@ pub(super) fn replies(
                 let id = message.id.clone();
                 // The stream's own deadline ends all of it; each message may have an earlier one.
                 let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
-                let none = MetadataMap::new();
                 // Each message is a call of its own.
-                let result = match service.enter(&caller).await {
-                    Ok(_permit) => service.infer(message, caller, arrival, &none).await,
-                    Err(rejection) => Err(rejection),
-                };
+                let result = service.message(message, caller, arrival).await;
                 Ok((id, result))
             }
         })

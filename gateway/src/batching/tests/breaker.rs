@@ -222,8 +222,8 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
     drop(guarded.rig.submit(&[2]));
     guarded.rig.stub.release();
     answer(busy);
-    until(|| guarded.rig.queue.pending() == 0);
-    assert!(guarded.call(&[4]).is_ok());
+    // It is given back by the thread that finds it abandoned.
+    until(|| guarded.call(&[4]).is_ok());
     assert_eq!(guarded.breaker.state(), State::Closed);
     other.rig.stub.release();
     answer(first);
@@ -250,6 +250,33 @@ fn answers_with_nan_to_finite_inputs_open_the_breaker_and_are_answered_until_the
         assert!(guarded.floats(&[1.0]).blocking_recv().unwrap().is_ok());
     }
     assert_eq!(guarded.breaker.status().reason, Some(Reason::NanStorm));
+}
+
+#[test]
+fn nan_of_a_model_that_answers_its_own_inputs_without_is_of_the_callers_inputs() {
+    for finite in [false, true] {
+        let guarded = guarded_as(FIRST_FAILURE, DataType::Fp32, finite, true);
+        let one = Tensor::new(DataType::Fp32, vec![1, 1], vec![0; 4].into()).unwrap();
+        guarded.rig.queue.probe_with(Batch::single(&[one], 1));
+        for _ in 0..10 {
+            guarded.rig.stub.push(StubStep::Nan);
+            let ended = guarded.floats(&[1.0]).blocking_recv().unwrap();
+            assert_eq!(ended.is_err(), finite);
+        }
+        assert_eq!(guarded.breaker.state(), State::Closed);
+        assert_eq!(guarded.breaker.status().nan_answers, 0);
+    }
+}
+
+#[test]
+fn nan_for_the_models_own_inputs_too_is_of_the_model() {
+    let guarded = guarded_as(FIRST_FAILURE, DataType::Fp32, true, true);
+    let one = Tensor::new(DataType::Fp32, vec![1, 1], vec![0; 4].into()).unwrap();
+    guarded.rig.queue.probe_with(Batch::single(&[one], 1));
+    guarded.rig.stub.push(StubStep::Nan);
+    guarded.rig.stub.push(StubStep::Nan);
+    assert!(guarded.floats(&[1.0]).blocking_recv().unwrap().is_err());
+    assert_eq!(guarded.breaker.state(), State::Open);
 }
 
 #[test]

@@ -179,7 +179,7 @@ pub(super) const KEYS: &[Key] = &[
         "breaker.nan_answers",
         Type::CountOrOff,
         "",
-        "Answers with NaN one after the other that open it: to finite inputs, in outputs that were free of NaN while the version was loaded.",
+        "Answers with NaN one after the other that open it: to finite inputs, in outputs that were free of NaN while the version was loaded, from a model that answers its own inputs with NaN too.",
     ),
     key(
         "breaker.open_time",
