@@ -171,8 +171,9 @@ impl Accounts {
     }
 
     /// Enters a call and names the account it went to; `None` when the group has its share.
-    /// `room` is the engine time to share, `None` while there is enough. Where more waits than
-    /// that, it is shared out as it is: parts of the room would be too small parts of the queue.
+    /// `room` is the engine time to share, `None` while there is enough; one call may exceed the
+    /// group's part of it. Where more waits than that, what waits is shared out: parts of the room
+    /// would be too small parts of the queue.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds far below 2^52")]
     pub(super) fn enter(&mut self, call: &Entry, room: Option<u64>, now: Instant) -> Option<u64> {
         if now.duration_since(self.swept) >= SWEEP {
@@ -191,13 +192,18 @@ impl Accounts {
         account.seen = now;
         let after = account.nanos.saturating_add(call.nanos);
         let others = *total - account.weight;
-        // Alone it may have everything, and one call at a time goes through however long it is.
+        // Alone it may have everything.
         if let Some(room) = room
             && others > 0.0
-            && account.nanos > 0
-            && after as f64 > room.max(self.nanos) as f64 * account.weight / *total
         {
-            return None;
+            let part = account.weight / *total;
+            let has_less_than_its_room = (account.nanos as f64) < room as f64 * part;
+            // Strictly within what waits: were every call that ends replaced, a queue that had
+            // grown too long would stay so.
+            let keeps_its_part = after as f64 <= self.nanos as f64 * part;
+            if !has_less_than_its_room && !keeps_its_part {
+                return None;
+            }
         }
         account.nanos = after;
         self.nanos = self.nanos.saturating_add(call.nanos);

@@ -389,7 +389,10 @@ proptest! {
         let total: f64 = weights.iter().sum();
         let calls_per_step = (MS / CALL) as f64;
         let mut due = vec![0.0; weights.len()];
-        for _ in 0..3000 {
+        for step in 0..3500 {
+            if step == 500 {
+                device.served.clear();
+            }
             for (index, weight) in weights.iter().enumerate() {
                 // The first group floods; the others ask for a little more than their shares.
                 let asked = if index == 0 { greed } else { 1.1 * weight / total };
@@ -402,11 +405,11 @@ proptest! {
             device.run(MS);
         }
         let all: u64 = device.served.values().sum();
-        prop_assert!(all >= 2999 * MS, "nothing is left idle: {}", all);
+        prop_assert!(all >= 3000 * MS, "nothing is left idle: {}", all);
         for (index, weight) in weights.iter().enumerate().skip(1) {
             let served = device.served.get(&(index as u64 + 1)).copied().unwrap_or(0);
             let (share, fair) = (served as f64 / all as f64, weight / total);
-            prop_assert!(share >= fair * 0.9, "{}: {} of {}", index, share, fair);
+            prop_assert!(share >= fair * 0.92, "{}: {} of {}", index, share, fair);
         }
     }
 }
@@ -461,7 +464,7 @@ fn a_share_is_given_back_when_the_engine_is_done() {
     let (big, small) = (caller("a", "big"), caller("b", "small"));
     let first = limits.share(&small, &busy, 1).unwrap();
     let held: Vec<_> = (0..20).map_while(|_| limits.share(&big, &busy, 1).ok()).collect();
-    assert_eq!(held.len(), 7, "three quarters of 10 ms");
+    assert_eq!(held.len(), 8, "three quarters of 10 ms, and the rest of the last call");
     let refused = limits.share(&big, &busy, 1).unwrap_err();
     assert_eq!(refused.kind(), Kind::Overloaded);
     assert!(refused.retry_after().is_some());
