@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak bench bench-functions bench-peers lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak soak-swaps soak-faults bench bench-functions bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
@@ -25,9 +25,11 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo test --workspace
 	cargo build -p penstock -p penstock-loadtest
 	cargo build -p engine-torch --example fixtures
+	cargo build -p penstock --example certificates
 	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
 	scripts/clients.sh --perf
+	scripts/clients.sh --promtool
 	gateway/tests/clients/run.sh
 	scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite
@@ -36,10 +38,17 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 test-lite:        ## Every test that needs no libtorch
 	cargo test --no-default-features --target-dir target/lite
 
-soak: libtorch    ## The long ones: thousands of swaps
+soak: soak-swaps soak-faults ## The long ones: thousands of swaps, a mix of faults under load
+
+soak-swaps: libtorch
 	cargo build --release -p penstock -p penstock-loadtest
 	target/release/penstock-loadtest swap --gateway target/release/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 2000 --callers 32
+
+# PENSTOCK_SOAK_SECONDS=3600 goes on for an hour instead of two minutes.
+soak-faults: libtorch
+	cargo build --release -p penstock
+	PENSTOCK_BINARY=target/release/penstock gateway/tests/clients/run.sh -m soak -s
 
 # One package at a time: built together, the gateway would get features that others ask for.
 bench: libtorch   ## Ratios to bare servers and libtorch, stored in benches/results/ (20 minutes)

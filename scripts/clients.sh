@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
-# Calls the gateway with real, unmodified clients: pytest in Python environments of its own
-# (.venv/tritonclient and .venv/kserve, made on first use; two, because both clients register the
-# same protobuf symbols).
+# Calls the gateway with real, unmodified clients, and checks what it is deployed with: pytest in
+# Python environments of its own (.venv/tritonclient, .venv/kserve and .venv/tools, made on first
+# use; the clients have one each, because both register the same protobuf symbols).
 #
 #   scripts/clients.sh                 makes the environments
-#   scripts/clients.sh --run [ARG…]    runs both test suites; ARGs go to pytest
+#   scripts/clients.sh --run [ARG…]    runs every test suite; ARGs go to pytest
 #   scripts/clients.sh --perf          fetches perf_analyzer into .venv/perf (optional, see below)
+#   scripts/clients.sh --promtool      fetches promtool into .venv/promtool (optional, see below)
 #
-# The tests need a built gateway and the model maker:
-#   cargo build -p penstock && cargo build -p engine-torch --example fixtures
-# PENSTOCK_BINARY and PENSTOCK_FIXTURES name other ones than those in target/debug.
+# The tests need a built gateway, load generator, and makers of models and certificates:
+#   cargo build -p penstock -p penstock-loadtest && cargo build -p engine-torch --example fixtures
+#   cargo build -p penstock --example certificates
+# PENSTOCK_BINARY, PENSTOCK_LOADTEST, PENSTOCK_FIXTURES and PENSTOCK_CERTIFICATES name other ones
+# than those in target/debug.
 # PENSTOCK_WHEELS=/folder is searched for wheels first; PYTHON names another program than python3.
 # No root is needed. perf_analyzer is an x86-64 program that newer client wheels lack; the last one
-# needs libb64 (Debian: libb64-0d). Where it cannot start its tests are skipped.
+# needs libb64 (Debian: libb64-0d). promtool, which tries the alert rules, is part of Debian's
+# prometheus; it is taken out of that package where the system has none. Where one of the two
+# cannot start its tests are skipped.
 set -euo pipefail
 
 # Also knows current wheel tags where the system's own pip is older.
@@ -81,7 +86,7 @@ make_venv() {
 
 make_venvs() {
   local name
-  for name in tritonclient kserve; do
+  for name in tritonclient kserve tools; do
     is_complete "$name" || { check_needs && make_venv "$name"; }
   done
 }
@@ -120,11 +125,28 @@ make_perf() {
   touch "$folder/.complete"
 }
 
-# Each suite prints its own closing line; the first failure is the exit status, after both ran.
+# Nothing is installed. Without apt there is none, which the tests say.
+make_promtool() {
+  local folder="$ROOT/.venv/promtool"
+  if command -v promtool >/dev/null || [ -x "$folder/bin/promtool" ]; then return; fi
+  say "fetching promtool into .venv/promtool"
+  rm -rf -- "$folder"
+  mkdir -p "$folder/tmp" "$folder/bin"
+  if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
+    && (cd "$folder/tmp" && apt-get download prometheus >/dev/null 2>&1) \
+    && dpkg-deb -x "$folder"/tmp/prometheus_*.deb "$folder/tmp/deb"; then
+    mv "$folder/tmp/deb/usr/bin/promtool" "$folder/bin/"
+  else
+    say "promtool is missing: the alert rules will not be tried (Debian: prometheus)"
+  fi
+  rm -rf -- "$folder/tmp"
+}
+
+# Each suite prints its own closing line; the first failure is the exit status, after all ran.
 run_suites() {
   local name status=0 failed
-  for name in tritonclient kserve; do
-    say "calling the gateway with $name"
+  for name in tritonclient kserve tools; do
+    say "testing the gateway with $name"
     failed=0
     PYTHONDONTWRITEBYTECODE=1 "$ROOT/.venv/$name/bin/python" -m pytest \
       -c "$TESTS/pytest.ini" --rootdir "$TESTS" "$TESTS/with_$name" "$@" || failed=$?
@@ -154,5 +176,6 @@ case ${1:-} in
     run_suites "${@:2}"
     ;;
   --perf) locked make_perf ;;
-  *) die "unknown word '$1': say nothing, --run or --perf" ;;
+  --promtool) locked make_promtool ;;
+  *) die "unknown word '$1': say nothing, --run, --perf or --promtool" ;;
 esac

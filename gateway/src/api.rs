@@ -8,11 +8,13 @@ pub mod classification;
 pub mod exposition;
 pub mod guard;
 pub mod health;
+mod hints;
 pub mod load_call;
 pub mod model_config;
 pub mod parameters;
 pub mod proto_json;
 pub mod statistics;
+pub mod timeouts;
 pub mod grpc;
 pub mod rest;
 
@@ -20,9 +22,10 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::control::Control;
+use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 
-pub use health::{Health, Stage};
+pub use health::{Health, Stage, State};
 
 /// Name of the server in its own metadata.
 pub const SERVER_NAME: &str = "penstock";
@@ -45,6 +48,7 @@ pub const EXTENSIONS: &[&str] = &[
 pub struct Api {
     pub pipeline: Pipeline,
     pub control: Arc<Control>,
+    pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
 }

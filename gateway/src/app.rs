@@ -1,5 +1,8 @@
 //! Builds every part in order, runs them, and stops them in order.
 
+mod descriptors;
+mod supervisor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::api::{Api, Health, Stage};
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::control::Control;
+use crate::identity::Identities;
+use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
-use crate::pipeline::Pipeline;
-use crate::server::{Addresses, Listeners, Server};
+use crate::overload::{Overload, memory};
+use crate::pipeline::{Keys, Pipeline};
+use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
@@ -67,6 +73,15 @@ pub fn engines() -> Vec<Arc<dyn Engine>> {
     ]
 }
 
+/// Everybody who may call.
+fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
+    let identities = Identities::new(&config.auth, config.repository.control);
+    let listed = |problems: Vec<Problem>| {
+        anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
+    };
+    identities.map(Arc::new).map_err(listed)
+}
+
 impl App {
     /// Binds, loads every model and opens for calls. While models load the doors answer, and
     /// say that the gateway is not ready.
@@ -79,31 +94,47 @@ impl App {
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
-        logging::init(&config.log);
         metrics::recorder();
+        descriptors::raise(config.limits.max_connections);
+        logging::init(&config.log).context("cannot start the log's thread")?;
         metrics::BUILD.gauge(&[env!("CARGO_PKG_VERSION"), libtorch.unwrap_or("none")]).set(1.0);
         let path = &config.repository.path;
         let repository = Repository::open(path)
             .with_context(|| format!("repository.path: cannot open {}", path.display()))?;
+        let hangups = signal(SignalKind::hangup())?;
+        let identities = identities(&config)?;
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
         let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
-            .with_breaker(config.breaker);
+            .with_breaker(config.breaker)
+            .with_overload(&config.overload);
         let control = Arc::new(Control::new(
             repository,
             loader,
             snapshots.clone(),
             config.repository.clone(),
         ));
+        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
+        let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
+        let wire = Arc::new(WireMetrics::new());
+        let overload = Overload::new(&config.limits, &config.overload, wire.clone());
+        let (overloaded, repeats) = (overload.clone(), keys.clone());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) },
+            pipeline: Pipeline { snapshots, wire, overload, limiter, keys },
             control: control.clone(),
+            identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
+        tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
+        certificates(server.tls().cloned(), hangups);
+        tasks::spawn("identities", async { match identities.follow().await {} });
+        if let Some(keys) = repeats {
+            tasks::spawn("idempotency", async { match keys.upkeep().await {} });
+        }
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;
@@ -111,6 +142,8 @@ impl App {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
         }
         api.health.enter(Stage::Open);
+        supervisor::ready();
+        supervisor::guard(api.clone());
         info!(?addresses, "ready");
         Ok(Self { config, api, server, addresses })
     }
@@ -148,6 +181,7 @@ impl App {
     /// Stops in order.
     pub async fn stop(self) {
         self.api.health.enter(Stage::Stopping);
+        supervisor::stopping();
         tokio::time::sleep(self.config.server.stop_delay).await;
         self.api.health.enter(Stage::Draining);
         self.server.stop(self.config.server.drain).await;
@@ -156,5 +190,24 @@ impl App {
             warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
         }
         info!("stopped");
+    }
+}
+
+/// Follows the certificates' files, and looks at them anew on SIGHUP. The signal is taken without
+/// TLS too: it must not end a gateway that has nothing to look at.
+fn certificates(tls: Option<Arc<Tls>>, mut hangups: Signal) {
+    let followed = tls.clone();
+    tasks::spawn("hangup", async move {
+        while hangups.recv().await.is_some() {
+            supervisor::reloading();
+            match &tls {
+                Some(tls) => tls.reload().await,
+                None => info!("SIGHUP: no certificates to look at"),
+            }
+            supervisor::ready();
+        }
+    });
+    if let Some(tls) = followed {
+        tasks::spawn("certificates", async move { match tls.follow().await {} });
     }
 }

@@ -7,8 +7,10 @@
 //! code past the time limit.
 
 mod variable;
+mod sync;
 mod reply;
 mod load;
+mod waiting;
 mod job;
 mod probe;
 mod stuck;
@@ -17,6 +19,7 @@ mod size;
 mod cost;
 mod bucket;
 mod queue;
+mod admission;
 mod running;
 mod assembly;
 mod scheduler;
@@ -31,6 +34,7 @@ pub use pool::{Device, Pool};
 pub use queue::{ExecutionStats, Queue, QueueSettings};
 pub use stuck::StuckThreads;
 pub use variable::VariableLength;
+pub use waiting::Waiting;
 
 #[cfg(test)]
 mod tests;

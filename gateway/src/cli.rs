@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod inspect;
+mod key;
 mod models;
 mod reference;
 mod serve;
@@ -16,6 +17,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+
+use crate::telemetry::logging;
 
 /// What the process found out about libtorch before it did anything else.
 #[cfg(feature = "torch")]
@@ -50,6 +53,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// List, show, load and unload the models of a running gateway
     Models(models::Arguments),
+    /// Make an API key; prints it once, with the hash for the configuration
+    Key(key::Arguments),
     /// Show what a running gateway does
     Status(status::Arguments),
     /// Print a completion script for a shell
@@ -71,6 +76,7 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Key(arguments) => key::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
@@ -79,21 +85,12 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         }
         Command::Reference(arguments) => reference::run(&arguments),
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("penstock: {error:#}");
+    let status = result.unwrap_or_else(|error| {
+        logging::last_words(&format!("penstock: {error:#}"));
         ExitCode::from(FAILED)
-    })
-}
-
-/// Where a running gateway is.
-#[derive(Debug, clap::Args)]
-struct Target {
-    /// Address of the gateway's HTTP port
-    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
-    url: String,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    });
+    logging::flush();
+    status
 }
 
 /// Prints every problem of a file, one a line.

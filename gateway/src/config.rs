@@ -6,23 +6,38 @@
 
 pub mod reader;
 pub mod value;
+pub mod secret;
+pub mod auth;
 pub mod breaker;
 pub mod engine;
+pub mod idempotency;
 pub mod limits;
 pub mod listen;
+pub mod overload;
+pub mod rates;
 pub mod repository;
 pub mod server;
+pub mod tls;
 pub mod file;
 pub mod reference;
 
+pub use auth::Auth;
 pub use breaker::{Breaker, BreakerSettings};
 pub use engine::Engine;
 pub use file::Config;
+pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
+pub use overload::Overload;
+pub use rates::{
+    Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
+    ShareBy, Store,
+};
 pub use reader::{Problem, Problems};
 pub use repository::{Control, Repository, Uploads};
+pub use secret::Digest;
 pub use server::{Log, LogFormat, Server};
+pub use tls::{ClientAuth, Tls, TlsVersion};
 
 use std::path::Path;
 
@@ -51,12 +66,26 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     problems.into_result(config)
 }
 
-/// The environment variables that the gateway reads: none of them changes what a file says.
+/// The environment variables that the gateway reads: none of them changes what a file says. Others
+/// are read only where the file names them.
 pub mod environment {
     /// The log filter, in the syntax of `tracing` (`info,penstock::control=debug`).
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
     pub fn log_filter() -> Option<String> {
         std::env::var("PENSTOCK_LOG").ok()
+    }
+
+    /// The token that the commands for a running gateway show it.
+    #[must_use]
+    pub fn token() -> Option<String> {
+        secret("PENSTOCK_TOKEN")
+    }
+
+    /// A secret that the file names by its variable.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one home of the environment")]
+    pub fn secret(name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|text| !text.is_empty())
     }
 }

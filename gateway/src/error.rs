@@ -156,6 +156,32 @@ pub struct Rejection {
     message: String,
     detail: Option<String>,
     retry_after: Option<Duration>,
+    allowance: Option<Box<Allowance>>,
+    is_replayed: bool,
+}
+
+/// The limit that a call ran into, and what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowance {
+    /// The limit's name in the configuration.
+    pub name: String,
+    /// What the limit allows, in its unit: within the window, or at the same time without one.
+    pub quota: u64,
+    pub window: Option<Duration>,
+    pub unit: AllowanceUnit,
+    pub remaining: u64,
+    /// When there is enough for the refused call.
+    pub reset: Duration,
+}
+
+/// What a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllowanceUnit {
+    Requests,
+    Rows,
+    Bytes,
+    ConcurrentRequests,
+    ConcurrentRows,
 }
 
 impl Rejection {
@@ -166,7 +192,7 @@ impl Rejection {
             message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
             message.push('…');
         }
-        Self { kind, message, detail: None, retry_after: None }
+        Self { kind, message, detail: None, retry_after: None, allowance: None, is_replayed: false }
     }
 
     /// Shorthand for the most frequent kind.
@@ -186,6 +212,25 @@ impl Rejection {
     pub fn with_retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
+    }
+
+    /// Names the limit that the call ran into.
+    #[must_use]
+    pub fn with_allowance(mut self, allowance: Allowance) -> Self {
+        self.allowance = Some(Box::new(allowance));
+        self
+    }
+
+    /// Says that this is how an earlier call with the same idempotency key ended.
+    #[must_use]
+    pub fn into_replayed(mut self) -> Self {
+        self.is_replayed = true;
+        self
+    }
+
+    #[must_use]
+    pub fn is_replayed(&self) -> bool {
+        self.is_replayed
     }
 
     #[must_use]
@@ -208,6 +253,11 @@ impl Rejection {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    #[must_use]
+    pub fn allowance(&self) -> Option<&Allowance> {
+        self.allowance.as_deref()
     }
 }
 

@@ -11,7 +11,12 @@ pub mod telemetry;
 pub mod tasks;
 
 // Parts that do one thing each.
+pub mod identity;
 pub mod breaker;
+pub mod limits;
+pub mod overload;
+pub mod idempotency;
+pub mod contract;
 pub mod batching;
 pub mod models;
 

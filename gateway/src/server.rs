@@ -2,8 +2,12 @@
 //! with its own event loop. Stopping closes the doors first and then waits for what is open.
 
 mod connection;
+mod gate;
+mod retire;
 mod shard;
 mod socket;
+mod stream;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +22,12 @@ use tracing::{debug, warn};
 use crate::api::{self, Api};
 use crate::config::{Config, Limits, Listen};
 use crate::tasks;
+use crate::telemetry::metrics;
 
 pub use connection::Door;
+use gate::Gate;
 use socket::{Bound, Listener};
+pub use tls::{Tls, check};
 
 /// Bound sockets, not yet accepting.
 #[derive(Debug)]
@@ -40,6 +47,8 @@ pub struct Addresses {
 pub struct Server {
     shards: Arc<Vec<shard::Shard>>,
     accepting: CancellationToken,
+    gate: Arc<Gate>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// What every connection needs.
@@ -50,6 +59,7 @@ struct Services {
     metrics: Router,
     admin: Router,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listeners {
@@ -109,23 +119,40 @@ impl Server {
     /// Starts the shards and opens the doors.
     ///
     /// # Errors
-    /// When the system has no thread or no event loop to give.
+    /// When a certificate cannot be used, or the system has no thread or no event loop to give.
     pub fn start(listeners: Listeners, api: Api, config: &Config) -> anyhow::Result<Self> {
+        let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(|problems| {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("{}", problems.join("; "))
+        })?;
+        let tls = tls.map(Arc::new);
         let services = Services {
             grpc: api::grpc::Grpc::new(&api)?,
             http: api::rest::Http::new(api.clone()),
             admin: api::admin::router(api.clone()),
             metrics: api::exposition::router(api),
             limits: config.limits.clone(),
+            tls: tls.clone(),
         };
         let shards = (0..config.server.io_threads)
-            .map(|index| shard::Shard::start(index, services.clone()))
+            .map(|index| shard::Shard::start(index, Arc::new(services.clone())))
             .collect::<io::Result<Vec<_>>>()?;
-        let server = Self { shards: Arc::new(shards), accepting: CancellationToken::new() };
+        let server = Self {
+            shards: Arc::new(shards),
+            accepting: CancellationToken::new(),
+            gate: Arc::new(Gate::new(&config.limits)),
+            tls,
+        };
         for (door, bound) in listeners.0 {
             server.accept(door, bound.listen()?);
         }
         Ok(server)
+    }
+
+    /// The certificates, where any door speaks TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Closes the doors, lets calls in flight end for at most `drain`, then ends the shards.
@@ -144,6 +171,7 @@ impl Server {
 
     fn accept(&self, door: Door, listener: Listener) {
         let (shards, stop) = (self.shards.clone(), self.accepting.clone());
+        let gate = self.gate.clone();
         let next = AtomicUsize::new(0);
         tasks::spawn("accept", async move {
             loop {
@@ -152,10 +180,17 @@ impl Server {
                     () = stop.cancelled() => return,
                 };
                 match accepted {
-                    Ok(accepted) => {
-                        let turn = next.fetch_add(1, Ordering::Relaxed) % shards.len();
-                        shards[turn].take(door, accepted).await;
-                    }
+                    Ok(accepted) => match gate.admit(door, accepted.address()) {
+                        Ok(permit) => {
+                            let turn = next.fetch_add(1, Ordering::Relaxed) % shards.len();
+                            shards[turn].take(door, accepted, permit).await;
+                        }
+                        Err(full) => {
+                            debug!(limit = full.label(), door = door.label(), "refused");
+                            let labels = [door.label(), full.label()];
+                            metrics::CONNECTIONS_REFUSED.counter(&labels).increment(1);
+                        }
+                    },
                     Err(error) => {
                         // Out of descriptors: accepting again at once would only burn the core.
                         debug!(%error, door = door.label(), "cannot accept");

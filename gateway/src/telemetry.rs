@@ -5,6 +5,8 @@
 pub mod metrics;
 pub mod gpu;
 pub mod handles;
+pub mod idempotency;
 pub mod logging;
 
-pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, VersionMetrics, WireMetrics};
+pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
+pub use idempotency::{IdempotencyMetrics, KeyedCall};

@@ -4,11 +4,13 @@
 pub mod call;
 pub mod caller;
 pub mod id;
+pub mod key;
 pub mod schedule;
 pub mod signature;
 
 pub use call::{Call, Inputs, NamedTensor, Protocol, Timings};
-pub use caller::{Caller, Certificate, Identity, Origin, Peer, Role, Roles};
+pub use caller::{Caller, Certificate, Identity, Marks, Origin, Peer, Role, Roles, is_named};
 pub use id::{ModelName, Version};
-pub use schedule::{Deadline, Priority, Schedule};
-pub use signature::{OutputSpec, Signature};
+pub use key::IdempotencyKey;
+pub use schedule::{Deadline, Patience, Priority, Schedule};
+pub use signature::{OrderedInputs, OutputSpec, Signature};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::answer::{Answer, Output};
 use crate::client::Client;
 use crate::dataset::Dataset;
-use crate::payload::{self, Shape, Wire};
+use crate::payload::{self, Schedule, Shape, Wire};
 use crate::target::{Metadata, Target};
 
 /// How far an element may be from what is expected, as a part of the largest of its output: a
@@ -76,7 +76,12 @@ impl Expected {
     ) -> anyhow::Result<Self> {
         let mut expected = Self::default();
         for version in versions {
-            let shape = Shape { model: model.to_owned(), version: version.clone(), rows: 1 };
+            let shape = Shape {
+                model: model.to_owned(),
+                version: version.clone(),
+                rows: 1,
+                schedule: Schedule::default(),
+            };
             let mut client = Client::http(&target.http, model, version).await?;
             let mut rows = Vec::with_capacity(data.len());
             for payload in payload::build(data, &shape, Wire::HttpBinary)? {

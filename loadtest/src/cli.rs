@@ -14,7 +14,7 @@ use crate::recording::Outcome;
 use crate::report::{self, say};
 use crate::scenario::Scenario;
 use crate::stage::Scene;
-use crate::{compare, demo, find_max, html, slo, swap};
+use crate::{compare, demo, find_max, html, overload, slo, swap};
 
 mod arguments;
 
@@ -49,6 +49,8 @@ enum Command {
     },
     /// Swap a model again and again under load; check every answer and the memory
     Swap(swap::Arguments),
+    /// Offer far more than a model can run; see who is answered, how others are told, and the end
+    Overload(overload::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +122,7 @@ async fn execute(command: Command) -> anyhow::Result<bool> {
         Command::Scenario(arguments) => Box::pin(scenario(arguments)).await,
         Command::Demo { scene } => Box::pin(demo::run(&scene)).await,
         Command::Swap(arguments) => Box::pin(swap::run(&arguments)).await,
+        Command::Overload(arguments) => Box::pin(overload::run(&arguments)).await,
     }
 }
 

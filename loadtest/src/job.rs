@@ -13,7 +13,7 @@ use crate::book::Check;
 use crate::check::{Expected, Judge};
 use crate::dataset::{Dataset, Recipe};
 use crate::keys::Population;
-use crate::payload::Shape;
+use crate::payload::{Schedule, Shape};
 use crate::plan::LoadStage;
 use crate::recording::{Outcome, rate};
 use crate::run::{Load, Protocol, Watch};
@@ -83,7 +83,12 @@ impl Job {
             };
             judge = judge.expecting(Arc::new(expected));
         }
-        let shape = Shape { model: model.clone(), version: version.clone(), rows };
+        let shape = Shape {
+            model: model.clone(),
+            version: version.clone(),
+            rows,
+            schedule: Schedule::default(),
+        };
         let mut load = Load::new(target.clone(), shape, self.protocol, data, judge);
         (load.connections, load.threads) = (self.connections, self.threads);
         (load.patience, load.seed) = (self.patience, self.seed);

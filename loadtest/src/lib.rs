@@ -58,4 +58,5 @@ pub mod gateway;
 pub mod stage;
 pub mod demo;
 pub mod swap;
+pub mod overload;
 pub mod cli;

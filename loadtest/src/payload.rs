@@ -1,13 +1,16 @@
 //! Requests made before the load starts, so that sending one costs no encoding: a JSON body, a
 //! JSON body with binary tensors, or an encoded gRPC message.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
-use proto::inference::ModelInferRequest;
+use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::InferInputTensor;
+use proto::inference::{InferParameter, ModelInferRequest};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::dataset::{Column, Dataset};
 
@@ -37,6 +40,25 @@ pub struct Shape {
     pub version: String,
     /// Rows of each request.
     pub rows: usize,
+    pub schedule: Schedule,
+}
+
+/// What each request says of its priority and its time, as the schedule policy extension has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// From 1, the most urgent; 0 says nothing.
+    pub priority: u8,
+    /// Zero says nothing.
+    pub timeout: Duration,
+}
+
+impl Schedule {
+    /// The parameters that say something, by name.
+    fn parameters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let timeout = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        let all = [("priority", u64::from(self.priority)), ("timeout", timeout)];
+        all.into_iter().filter(|(_, value)| *value > 0)
+    }
 }
 
 /// Builds requests that together carry every row; the last wraps around to the first rows.
@@ -56,9 +78,9 @@ fn payload(data: &Dataset, shape: &Shape, wire: Wire, first_row: usize) -> anyho
     let tensors: Vec<Tensor<'_>> =
         data.inputs.iter().map(|column| tensor(data, column, shape.rows, first_row)).collect();
     let (body, json_length) = match wire {
-        Wire::HttpJson => (json_body(&tensors)?, None),
+        Wire::HttpJson => (json_body(shape, &tensors)?, None),
         Wire::HttpBinary => {
-            let (body, length) = binary_body(&tensors)?;
+            let (body, length) = binary_body(shape, &tensors)?;
             (body, Some(length))
         }
         Wire::Grpc => (grpc_message(shape, &tensors), None),
@@ -102,23 +124,33 @@ impl<'a> Input<'a> {
     }
 }
 
-fn json_body(tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
+fn json_body(shape: &Shape, tensors: &[Tensor<'_>]) -> anyhow::Result<Bytes> {
     let mut inputs = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let data = numbers(&tensor.column.datatype, &tensor.bytes)?;
         inputs.push(Input::new(tensor, Value::Null, data));
     }
-    Ok(format!("{{\"inputs\":{}}}", serde_json::to_string(&inputs)?).into())
+    let inputs = serde_json::to_string(&inputs)?;
+    let parameters: Map<String, Value> =
+        shape.schedule.parameters().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    if parameters.is_empty() {
+        return Ok(format!("{{\"inputs\":{inputs}}}").into());
+    }
+    let parameters = Value::Object(parameters);
+    Ok(format!("{{\"inputs\":{inputs},\"parameters\":{parameters}}}").into())
 }
 
-fn binary_body(tensors: &[Tensor<'_>]) -> anyhow::Result<(Bytes, usize)> {
+fn binary_body(shape: &Shape, tensors: &[Tensor<'_>]) -> anyhow::Result<(Bytes, usize)> {
     let mut inputs = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let parameters = json!({ "binary_data_size": tensor.bytes.len() });
         inputs.push(Input::new(tensor, parameters, Value::Null));
     }
     let inputs = serde_json::to_string(&inputs)?;
-    let asked = "{\"binary_data_output\":true}";
+    let mut asked = json!({ "binary_data_output": true });
+    for (name, value) in shape.schedule.parameters() {
+        asked[name] = value.into();
+    }
     let mut body = format!("{{\"inputs\":{inputs},\"parameters\":{asked}}}").into_bytes();
     let length = body.len();
     for tensor in tensors {
@@ -139,9 +171,19 @@ fn grpc_message(shape: &Shape, tensors: &[Tensor<'_>]) -> Bytes {
         model_version: shape.version.clone(),
         inputs: inputs.collect(),
         raw_input_contents: tensors.iter().map(|tensor| tensor.bytes.clone().into()).collect(),
+        parameters: shape
+            .schedule
+            .parameters()
+            .map(|(name, value)| parameter(name, value))
+            .collect(),
         ..ModelInferRequest::default()
     };
     request.encode_to_vec().into()
+}
+
+fn parameter(name: &str, value: u64) -> (String, InferParameter) {
+    let choice = ParameterChoice::Uint64Param(value);
+    (name.to_owned(), InferParameter { parameter_choice: Some(choice) })
 }
 
 /// Little-endian elements as JSON numbers.
@@ -204,7 +246,12 @@ mod tests {
     }
 
     fn shape(rows: usize) -> Shape {
-        Shape { model: "digits".to_owned(), version: "2".to_owned(), rows }
+        Shape {
+            model: "digits".to_owned(),
+            version: "2".to_owned(),
+            rows,
+            schedule: Schedule::default(),
+        }
     }
 
     #[test]

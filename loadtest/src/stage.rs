@@ -12,7 +12,7 @@ use crate::check::{Expected, Judge};
 use crate::client::Client;
 use crate::dataset::{Dataset, Recipe};
 use crate::gateway::Gateway;
-use crate::payload::{self, Shape, Wire};
+use crate::payload::{self, Schedule, Shape, Wire};
 use crate::repository::RepositoryCopy;
 use crate::run::{Load, Protocol};
 use crate::target::Target;
@@ -110,7 +110,12 @@ impl Stage {
     /// # Errors
     /// When none does.
     pub async fn answering(&self) -> anyhow::Result<String> {
-        let shape = Shape { model: DIGITS.to_owned(), version: String::new(), rows: 1 };
+        let shape = Shape {
+            model: DIGITS.to_owned(),
+            version: String::new(),
+            rows: 1,
+            schedule: Schedule::default(),
+        };
         let data = self.data(DIGITS).await?;
         let payloads = payload::build(&data, &shape, Wire::HttpJson)?;
         let mut client = Client::http(&self.target.http, DIGITS, "").await?;
@@ -134,7 +139,12 @@ impl Stage {
         if let Some(expected) = expected {
             judge = judge.expecting(expected.clone());
         }
-        let shape = Shape { model: model.to_owned(), version: version.to_owned(), rows: 1 };
+        let shape = Shape {
+            model: model.to_owned(),
+            version: version.to_owned(),
+            rows: 1,
+            schedule: Schedule::default(),
+        };
         let mut load = Load::new(self.target.clone(), shape, protocol, data, judge);
         (load.callers, load.connections) = (callers, CONNECTIONS);
         Ok(load)

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 
 mod breakers;
 
-use super::health::Stage;
 use super::{Api, rest};
+use crate::config::Store;
 use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
@@ -24,6 +24,7 @@ use crate::types::{Peer, Role};
 pub const ENDPOINTS: &[(&str, &str)] = &[
     ("get", "/v1/status"),
     ("post", "/v1/drain"),
+    ("get", "/v1/limits"),
     ("get", "/v1/breakers"),
     ("post", "/v1/breakers/{model}/{version}/{action}"),
 ];
@@ -34,6 +35,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
+        .route("/v1/limits", get(limits))
         .merge(breakers::routes())
         .layer(from_fn_with_state(api.clone(), guard))
         .with_state(api)
@@ -46,7 +48,7 @@ async fn guard(
     next: Next,
 ) -> Response {
     let allowed = api
-        .identify(request.headers(), peer)
+        .identify_operator(request.headers(), peer)
         .and_then(|caller| api.authorize(&caller, Role::Operate));
     match allowed {
         Ok(()) => next.run(request).await,
@@ -82,11 +84,14 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             })
         })
         .collect();
+    let state = api.health.state();
     rest::answer(&json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "stage": api.health.stage().name(),
+        "stage": state.stage.name(),
+        "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
+        "overload": api.pipeline.overload.status(),
         "models": models,
         "engine": {
             "devices": devices,
@@ -94,6 +99,63 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "abandoned_threads": loader.stuck().abandoned(),
             "panics": loader.stuck().panics(),
         },
+    }))
+}
+
+/// The rules and what they have done, never who was limited.
+async fn limits(State(api): State<Arc<Api>>) -> Response {
+    let report = api.pipeline.limiter.report();
+    let rates: Vec<Value> = report
+        .rates
+        .iter()
+        .map(|rate| {
+            let config = &rate.config;
+            json!({
+                "name": config.name,
+                "key": config.key.text(),
+                "rate": { "count": config.rate.count, "seconds": config.rate.per.as_secs() },
+                "burst": config.burst,
+                "cost": config.cost.text(),
+                "models": config.models,
+                "mode": config.mode.text(),
+                "shared": config.store == Store::Redis,
+                "keys": rate.keys,
+                "max_keys": config.max_keys,
+                "admitted": rate.admitted,
+                "limited": rate.limited,
+                "would_limit": rate.would_limit,
+                "overflow": rate.overflow,
+                "store_errors": rate.store_errors,
+            })
+        })
+        .collect();
+    let quotas: Vec<Value> = report
+        .quotas
+        .iter()
+        .map(|quota| {
+            json!({
+                "name": quota.config.name,
+                "key": quota.config.key.text(),
+                "max_in_flight": quota.config.max_in_flight,
+                "models": quota.config.models,
+                "mode": quota.config.mode.text(),
+                "keys": quota.keys,
+                "admitted": quota.admitted,
+                "limited": quota.limited,
+                "would_limit": quota.would_limit,
+            })
+        })
+        .collect();
+    let fair_share = report.fair_share.map(|fair| {
+        let groups: serde_json::Map<String, Value> =
+            fair.groups.into_iter().map(|(device, count)| (device, count.into())).collect();
+        json!({ "refused": fair.refused, "groups": groups })
+    });
+    rest::answer(&json!({
+        "rate_limits": rates,
+        "quotas": quotas,
+        "fair_share": fair_share,
+        "redis": report.redis.map(|redis| json!({ "url": redis.url, "up": redis.up })),
     }))
 }
 
@@ -110,11 +172,10 @@ async fn drain(State(api): State<Arc<Api>>, body: Bytes) -> Response {
         Ok(wanted) => wanted,
         Err(error) => return rest::refuse(&Rejection::invalid(format!("the body: {error}"))),
     };
-    let changed = api.health.set_draining(wanted.on);
-    match changed {
-        Ok(stage) => rest::answer(&json!({ "stage": stage.name() })),
+    match api.health.set_drain(wanted.on) {
+        Ok(state) => rest::answer(&json!({ "stage": state.stage.name(), "drain": state.drain })),
         Err(stage) => {
-            let text = format!("the gateway is {}: nothing to drain", Stage::name(stage));
+            let text = format!("the gateway is {} and does not open again", stage.name());
             rest::refuse(&Rejection::new(Kind::Conflict, text))
         }
     }

@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod health;
+mod log_settings;
 mod service;
 mod stream;
 mod wire;
@@ -17,15 +18,19 @@ use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataValue;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service as _;
 use tracing::debug;
 
-use super::Api;
+use self::wire::Access;
+use super::timeouts::{Arrival, Timeouts};
+use super::{Api, hints};
 use crate::error::Rejection;
-use crate::telemetry::WireMetrics;
-use crate::types::Peer;
+use crate::overload::Permit;
+use crate::telemetry::{Outcome, WireMetrics};
+use crate::types::{Caller, Peer, Protocol, Role};
 
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
@@ -78,13 +83,34 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.api.identify(request.headers(), peer) {
-            Ok(caller) => request.extensions_mut().insert(caller),
-            Err(rejection) => return status(&rejection).into_http(),
-        };
+        match self.admit(&request, peer) {
+            Ok(Some(mut caller)) => {
+                self.api.pipeline.limiter.mark(&mut caller, request.headers());
+                drop(request.extensions_mut().insert(caller));
+            }
+            Ok(None) => {}
+            Err(rejection) => {
+                if wire::is_call(&request) {
+                    self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
+                }
+                return status(&rejection).into_http();
+            }
+        }
         let response = if wire::is_inference(&request) {
+            // The permit lives as long as the call.
+            let (timeouts, _permit) = match self.enter(&request).await {
+                Ok(entered) => entered,
+                Err(rejection) => {
+                    self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
+                    return status(&rejection).into_http();
+                }
+            };
+            let arrival = Arrival::now().within(timeouts.grpc);
+            request.extensions_mut().insert((arrival, timeouts));
+            let patience = arrival.within(timeouts.own).left(self.patience);
             let mut inference = self.inference.clone();
-            match inference.call(wire::bounded(request, self.patience)).await {
+            let held = self.api.pipeline.overload.hold();
+            match inference.call(wire::bounded(request, patience, held)).await {
                 Ok(response) => response,
             }
         } else {
@@ -96,16 +122,56 @@ impl Grpc {
     }
 }
 
+impl Grpc {
+    /// Who calls, if anybody is known, from the head of a call alone.
+    fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
+        let access = wire::access(request.uri().path());
+        if access == Access::Open {
+            // Load balancers have no credentials.
+            return Ok(self.api.known(request.headers(), peer));
+        }
+        let caller = self.api.identify(request.headers(), peer)?;
+        if access == Access::Predict {
+            self.api.authorize(&caller, Role::Predict)?;
+        }
+        Ok(Some(caller))
+    }
+
+    /// Reads how long a call may take and lets it in, before its message is read. The messages of
+    /// a stream are let in one by one.
+    async fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+        let timeouts = Timeouts::over_grpc(request.headers())?;
+        if !wire::is_prediction(request) {
+            return Ok((timeouts, Permit::default()));
+        }
+        let pipeline = &self.api.pipeline;
+        // First what costs the caller nothing of its limits.
+        let permit = pipeline.overload.enter(0)?;
+        if let Some(caller) = request.extensions().get::<Caller>() {
+            pipeline.limiter.at_head(caller).await?;
+        }
+        Ok((timeouts, permit))
+    }
+}
+
 /// The one place where a rejection becomes a gRPC status.
 fn status(rejection: &Rejection) -> Status {
     let kind = rejection.kind();
     debug!(kind = kind.label(), error = %rejection, detail = rejection.detail(), "refused");
     let mut status = Status::new(Code::from_i32(kind.grpc()), rejection.public_message());
-    if let Some(after) = rejection.retry_after() {
-        let seconds = format!("{:.0}", after.as_secs_f64().ceil());
-        if let Ok(value) = seconds.parse() {
-            status.metadata_mut().insert("retry-after", value);
+    if rejection.is_replayed() {
+        let value = MetadataValue::from_static("true");
+        status.metadata_mut().insert("penstock-replayed", value);
+    }
+    for (name, text) in hints::of(rejection) {
+        if let Ok(value) = text.parse() {
+            status.metadata_mut().insert(name, value);
         }
+    }
+    if let Some(after) = rejection.retry_after() {
+        let pause =
+            MetadataValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pause);
     }
     status
 }

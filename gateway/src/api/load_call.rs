@@ -4,6 +4,7 @@
 use super::{Api, model_config};
 use crate::control::{LoadCall, Upload};
 use crate::error::{Kind, Rejection};
+use crate::types::{Caller, Role};
 
 /// One parameter, as its wire decoded it.
 #[derive(Debug)]
@@ -16,11 +17,16 @@ impl Api {
     /// Makes a load call out of its parameters.
     ///
     /// # Errors
-    /// `InvalidInput` for a parameter that is unknown or of the wrong type.
+    /// `InvalidInput` for a parameter that is unknown or of the wrong type, `PermissionDenied` for
+    /// files of somebody who may not bring code.
     pub fn load_call(
         &self,
+        caller: &Caller,
         parameters: Vec<(String, LoadParameter)>,
     ) -> Result<LoadCall, Rejection> {
+        if parameters.iter().any(|(key, _)| key.starts_with("file:")) {
+            self.authorize(caller, Role::Admin)?;
+        }
         let mut call = LoadCall::default();
         let mut config = None;
         let mut files = Vec::new();

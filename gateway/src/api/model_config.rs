@@ -42,7 +42,9 @@ pub fn of_version(served: &ServedVersion) -> ModelConfig {
         input: signature
             .inputs
             .iter()
-            .map(|spec| pb::ModelInput {
+            .enumerate()
+            .map(|(index, spec)| pb::ModelInput {
+                optional: manifest.contract.as_ref().is_some_and(|c| c.is_optional(index)),
                 name: spec.name.clone(),
                 data_type: data_type(spec.datatype) as i32,
                 dims: dims(spec),

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use http::HeaderMap;
+use http::header::HeaderName;
 
+use super::Api;
+use super::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
-use crate::types::{Deadline, Priority, Schedule};
+use crate::types::{Deadline, IdempotencyKey, Priority, Schedule};
 
 /// Names come from callers: an error must not echo a megabyte.
 #[must_use]
@@ -37,11 +40,11 @@ pub struct SchedulePolicy {
 }
 
 impl SchedulePolicy {
-    /// What they ask for, for a call that arrived then.
+    /// What they ask for, together with what the headers of the call did.
     ///
     /// # Errors
     /// `InvalidInput`, naming the parameter.
-    pub fn schedule(self, arrived: Instant) -> Result<Schedule, Rejection> {
+    pub fn schedule(self, arrival: Arrival) -> Result<Schedule, Rejection> {
         let number = |name: &str, given: Option<Option<u64>>| match given {
             None => Ok(0),
             Some(Some(number)) => Ok(number),
@@ -54,10 +57,40 @@ impl SchedulePolicy {
         let is_given = timeout > Duration::ZERO;
         Ok(Schedule {
             priority: Priority::of(number("priority", self.priority)?),
-            deadline: is_given.then(|| Deadline::after(arrived, timeout)).flatten(),
+            deadline: Deadline::earlier(
+                arrival.deadline,
+                is_given.then(|| Deadline::after(arrival.at, timeout)).flatten(),
+            ),
             shadow: false,
         })
     }
+}
+
+/// The header or metadata that marks the repeats of one call.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The idempotency key among the headers of a call; `None` where keys have no effect.
+///
+/// # Errors
+/// `InvalidInput` for one that is malformed, or more than one.
+pub fn idempotency_key(
+    api: &Api,
+    headers: &HeaderMap,
+) -> Result<Option<IdempotencyKey>, Rejection> {
+    let Some(first) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    if headers.get_all(IDEMPOTENCY_KEY).iter().nth(1).is_some() {
+        return Err(Rejection::invalid("the idempotency key is given twice"));
+    }
+    checked_key(api, first.as_bytes())
+}
+
+/// An idempotency key as it was sent; `None` where keys have no effect.
+///
+/// # Errors
+/// `InvalidInput` for one that is malformed.
+pub fn checked_key(api: &Api, given: &[u8]) -> Result<Option<IdempotencyKey>, Rejection> {
+    let keys = api.pipeline.keys.as_ref();
+    keys.map(|keys| IdempotencyKey::read(given, keys.max_key_length())).transpose()
 }
 
 /// The refusal of a tensor in shared memory; `what` is `input` or `output`.

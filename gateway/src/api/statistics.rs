@@ -1,5 +1,6 @@
 //! The statistics extension: what each version has done, in the protocol's message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::inference::{
@@ -11,22 +12,31 @@ use super::Api;
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
 use crate::models::stats::Total;
-use crate::types::ModelName;
+use crate::types::{Caller, ModelName};
 
 impl Api {
-    /// Statistics of one version, of all ready versions of a model, or (`model` empty) of all.
+    /// Statistics of one version, of all ready versions of a model, or (`model` empty) of all that
+    /// the caller may use.
     ///
     /// # Errors
-    /// `NotFound` or `NotReady` for what is not there.
+    /// `PermissionDenied` to whom they are not for, `NotFound` or `NotReady` for what is not there.
     pub fn statistics(
         &self,
+        caller: &Caller,
         model: &str,
         version: Option<&str>,
     ) -> Result<ModelStatisticsResponse, Rejection> {
+        match model {
+            "" => self.authorize_reading(caller)?,
+            model => self.authorize_reading_of(caller, model)?,
+        }
         let snapshot = self.pipeline.snapshots.load();
         let version = version.filter(|version| !version.is_empty());
         let model_stats = match (model, version) {
-            ("", None) => snapshot.ready().map(|served| statistics(served)).collect(),
+            ("", None) => {
+                let seen = |served: &&Arc<ServedVersion>| sees(caller, served);
+                snapshot.ready().filter(seen).map(|served| statistics(served)).collect()
+            }
             ("", Some(_)) => return Err(Rejection::invalid("a version needs a model's name")),
             (model, Some(_)) => vec![statistics(snapshot.find(model, version)?)],
             (model, None) => {
@@ -40,6 +50,10 @@ impl Api {
         };
         Ok(ModelStatisticsResponse { model_stats })
     }
+}
+
+fn sees(caller: &Caller, served: &ServedVersion) -> bool {
+    caller.identity.may_call(served.model.as_str())
 }
 
 fn statistics(served: &ServedVersion) -> ModelStatistics {

@@ -1,13 +1,12 @@
 //! The waiting calls of one version that may share a batch, and the batch that is taken out of
 //! them.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::cost::Costs;
-use super::job::{Due, Failure, Job, Jobs, Ticket};
+use super::job::{Due, Failure, Job, Jobs, RANKS, Rank, Ticket, Urgency};
 use super::queue::QueueSettings;
 use crate::telemetry::Closed;
 use crate::types::Deadline;
@@ -26,6 +25,8 @@ pub(super) struct Key {
 pub(super) struct Bucket {
     jobs: Jobs,
     rows: usize,
+    /// Calls of each rank.
+    ranks: [usize; RANKS],
     /// Arrival of the oldest call.
     opened: Instant,
     /// The earliest deadline.
@@ -52,6 +53,8 @@ pub(super) struct Taken {
     limit: Option<usize>,
     /// Positions of padding that sparing one run is worth, where that is known.
     worth: Option<f64>,
+    /// How long the last batch took, where that is known: calls that have less are doomed.
+    expected: Duration,
     /// Whether a batch of shadows alone is due; else live calls of another version may be.
     may_be_shadow: bool,
     /// Calls that left on the way: their caller has gone or their deadline has passed.
@@ -66,7 +69,8 @@ const SLACK: Duration = Duration::from_millis(5);
 
 impl Bucket {
     pub(super) fn new(now: Instant) -> Self {
-        Self { jobs: Jobs::new(), rows: 0, opened: now, tightest: None }
+        let ranks = [0; RANKS];
+        Self { jobs: Jobs::new(), rows: 0, ranks, opened: now, tightest: None }
     }
 
     pub(super) fn push(&mut self, job: Job) {
@@ -75,15 +79,21 @@ impl Bucket {
         }
         self.tightest = Deadline::earlier(self.tightest, job.ticket.deadline);
         self.rows += job.ticket.rows;
-        self.jobs.push(Reverse(job));
+        self.ranks[job.ticket.rank().index()] += 1;
+        self.jobs.insert(job.ticket.urgency, job);
     }
 
     pub(super) fn head(&self) -> Option<&Job> {
-        self.jobs.peek().map(|job| &job.0)
+        self.jobs.first_key_value().map(|(_, job)| job)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.jobs.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -132,7 +142,10 @@ impl Bucket {
     ) -> Option<Closed> {
         let stopped = loop {
             let Some(job) = self.head() else { break None };
-            if let Some(failure) = left(&job.ticket, now) {
+            // Nothing is lost by dropping it as long as others fill the batch.
+            let has_others = self.rows >= job.ticket.rows + settings.max_batch;
+            let soonest = if has_others { now + taken.expected } else { now };
+            if let Some(failure) = left(&job.ticket, now).or(doomed(&job.ticket, soonest)) {
                 if let Some(job) = self.pop() {
                     taken.dropped.push((job.ticket, failure));
                 }
@@ -150,19 +163,57 @@ impl Bucket {
         };
         // Only a model with a delay asks for these again.
         if settings.max_delay > Duration::ZERO {
-            let tickets = || self.jobs.iter().map(|job| &job.0.ticket);
+            let tickets = || self.jobs.values().map(|job| &job.ticket);
             self.tightest = tickets().filter_map(|ticket| ticket.deadline).min();
             self.opened = tickets().map(|ticket| ticket.enqueued).min().unwrap_or(now);
         }
         stopped
     }
 
-    fn pop(&mut self) -> Option<Job> {
-        let Reverse(mut job) = self.jobs.pop()?;
-        self.rows -= job.ticket.rows;
-        job.ticket.place = None;
-        Some(job)
+    pub(super) fn has_rank(&self, rank: usize) -> bool {
+        self.ranks[rank] > 0
     }
+
+    /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
+    pub(super) fn least(&self, rank: Rank) -> Option<(Rank, Urgency)> {
+        let last = (rank.index() + 1..RANKS).rev().find(|&rank| self.ranks[rank] > 0)?;
+        let mut jobs = self.jobs.values().rev().map(|job| &job.ticket);
+        let ticket = jobs.find(|ticket| ticket.rank().index() == last)?;
+        Some((ticket.rank(), ticket.urgency))
+    }
+
+    /// Takes one call out.
+    pub(super) fn remove(&mut self, urgency: &Urgency) -> Option<Job> {
+        let job = self.jobs.remove(urgency)?;
+        Some(self.removed(job))
+    }
+
+    /// Takes out the calls that need not run any more.
+    pub(super) fn sweep(&mut self, now: Instant, dropped: &mut Vec<(Ticket, Failure)>) {
+        let dead = self.jobs.extract_if(.., |_, job| left(&job.ticket, now).is_some());
+        for job in dead.map(|(_, job)| job).collect::<Vec<_>>() {
+            let failure = left(&job.ticket, now).unwrap_or(Failure::Cancelled);
+            dropped.push((self.removed(job).ticket, failure));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let (_, job) = self.jobs.pop_first()?;
+        Some(self.removed(job))
+    }
+
+    fn removed(&mut self, mut job: Job) -> Job {
+        self.rows -= job.ticket.rows;
+        self.ranks[job.ticket.rank().index()] -= 1;
+        job.ticket.place = None;
+        job
+    }
+}
+
+/// Whether a call that ends no sooner than this would end in time.
+fn doomed(ticket: &Ticket, soonest: Instant) -> Option<Failure> {
+    matches!(ticket.urgency.due, Due::At(deadline) if deadline.has_passed(soonest))
+        .then_some(Failure::Expired)
 }
 
 /// Why a call need not run any more.
@@ -175,9 +226,14 @@ fn left(ticket: &Ticket, now: Instant) -> Option<Failure> {
 }
 
 impl Taken {
-    pub(super) fn new(may_be_shadow: bool, key: &Key, costs: &mut Costs) -> Self {
+    pub(super) fn new(
+        may_be_shadow: bool,
+        key: &Key,
+        costs: &mut Costs,
+        expected: Duration,
+    ) -> Self {
         let (limit, worth) = (costs.next_limit(key), costs.worth_padding());
-        Self { may_be_shadow, limit, worth, ..Self::default() }
+        Self { may_be_shadow, limit, worth, expected, ..Self::default() }
     }
 
     /// The length that its calls are padded to.

@@ -1,7 +1,6 @@
 //! One call on its way through the batcher.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::{EngineError, Tensor};
@@ -10,17 +9,17 @@ use tokio::time::Instant;
 use super::load::Place;
 use super::reply::Reply;
 use crate::breaker::Permit;
-use crate::types::{Deadline, Timings};
+use crate::types::{Deadline, Priority, Timings};
 
-/// A waiting call. Jobs are ordered by urgency, the most urgent first.
+/// A waiting call.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) inputs: Vec<Tensor>,
     pub(super) ticket: Ticket,
 }
 
-/// Waiting calls, the most urgent one on top.
-pub(super) type Jobs = BinaryHeap<Reverse<Job>>;
+/// Waiting calls, the most urgent one first.
+pub(super) type Jobs = BTreeMap<Urgency, Job>;
 
 /// What is known of a call besides its inputs.
 #[derive(Debug)]
@@ -62,6 +61,41 @@ pub(super) enum Due {
     Never,
 }
 
+/// Who gives way to whom where not all can be served: live calls by their level, shadows last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank(u8);
+
+/// How many ranks there are.
+pub(super) const RANKS: usize = Priority::LEAST as usize + 2;
+
+impl Rank {
+    /// The last one.
+    pub(super) const SHADOW: Self = Self(Priority::LEAST + 1);
+
+    pub(super) fn new(shadow: bool, level: u8) -> Self {
+        if shadow { Self::SHADOW } else { Self(level.min(Priority::LEAST)) }
+    }
+
+    /// The word for it in metrics.
+    pub(super) fn class(self) -> &'static str {
+        match Priority::of(u64::from(self.0)) {
+            _ if self == Self::SHADOW => "shadow",
+            Some(priority) => priority.class(),
+            None => "high",
+        }
+    }
+
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Ticket {
+    pub(super) fn rank(&self) -> Rank {
+        Rank::new(self.urgency.shadow, self.level)
+    }
+}
+
 impl Urgency {
     /// `since_start` is the time of arrival on the pool's own scale.
     pub(super) fn new(
@@ -73,26 +107,6 @@ impl Urgency {
         let window = since_start.as_millis() / AGEING.as_millis() + u128::from(level);
         let window = u64::try_from(window).unwrap_or(u64::MAX);
         Self { shadow, window, due: deadline.map_or(Due::Never, Due::At), sequence: 0 }
-    }
-}
-
-impl PartialEq for Job {
-    fn eq(&self, other: &Self) -> bool {
-        self.ticket.urgency == other.ticket.urgency
-    }
-}
-
-impl Eq for Job {}
-
-impl PartialOrd for Job {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Job {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.ticket.urgency.cmp(&other.ticket.urgency)
     }
 }
 
@@ -118,8 +132,12 @@ pub enum Failure {
     Outputs(String),
     /// Its deadline passed while it waited.
     Expired,
+    /// Its deadline passed while it ran; the run goes on, for nobody.
+    Overdue,
     /// Its caller went away while it waited.
     Cancelled,
+    /// A more urgent call took its place in a full queue.
+    Displaced,
     /// The gateway is stopping.
     Stopping,
     /// The breaker opened while it waited; try again after so long.

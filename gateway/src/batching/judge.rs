@@ -162,7 +162,9 @@ impl Judge {
             }
             Failure::Input(_)
             | Failure::Expired
+            | Failure::Overdue
             | Failure::Cancelled
+            | Failure::Displaced
             | Failure::Stopping
             | Failure::CircuitOpen(_) => {}
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::bucket::{Key, Ripe};
-use super::job::{Failure, Job};
+use super::job::{Failure, Job, Rank};
 use super::load::Backlog;
 use super::queue::Shared;
 use super::reply::Post;
@@ -20,7 +20,7 @@ use super::running::Slot;
 use super::scheduler::{Cleared, Next, Picked, RunKey, Scheduler, Used};
 use super::stuck::StuckThreads;
 use crate::error::{Kind, Rejection};
-use crate::telemetry::{Dropped, metrics};
+use crate::telemetry::{Dropped, Shed, metrics};
 
 mod threads;
 
@@ -185,6 +185,10 @@ impl Pool {
         self.inner.backlog.time() / u32::try_from(self.inner.threads.max(1)).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn size(&self) -> usize {
+        self.inner.threads
+    }
+
     pub(super) fn since_start(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.inner.started)
     }
@@ -203,18 +207,30 @@ impl Pool {
                 entry.job.ticket.reply.send(Err(Failure::Stopping), &mut Post::default());
                 continue;
             }
-            let mut wake = state.push(entry, now);
+            let mut cleared = Cleared::default();
+            let mut wake = state.push(entry, now, &mut cleared);
             while let Some(entry) =
                 entries.next_if(|next| Arc::ptr_eq(&next.queue.pool.inner, &pool.inner))
             {
-                wake |= state.push(entry, now);
+                wake |= state.push(entry, now, &mut cleared);
             }
             state.waking += usize::from(wake);
             drop(state);
             if wake {
                 pool.inner.changed.notify_one();
             }
+            cleared.settle();
         }
+    }
+
+    /// Refuses waiting calls of a version that are behind `rank`, the last ones first, until
+    /// `fits` says that there is room or none of them is left.
+    pub(super) fn displace(&self, queue: &Arc<Shared>, rank: Rank, fits: impl Fn() -> bool) {
+        let mut cleared = Cleared::default();
+        let mut state = self.lock();
+        while !fits() && state.scheduler.displace(queue, rank, &mut cleared) {}
+        drop(state);
+        cleared.settle();
     }
 
     pub(super) fn forget(&self, id: u64) {
@@ -228,10 +244,10 @@ impl Pool {
         #[cfg(test)]
         assert!(!std::mem::take(&mut state.breaks), "scripted panic outside of a run");
         if let Some(Ended { queue, run, used }) = ended {
-            let row = state.scheduler.finished(&run, queue.settings.weight, used);
+            let batch = state.scheduler.finished(&run, queue.settings.weight, used);
             drop(state);
-            if let Some(row) = row {
-                queue.load.set_row_time(row);
+            if let (Some(batch), Ok(rows)) = (batch, u32::try_from(run.rows.max(1))) {
+                queue.load.set_times(batch / rows, batch);
             }
             // It may be the last handle, whose end takes the lock.
             drop(queue);
@@ -295,6 +311,31 @@ impl Pool {
         self.lock().sleeping
     }
 
+    /// What a free thread would run now.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Option<Box<Picked>> {
+        let mut cleared = Cleared::default();
+        let next = self.lock().scheduler.next(Instant::now(), false, &mut cleared);
+        cleared.settle();
+        if let Next::Run(picked) = next { Some(picked) } else { None }
+    }
+
+    /// Notes that it has run.
+    #[cfg(test)]
+    pub(super) fn end(&self, picked: &Picked, used: Used) {
+        let Picked { queue, run, .. } = picked;
+        let batch = self.lock().scheduler.finished(run, queue.settings.weight, used);
+        if let Some(batch) = batch {
+            queue.load.set_times(batch / u32::try_from(run.rows).unwrap(), batch);
+        }
+    }
+
+    /// Calls in the buckets, dead ones included.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().scheduler.waiting()
+    }
+
     fn sleep<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
@@ -333,8 +374,11 @@ pub(super) struct Ended {
 
 impl State {
     /// Adds a call; says whether a sleeping thread has to know.
-    fn push(&mut self, entry: Entry, now: Instant) -> bool {
+    fn push(&mut self, entry: Entry, now: Instant, cleared: &mut Cleared) -> bool {
         let Entry { queue, key, mut job } = entry;
+        if queue.load.needs_sweep(queue.settings.max_bytes) {
+            self.scheduler.sweep(&queue, now, cleared);
+        }
         // A call that comes back keeps its place.
         if job.ticket.urgency.sequence == 0 {
             self.sequence += 1;
@@ -359,8 +403,12 @@ impl Cleared {
     fn settle(self) {
         let mut post = Post::default();
         for (queue, ticket, failure) in self.dropped {
+            if failure == Failure::Displaced {
+                queue.metrics.shed(Shed::Displaced, ticket.rank().class());
+            }
             queue.metrics.dropped(match failure {
                 Failure::Expired => Dropped::Expired,
+                Failure::Displaced => Dropped::Displaced,
                 _ => Dropped::Cancelled,
             });
             ticket.reply.send(Err(failure), &mut post);

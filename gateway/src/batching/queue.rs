@@ -9,17 +9,21 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::admission::Standing;
 use super::bucket::Key;
 use super::handover;
 use super::job::{Failure, Job, Ticket, Urgency};
 use super::judge::Guard;
-use super::load::{Full, Load, Place};
+use super::load::{Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
-use super::reply::{Ending, Joint, Reply};
+use super::reply::{Joint, Reply};
 use super::variable::VariableLength;
+use super::waiting::{Holds, Waiting};
 use crate::breaker::Permit;
-use crate::error::{Kind, Rejection};
+use crate::error::Rejection;
+use crate::limits::Pressure;
+use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
 use crate::types::{Priority, Schedule};
@@ -53,6 +57,8 @@ pub struct QueueSettings {
     /// Whether the inputs' shapes leave no choice but the batch dimension.
     pub fixed_shapes: bool,
     pub variable: Option<VariableLength>,
+    /// When calls are refused for the delay of the queue; never where there is none.
+    pub shedding: Option<Shedding>,
 }
 
 /// The way to the engine for one model version. Dropping the last handle frees the model on a
@@ -69,6 +75,8 @@ pub(super) struct Shared {
     pub(super) settings: QueueSettings,
     pub(super) metrics: Arc<VersionMetrics>,
     pub(super) load: Arc<Load>,
+    /// How long calls stand in the queue, as the scheduler saw it last.
+    pub(super) standing: Standing,
     pub(super) probe: OnceLock<Probe>,
     /// The same inputs, for what their outputs look like.
     pub(super) nan_probe: OnceLock<Probe>,
@@ -106,6 +114,7 @@ impl QueueSettings {
             refuse_late: false,
             fixed_shapes: false,
             variable: None,
+            shedding: None,
         }
     }
 
@@ -130,6 +139,7 @@ impl Queue {
             settings,
             metrics,
             load: Arc::new(Load::on(pool.backlog().clone())),
+            standing: Standing::default(),
             probe: OnceLock::new(),
             nan_probe: OnceLock::new(),
             guard: OnceLock::new(),
@@ -154,19 +164,19 @@ impl Queue {
         drop(self.shared.guard.set(guard));
     }
 
-    /// Puts a call into the queue; its outputs come over the receiver. A call with more items
-    /// than a batch runs in parts.
+    /// Puts a call into the queue; what it gives is to be awaited, and dropping that takes the
+    /// call out again. A call with more items than a batch runs in parts.
     ///
     /// # Errors
-    /// `Overloaded` when the queue is full, `DeadlineExceeded` when the call would come too late
-    /// and the model refuses such calls, `CircuitOpen` when it has failed too often, `NotReady`
-    /// when the gateway is stopping or the device has failed.
+    /// `Overloaded` when the queue is full and holds nothing less urgent, `DeadlineExceeded` when
+    /// the call would come too late and the model refuses such calls, `CircuitOpen` when it has
+    /// failed too often, `NotReady` when the gateway is stopping or the device has failed.
     pub fn submit(
         &self,
         inputs: Vec<Tensor>,
         rows: usize,
         schedule: Schedule,
-    ) -> Result<oneshot::Receiver<Ending>, Rejection> {
+    ) -> Result<Waiting, Rejection> {
         let shared = &self.shared;
         shared.pool.check_open()?;
         let now = Instant::now();
@@ -181,13 +191,15 @@ impl Queue {
         let (sender, receiver) = oneshot::channel();
         let reply = Reply::Caller(sender, handover::mailbox());
         let largest = shared.settings.max_batch;
-        if largest > 0 && rows > largest {
-            shared.submit_parts(&inputs, rows, (schedule, now), (reply, permit))?;
+        let place = shared.admit(&inputs, rows, (schedule, now))?;
+        let holds = if largest > 0 && rows > largest {
+            shared.submit_parts(&inputs, rows, (schedule, now), (reply, permit, place))
         } else {
-            let place = shared.admit(&inputs, rows)?;
+            let hold = place.hold();
             shared.submit_one(inputs, rows, (schedule, now), (reply, permit, place));
-        }
-        Ok(receiver)
+            Holds::of(hold)
+        };
+        Ok(Waiting::new(receiver, holds))
     }
 
     /// Runs `batch` once on every engine thread of the device, one thread after the other, so
@@ -205,6 +217,18 @@ impl Queue {
         Ok(())
     }
 
+    /// What the device has to do, for whoever divides its time between callers.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure<'_> {
+        let Shared { pool, load, .. } = &*self.shared;
+        Pressure {
+            device: &pool.device().0,
+            threads: pool.size(),
+            wait: pool.wait(),
+            row_time: load.row_time(),
+        }
+    }
+
     /// Calls waiting now.
     #[must_use]
     pub fn pending(&self) -> usize {
@@ -215,6 +239,12 @@ impl Queue {
     #[must_use]
     pub fn device_failure(&self) -> Option<&str> {
         self.shared.pool.failure()
+    }
+
+    /// When trying again may help, in whole seconds as HTTP says them.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        self.shared.retry_after()
     }
 
     /// Executions by batch size.
@@ -234,6 +264,7 @@ impl Queue {
         let Shared { metrics, load, .. } = &*self.shared;
         metrics.queue_rows.set(load.rows() as f64);
         metrics.queue_bytes.set(load.bytes() as f64);
+        metrics.queue_delay.set(self.shared.delay().as_secs_f64());
     }
 
     /// What the engine decided when it loaded the model.
@@ -261,41 +292,6 @@ impl Shared {
         stats.output += run.output;
     }
 
-    /// Refuses a call whose answer would come after its deadline.
-    fn refuse_late(&self, rows: usize, schedule: Schedule, now: Instant) -> Result<(), Rejection> {
-        let Some(deadline) = schedule.deadline else { return Ok(()) };
-        let run = self.load.row_time() * u32::try_from(rows).unwrap_or(u32::MAX);
-        let wait = self.pool.wait();
-        if now + wait + run <= deadline.0 {
-            return Ok(());
-        }
-        self.metrics.refused_late.increment(1);
-        let text = format!(
-            "{} would answer after the deadline: {wait:.1?} of work stand before the call",
-            self.settings.label
-        );
-        Err(Rejection::new(Kind::DeadlineExceeded, text).with_retry_after(self.retry_after()))
-    }
-
-    /// Takes room for a call or says what is full.
-    fn admit(&self, inputs: &[Tensor], rows: usize) -> Result<Place, Rejection> {
-        let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
-        let bounds = (self.settings.max_rows, self.settings.max_bytes);
-        self.load.take(rows, bytes, bounds).map_err(|full| {
-            let what = match full {
-                Full::Rows => "too many items wait",
-                Full::Bytes => "too many bytes wait",
-            };
-            let text = format!("the queue of {} is full: {what}", self.settings.label);
-            Rejection::new(Kind::Overloaded, text).with_retry_after(self.retry_after())
-        })
-    }
-
-    /// When what waits now will have run, in whole seconds as HTTP says them.
-    fn retry_after(&self) -> Duration {
-        Duration::from_secs(self.pool.wait().as_secs().saturating_add(1).min(60))
-    }
-
     fn submit_one(
         self: &Arc<Self>,
         inputs: Vec<Tensor>,
@@ -304,7 +300,7 @@ impl Shared {
         (reply, permit, place): (Reply, Permit, Place),
     ) {
         let (key, length) = self.key(&inputs);
-        let level = schedule.priority.unwrap_or(self.settings.priority).level();
+        let level = self.level(schedule);
         let since_start = self.pool.since_start(now);
         let ticket = Ticket {
             rows,
@@ -326,16 +322,16 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        (reply, mut permit): (Reply, Permit),
-    ) -> Result<(), Rejection> {
+        (reply, mut permit, whole): (Reply, Permit, Place),
+    ) -> Holds {
         let largest = self.settings.max_batch;
-        let whole = self.admit(inputs, rows)?;
         let counts: Vec<usize> =
             (0..rows).step_by(largest).map(|start| largest.min(rows - start)).collect();
         let joint = Arc::new(Joint::new(reply, counts.len()));
         let mut pieces: Vec<_> =
             inputs.iter().map(|input| input.split_rows(&counts).into_iter()).collect();
         let places = whole.split(&counts);
+        let holds = Holds::all(places.iter().filter_map(Place::hold));
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
@@ -344,7 +340,7 @@ impl Shared {
             self.submit_one(inputs, rows, when, (reply, permit, place));
             permit = rest;
         }
-        Ok(())
+        holds
     }
 
     /// What the call must share with others of its batch, and its length.
@@ -381,6 +377,7 @@ impl Drop for Shared {
         self.pool.forget(self.id);
         self.metrics.queue_rows.set(0);
         self.metrics.queue_bytes.set(0);
+        self.metrics.queue_delay.set(0);
         // Freeing a large model takes milliseconds that no I/O or engine thread has to spare.
         let (model, engine) = (self.model.take(), self.engine.clone());
         let label = self.settings.label.clone();

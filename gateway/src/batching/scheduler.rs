@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Key, Ripe, Taken};
 use super::cost::Costs;
-use super::job::{AGEING, Failure, Job, Ticket, Urgency};
+use super::job::{AGEING, Failure, Job, RANKS, Rank, Ticket, Urgency};
 use super::queue::{QueueSettings, Shared};
 use super::variable::VariableLength;
+use crate::overload::delay::Delays;
 use crate::telemetry::Closed;
 
 /// Versions whose clocks are this close, in seconds, share alike: deadlines decide among them.
@@ -38,6 +39,8 @@ struct Waiting {
     queue: Option<Arc<Shared>>,
     buckets: BTreeMap<Key, Bucket>,
     costs: Costs,
+    /// How long its calls waited, where anybody asks.
+    delays: Option<Delays<RANKS>>,
     /// Batches that run now.
     running: usize,
     /// Engine seconds used, divided by the weight.
@@ -132,10 +135,50 @@ impl Scheduler {
         }
         let settings = &queue.settings;
         let bucket = waiting.buckets.entry(key.clone()).or_insert_with(|| Bucket::new(now));
+        queue.load.has_rank(job.ticket.rank().index());
         bucket.push(job);
         let has_room = waiting.running < settings.instances;
         let bucket = waiting.buckets.get(&key).filter(|_| has_room)?;
         Some(waiting.ripe(&key, bucket, now, settings))
+    }
+
+    /// Takes the calls of a version out that need not run any more.
+    pub(super) fn sweep(&mut self, queue: &Arc<Shared>, now: Instant, cleared: &mut Cleared) {
+        let Some(waiting) = self.queues.get_mut(&queue.id) else { return };
+        let mut dropped = Vec::new();
+        waiting.buckets.retain(|_, bucket| {
+            bucket.sweep(now, &mut dropped);
+            !bucket.is_empty()
+        });
+        cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
+        cleared.spent.extend(waiting.spent());
+    }
+
+    /// Takes out the waiting call of a version that is the first to give way to one of `rank`;
+    /// returns its items and bytes.
+    pub(super) fn displace(
+        &mut self,
+        queue: &Arc<Shared>,
+        rank: Rank,
+        cleared: &mut Cleared,
+    ) -> bool {
+        let Some(waiting) = self.queues.get_mut(&queue.id) else { return false };
+        let least = waiting.buckets.iter().filter_map(|(key, bucket)| {
+            bucket.least(rank).map(|(rank, urgency)| (rank, urgency, key.clone()))
+        });
+        let Some((_, urgency, key)) = least.max() else {
+            queue.load.has_none_behind(rank.index());
+            return false;
+        };
+        let Some(bucket) = waiting.buckets.get_mut(&key) else { return false };
+        let job = bucket.remove(&urgency);
+        if bucket.is_empty() {
+            waiting.buckets.remove(&key);
+        }
+        cleared.spent.extend(waiting.spent());
+        let displaced = job.map(|job| (queue.clone(), job.ticket, Failure::Displaced));
+        cleared.dropped.extend(displaced);
+        true
     }
 
     /// Takes the most urgent batch, if one may run. `hurry`: no delays, the pool is closing.
@@ -158,12 +201,17 @@ impl Scheduler {
         if best.is_some() { Some(now) } else { soonest }
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let buckets = self.queues.values().flat_map(|waiting| waiting.buckets.values());
+        buckets.map(Bucket::len).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.queues.values().all(|waiting| waiting.queue.is_none())
     }
 
-    /// A run has ended or was given up. Returns what one item of such a batch takes, where that
-    /// is known.
+    /// A run has ended or was given up. Returns what such a batch takes, where that is known.
     pub(super) fn finished(&mut self, run: &RunKey, weight: f64, used: Used) -> Option<Duration> {
         let waiting = self.queues.get_mut(&run.queue)?;
         waiting.running = waiting.running.saturating_sub(1);
@@ -172,8 +220,7 @@ impl Scheduler {
             return None;
         }
         waiting.costs.learn(&run.key, run.rows, run.key.length, used.time);
-        let rows = u32::try_from(run.rows).ok().filter(|&rows| rows > 0)?;
-        Some(waiting.costs.predict(&run.key, run.rows, run.key.length)? / rows)
+        waiting.costs.predict(&run.key, run.rows, run.key.length)
     }
 
     pub(super) fn forget(&mut self, queue: u64) {
@@ -221,16 +268,15 @@ impl Scheduler {
     ) -> Option<Picked> {
         let waiting = self.queues.get_mut(&id)?;
         let queue = waiting.queue.clone()?;
-        let mut taken = Taken::new(shadow, &key, &mut waiting.costs);
+        let mut taken = Taken::new(shadow, &key, &mut waiting.costs, queue.load.batch_time());
         let stopped = waiting.take_into(&mut taken, &key, &queue, now);
         let dropped = std::mem::take(&mut taken.dropped);
         cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
-        if waiting.buckets.is_empty() {
-            cleared.spent.extend(waiting.queue.take());
-        }
+        cleared.spent.extend(waiting.spent());
         if taken.jobs.is_empty() {
             return None;
         }
+        waiting.note_delays(&queue, &taken.jobs, now);
         waiting.running += 1;
         self.now_served = self.now_served.max(waiting.clock);
         // What a delay or a deadline closed was not full, whatever it then took.
@@ -248,6 +294,26 @@ impl Scheduler {
 }
 
 impl Waiting {
+    /// Notes how long the calls of a batch waited, for those that come.
+    fn note_delays(&mut self, queue: &Shared, jobs: &[Job], now: Instant) {
+        let Some(shedding) = queue.settings.shedding else { return };
+        let delays = self.delays.get_or_insert_with(|| Delays::new(shedding));
+        for Job { ticket, .. } in jobs {
+            let delay = now.saturating_duration_since(ticket.enqueued);
+            delays.note(ticket.rank().index(), ticket.rows, delay);
+        }
+        let buckets = &self.buckets;
+        delays.roll(now, queue.load.batch_time(), |rank| {
+            buckets.values().any(|bucket| bucket.has_rank(rank))
+        });
+        queue.standing.set(delays.view());
+    }
+
+    /// Lets go of the version once nothing waits for it.
+    fn spent(&mut self) -> Option<Arc<Shared>> {
+        if self.buckets.is_empty() { self.queue.take() } else { None }
+    }
+
     fn ripe(&self, key: &Key, bucket: &Bucket, now: Instant, settings: &QueueSettings) -> Ripe {
         // What would be padded to one length fills a batch together. Without a delay nobody asks.
         let variable = settings.variable.as_ref().filter(|_| settings.max_delay > Duration::ZERO);

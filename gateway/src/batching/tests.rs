@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::{Batch, DataType, StubEngine, StubStep, Tensor};
-use tokio::sync::oneshot;
 
 use super::*;
 use crate::error::Kind;
@@ -13,6 +12,8 @@ use crate::telemetry::VersionMetrics;
 use crate::types::Schedule;
 
 mod breaker;
+mod leaving;
+mod overload;
 mod schedules;
 
 const LIMIT: Duration = Duration::from_secs(1);
@@ -50,7 +51,7 @@ fn rows(values: &[u8]) -> Vec<Tensor> {
     vec![Tensor::new(DataType::Uint8, vec![values.len(), 1], data).unwrap()]
 }
 
-type Receiver = oneshot::Receiver<Result<Done, Failure>>;
+type Receiver = Waiting;
 
 impl Rig {
     fn submit(&self, values: &[u8]) -> Receiver {

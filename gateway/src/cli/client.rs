@@ -1,62 +1,186 @@
-//! Calls a running gateway over its HTTP port.
+//! Calls a running gateway over its HTTP port, plain or with TLS.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{Method, Request};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
+use hyper_rustls::{
+    ConfigBuilderExt, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder,
+};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+
+use crate::config::environment;
 
 /// What must not stand as it is in one segment of a path.
 const SEGMENT: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'/').add(b'<').add(b'>').add(b'?');
+
+/// Where a running gateway is, and how to be let in.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// Address of the gateway's HTTP port
+    #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
+    pub(super) url: String,
+    /// Certificates (PEM) of those who may vouch for the gateway; the system's without it
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The name that the gateway's certificate has, where it is not the one in the URL
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Certificate (PEM) to show the gateway
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// File with the token or API key to show; `PENSTOCK_TOKEN` may hold it instead
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Calls one gateway.
+pub(super) struct Client {
+    base: String,
+    authorization: Option<HeaderValue>,
+    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
 
 /// A name as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-/// Calls `path` and returns the JSON answer, `Null` for an empty one.
-///
-/// # Errors
-/// When the gateway cannot be reached or refuses; then with its own words.
-pub(super) async fn call(url: &str, method: Method, path: &str) -> anyhow::Result<Value> {
-    let base = url.trim_end_matches('/');
-    let (status, body) = exchange(base, method, path, Bytes::new())
-        .await
-        .with_context(|| format!("cannot reach a gateway at {base}"))?;
-    let value: Value = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(&body)
-            .with_context(|| format!("{base}{path} did not answer with JSON"))?
-    };
-    if status.is_success()
-        || status == http::StatusCode::SERVICE_UNAVAILABLE && value["error"].is_null()
-    {
-        return Ok(value);
+impl Client {
+    /// A client with the certificates and the token that the command line names.
+    ///
+    /// # Errors
+    /// Which file cannot be read or used.
+    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
+        let base = target.url.trim_end_matches('/').to_owned();
+        let authorization = token(target.token_file.as_deref())?
+            .map(|token| {
+                let value = HeaderValue::try_from(format!("Bearer {token}"));
+                let mut value =
+                    value.ok().context("the token has characters no header can have")?;
+                value.set_sensitive(true);
+                anyhow::Ok(value)
+            })
+            .transpose()?;
+        let mut connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(target, base.starts_with("https:"))?)
+            .https_or_http();
+        if let Some(name) = &target.server_name {
+            let name = ServerName::try_from(name.clone())
+                .with_context(|| format!("--server-name: '{name}' is no name of a server"))?;
+            connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
+        }
+        let http =
+            HttpClient::builder(TokioExecutor::new()).build(connector.enable_http1().build());
+        Ok(Self { base, authorization, http })
     }
-    match value["error"].as_str() {
-        Some(text) => bail!("{text}"),
-        None => bail!("{base}{path} answered {status}"),
+
+    /// Calls `path` and returns the JSON answer, `Null` for an empty one.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached or refuses; then with its own words.
+    pub(super) async fn call(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        let base = &self.base;
+        let (status, body) = self
+            .exchange(method, path)
+            .await
+            .with_context(|| format!("cannot reach a gateway at {base}"))?;
+        let value: Value = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body)
+                .with_context(|| format!("{base}{path} did not answer with JSON"))?
+        };
+        if status.is_success()
+            || status == StatusCode::SERVICE_UNAVAILABLE && value["error"].is_null()
+        {
+            return Ok(value);
+        }
+        match value["error"].as_str() {
+            Some(text) => bail!("{text}"),
+            None => bail!("{base}{path} answered {status}"),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .body(Full::new(Bytes::new()))
+            .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        let response = self.http.request(request).await?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
     }
 }
 
-async fn exchange(
-    base: &str,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> anyhow::Result<(http::StatusCode, Bytes)> {
-    let request = Request::builder()
-        .method(method)
-        .uri(format!("{base}{path}"))
-        .body(Full::new(body))
-        .context("the address is not valid, use http://HOST:PORT")?;
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let response = client.request(request).await?;
-    let status = response.status();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
+/// The token: never on the command line, where every user of the machine could read it.
+fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let text = match file {
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .with_context(|| format!("--token-file: cannot read {}", path.display()))?,
+        ),
+        None => environment::token(),
+    };
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn tls(target: &Target, used: bool) -> anyhow::Result<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let mut roots = RootCertStore::empty();
+    if let Some(path) = &target.ca {
+        for certificate in certificates("--ca", path)? {
+            roots
+                .add(certificate)
+                .with_context(|| format!("--ca: {} cannot be used", path.display()))?;
+        }
+    }
+    let config = match used && target.ca.is_none() {
+        true => config.with_native_roots().context("the system's certificates; see --ca")?,
+        false => config.with_root_certificates(roots),
+    };
+    let (Some(cert), Some(key)) = (&target.cert, &target.key) else {
+        return Ok(config.with_no_client_auth());
+    };
+    let chain = certificates("--cert", cert)?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("--key: {} holds no private key in PEM", key.display()))?;
+    config
+        .with_client_auth_cert(chain, secret)
+        .with_context(|| format!("--key: {} does not fit {}", key.display(), cert.display()))
+}
+
+fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let unusable = || format!("{flag}: cannot read certificates from {}", path.display());
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).with_context(unusable)?.collect();
+    let found = found.with_context(unusable)?;
+    if found.is_empty() {
+        bail!("{flag}: {} holds no certificate in PEM", path.display());
+    }
+    Ok(found)
 }

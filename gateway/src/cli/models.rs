@@ -6,8 +6,8 @@ use clap::Subcommand;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::client::{call, segment};
-use super::{Target, block_on, table};
+use super::client::{Client, Target, segment};
+use super::{block_on, table};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -84,7 +84,7 @@ pub(super) fn index_rows(index: &Value) -> Vec<Vec<String>> {
 }
 
 async fn list(target: &Target) -> anyhow::Result<()> {
-    let index = call(&target.url, Method::POST, "/v2/repository/index").await?;
+    let index = Client::new(target)?.call(Method::POST, "/v2/repository/index").await?;
     if target.json {
         println!("{index}");
     } else {
@@ -98,8 +98,9 @@ async fn show(target: &Target, model: &str, version: Option<&str>) -> anyhow::Re
     if let Some(version) = version {
         path += &format!("/versions/{}", segment(version));
     }
-    let metadata = call(&target.url, Method::GET, &path).await?;
-    let statistics = call(&target.url, Method::GET, &format!("{path}/stats")).await?;
+    let client = Client::new(target)?;
+    let metadata = client.call(Method::GET, &path).await?;
+    let statistics = client.call(Method::GET, &format!("{path}/stats")).await?;
     if target.json {
         println!("{}", json!({ "metadata": metadata, "statistics": statistics["model_stats"] }));
         return Ok(());
@@ -144,7 +145,7 @@ async fn change(
         segment(model),
         version.as_deref().unwrap_or("")
     );
-    call(&target.url, Method::POST, &path).await?;
+    Client::new(target)?.call(Method::POST, &path).await?;
     if target.json {
         println!("{}", json!({ "model": model, "done": verb }));
     } else {

@@ -1,15 +1,19 @@
 //! `penstock serve`.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use super::{Libtorch, block_on, report, table};
 use crate::app::{self, App, StopSignals};
-use crate::config::{self, Config};
+use crate::config::{self, ClientAuth, Config};
 use crate::control::IndexEntry;
+use crate::server;
+use crate::telemetry::logging;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -56,21 +60,30 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
             *door = Some(address(text)?);
         }
     }
+    let mut problems = config.check().err().unwrap_or_default();
+    problems.extend(server::check(&config));
+    if !problems.is_empty() {
+        return Ok(report(path, &problems));
+    }
     if let Some(text) = mismatch(libtorch) {
         eprintln!("penstock: warning: {text}");
     }
     let version = libtorch_version(libtorch);
     block_on(async {
         let mut signals = StopSignals::listen()?;
+        logging::log_panics();
         let app = tokio::select! {
             app = App::start(config, app::engines(), version.as_deref()) => app?,
             // Nothing serves yet, so there is nothing to end in order.
             _ = signals.recv() => return Ok(()),
         };
-        if arguments.json {
-            println!("{}", summary_json(&app, libtorch));
-        } else {
-            print!("{}", summary(&app, libtorch));
+        let text = match arguments.json {
+            true => format!("{}\n", summary_json(&app, libtorch)),
+            false => summary(&app, libtorch),
+        };
+        // It serves, whether or not somebody reads that it does.
+        if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+            warn!(%error, "cannot print the summary");
         }
         app.run(signals).await
     })?;
@@ -124,8 +137,9 @@ fn summary(app: &App, libtorch: Option<&Libtorch>) -> String {
     let config = app.config();
     let addresses = app.addresses();
     let door = |name: &str, address: Option<std::net::SocketAddr>, what: &str| {
+        let tls = address.map_or("", |_| tls_of(config, name).words());
         let address = address.map_or_else(|| "off".to_owned(), |address| address.to_string());
-        format!("  {name:<8} {address:<22} {what}\n")
+        format!("  {name:<8} {address:<22} {what}{tls}\n")
     };
     let mut out = format!("penstock {}\n\n", env!("CARGO_PKG_VERSION"));
     out += &door("http", addresses.http, "Open Inference Protocol, REST");
@@ -155,6 +169,48 @@ fn summary(app: &App, libtorch: Option<&Libtorch>) -> String {
         config.limits.queue_rows,
     );
     out + &index_table(&app.api().control.index(false))
+}
+
+/// What callers of a door meet.
+#[derive(Clone, Copy)]
+enum Protection {
+    Plain,
+    Tls(ClientAuth),
+}
+
+impl Protection {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Tls(ClientAuth::Off) => "; TLS",
+            Self::Tls(ClientAuth::Optional) => "; TLS, client certificates optional",
+            Self::Tls(ClientAuth::Required) => "; TLS, client certificates required",
+        }
+    }
+
+    const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(ClientAuth::Off) => Some("server"),
+            Self::Tls(ClientAuth::Optional) => Some("mutual, optional"),
+            Self::Tls(ClientAuth::Required) => Some("mutual"),
+        }
+    }
+}
+
+fn tls_of(config: &Config, listener: &str) -> Protection {
+    match &config.tls {
+        Some(tls) if tls.covers(listener) => Protection::Tls(tls.client_auth),
+        _ => Protection::Plain,
+    }
+}
+
+/// Doors with TLS, each with whether callers show certificates.
+fn tls_summary(config: &Config) -> Value {
+    let doors = ["http", "grpc", "metrics", "admin"];
+    let covered =
+        doors.iter().filter_map(|door| Some((*door, tls_of(config, door).name()?.into())));
+    Value::Object(covered.map(|(door, name)| (door.to_owned(), name)).collect())
 }
 
 fn index_table(entries: &[IndexEntry]) -> String {
@@ -195,6 +251,7 @@ fn summary_json(app: &App, libtorch: Option<&Libtorch>) -> Value {
         "grpc": addresses.grpc,
         "metrics": addresses.metrics,
         "admin": addresses.admin,
+        "tls": tls_summary(app.config()),
         "libtorch": libtorch_version(libtorch),
         "cuda": cuda(libtorch),
         "models": models,

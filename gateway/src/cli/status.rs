@@ -1,42 +1,71 @@
 //! `penstock status`: one screen about a running gateway.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use super::client::call;
+use super::client::{Client, Target};
 use super::models::index_rows;
-use super::{FAILED, Target, block_on, table};
+use super::{FAILED, block_on, table};
+
+/// A gateway that has not answered by then is not well. Below the limit of usual health checks.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// Ask for nothing but readiness, which needs no role: for health checks
+    #[arg(long)]
+    ready: bool,
     #[command(flatten)]
     target: Target,
 }
 
+/// Scripts and health checks ask by the exit status: success when the gateway is ready.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let target = &arguments.target;
-    block_on(async {
-        let server = call(&target.url, Method::GET, "/v2").await?;
-        let health = call(&target.url, Method::GET, "/v2/health/ready").await?;
-        let index = call(&target.url, Method::POST, "/v2/repository/index").await?;
-        let statistics = call(&target.url, Method::GET, "/v2/models/stats").await?;
-        let ready = health["ready"].as_bool().unwrap_or(false);
-        if target.json {
-            let shown = json!({
-                "server": server,
-                "health": health,
-                "index": index,
-                "statistics": statistics["model_stats"],
-            });
-            println!("{shown}");
-        } else {
-            print(&server, &health, &index, &statistics["model_stats"]);
-        }
-        // Scripts ask by the exit status.
-        Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
-    })
+    let json = arguments.target.json;
+    let ready = block_on(async {
+        let client = Client::new(&arguments.target)?;
+        let shown = async {
+            if arguments.ready { readiness(&client, json).await } else { all(&client, json).await }
+        };
+        let limit = || format!("no answer within {} s", PATIENCE.as_secs());
+        timeout(PATIENCE, shown).await.with_context(limit)?
+    })?;
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+async fn readiness(client: &Client, json: bool) -> anyhow::Result<bool> {
+    let health = client.call(Method::GET, "/v2/health/ready").await?;
+    let ready = health["ready"].as_bool().unwrap_or(false);
+    match (json, ready) {
+        (true, _) => println!("{health}"),
+        (false, true) => println!("ready"),
+        (false, false) => println!("not ready"),
+    }
+    Ok(ready)
+}
+
+async fn all(client: &Client, json: bool) -> anyhow::Result<bool> {
+    let server = client.call(Method::GET, "/v2").await?;
+    let health = client.call(Method::GET, "/v2/health/ready").await?;
+    let index = client.call(Method::POST, "/v2/repository/index").await?;
+    let statistics = client.call(Method::GET, "/v2/models/stats").await?;
+    if json {
+        let shown = json!({
+            "server": server,
+            "health": health,
+            "index": index,
+            "statistics": statistics["model_stats"],
+        });
+        println!("{shown}");
+    } else {
+        print(&server, &health, &index, &statistics["model_stats"]);
+    }
+    Ok(health["ready"].as_bool().unwrap_or(false))
 }
 
 fn print(server: &Value, health: &Value, index: &Value, statistics: &Value) {

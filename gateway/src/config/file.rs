@@ -4,22 +4,32 @@ use std::path::Path;
 
 use toml::Table;
 
+use super::auth::Auth;
 use super::breaker::{Breaker, BreakerSettings};
 use super::engine::Engine;
+use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
-use super::reader::{Problems, Section};
+use super::overload::Overload;
+use super::rates::Rates;
+use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
 use super::server::{Log, Server};
+use super::tls::Tls;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub listen: Listen,
+    pub tls: Option<Tls>,
     pub repository: Repository,
     pub engine: Engine,
     pub limits: Limits,
+    pub auth: Auth,
     pub breaker: Breaker,
+    pub rates: Rates,
+    pub idempotency: Idempotency,
+    pub overload: Overload,
     pub server: Server,
     pub log: Log,
 }
@@ -45,16 +55,35 @@ impl Config {
         }
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
+            tls: Tls::read(root.section("tls"), base),
             repository: Repository::read(root.section("repository"), base),
             engine: Engine::read(root.section("engine")),
             limits: Limits::read(root.section("limits")),
+            auth: Auth::read(root.section("auth"), base),
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
+            rates: Rates::read(&mut root, base),
+            idempotency: Idempotency::read(root.section("idempotency")),
+            overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };
-        config.listen.check(&root);
+        config.check_across(problems);
         root.finish();
         config
+    }
+
+    /// Checks again what the command line may have changed.
+    ///
+    /// # Errors
+    /// Every problem found, each with the path of its key.
+    pub fn check(&self) -> Result<(), Vec<Problem>> {
+        let problems = Problems::default();
+        self.check_across(&problems);
+        problems.into_result(())
+    }
+
+    fn check_across(&self, problems: &Problems) {
+        self.listen.check(self.auth.guards_operators(self.repository.control), problems);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::reader::Section;
+use super::reader::{Problems, Section};
 use super::value::OrOff;
 
 /// Nobody but this machine, unless the file says more.
@@ -37,20 +37,24 @@ impl Listen {
         listen
     }
 
-    pub(super) fn check(&self, root: &Section<'_>) {
+    /// Checks the doors against each other. `operators_are_known` says that nobody operates the
+    /// gateway over a network without authentication.
+    pub(super) fn check(&self, operators_are_known: bool, problems: &Problems) {
         let sockets = [&self.http_socket, &self.grpc_socket];
         if let [Some(one), Some(other)] = sockets
             && one == other
         {
-            root.problem("listen.grpc_socket", "is also listen.http_socket");
+            problems.add("listen.grpc_socket", "is also listen.http_socket");
         }
-        if self.admin.is_some_and(|admin| !admin.ip().to_canonical().is_loopback()) {
-            let text = "is no loopback address, which needs authentication";
-            root.problem("listen.admin", text);
+        let is_far = self.admin.is_some_and(|admin| !admin.ip().to_canonical().is_loopback());
+        if is_far && !operators_are_known {
+            let text = "is no loopback address, which needs authentication: see [auth], and let \
+                        nobody operate anonymously";
+            problems.add("listen.admin", text);
         }
         let has_socket = sockets.into_iter().any(Option::is_some);
         if self.http.is_none() && self.grpc.is_none() && !has_socket {
-            root.problem("listen", "http and grpc are both off: nothing could be called");
+            problems.add("listen", "http and grpc are both off: nothing could be called");
         }
         let doors = [
             ("http", self.http),
@@ -62,7 +66,7 @@ impl Listen {
             for (other, taken) in &doors[..i] {
                 let same = address.is_some_and(|a| a.port() != 0 && *taken == Some(a));
                 if same {
-                    root.problem(&format!("listen.{name}"), format!("is also listen.{other}"));
+                    problems.add(format!("listen.{name}"), format!("is also listen.{other}"));
                 }
             }
         }

@@ -119,7 +119,7 @@ impl<'p> Section<'p> {
     /// The value of a key that must be there.
     pub fn required<T: FromToml>(&mut self, key: &str) -> Option<T> {
         if !self.table.contains_key(key) {
-            self.known.insert(key.to_owned());
+            self.note(key);
             self.problem(key, "is missing");
             return None;
         }
@@ -201,9 +201,14 @@ impl<'p> Section<'p> {
     }
 
     fn take_value(&mut self, key: &str) -> Option<Value> {
+        self.note(key);
+        self.table.remove(key)
+    }
+
+    /// Remembers that somebody asked for a key.
+    fn note(&mut self, key: &str) {
         self.known.insert(key.to_owned());
         self.problems.asked.borrow_mut().insert(without_indices(&self.path_of(key)));
-        self.table.remove(key)
     }
 }
 

@@ -22,14 +22,22 @@ pub enum Type {
     DurationOrOff,
     /// An address or `"off"`.
     AddressOrOff,
-    /// A count or `"off"`.
-    CountOrOff,
     /// A count or `"auto"`.
     CountOrAuto,
+    /// A count or `"off"`.
+    CountOrOff,
+    /// A count, or a number of bytes.
+    CountOrSize,
     OneOf(&'static [&'static str]),
     Counts,
     Dimensions,
     Texts,
+    /// A list of text or `"off"`.
+    TextsOrOff,
+    Numbers,
+    /// A number, a text, true or false.
+    Value,
+    Values,
     Table,
     Tables,
 }
@@ -59,13 +67,18 @@ impl Type {
             Self::Percent => "percentage".into(),
             Self::DurationOrOff => "duration or `\"off\"`".into(),
             Self::AddressOrOff => "address or `\"off\"`".into(),
-            Self::CountOrOff => "whole number or `\"off\"`".into(),
             Self::CountOrAuto => "whole number or `\"auto\"`".into(),
+            Self::CountOrOff => "whole number or `\"off\"`".into(),
+            Self::CountOrSize => "whole number or size".into(),
             Self::OneOf(words) => {
                 words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", ")
             }
             Self::Counts | Self::Dimensions => "list of whole numbers".into(),
             Self::Texts => "list of text".into(),
+            Self::TextsOrOff => "list of text or `\"off\"`".into(),
+            Self::Numbers => "list of numbers".into(),
+            Self::Value => "number, text, true or false".into(),
+            Self::Values => "list of numbers, text, true or false".into(),
             Self::Table => "table".into(),
             Self::Tables => "list of tables".into(),
         }
@@ -81,13 +94,16 @@ impl Type {
             Self::DurationOrOff => {
                 json!({"type": "string", "pattern": format!("^off$|{DURATION}")})
             }
-            Self::Size => json!({"type": "string", "pattern": r"^\d+ ?(B|KiB|MiB|GiB)$"}),
-            Self::CountOrOff => {
-                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "off"}]})
-            }
+            Self::Size => json!({"type": "string", "pattern": SIZE}),
             Self::Percent => json!({"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}),
             Self::CountOrAuto => {
                 json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]})
+            }
+            Self::CountOrOff => {
+                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"const": "off"}]})
+            }
+            Self::CountOrSize => {
+                json!({"oneOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": SIZE}]})
             }
             Self::OneOf(words) => json!({"enum": words}),
             Self::Counts => json!({"type": "array", "items": {"type": "integer", "minimum": 0}}),
@@ -95,11 +111,17 @@ impl Type {
                 json!({"type": "array", "items": {"type": "integer", "minimum": -1}})
             }
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::TextsOrOff => json!({"oneOf": [Self::Texts.schema(), {"const": "off"}]}),
+            Self::Numbers => json!({"type": "array", "items": {"type": "number"}}),
+            Self::Value => json!({"type": VALUE}),
+            Self::Values => json!({"type": "array", "items": {"type": VALUE}}),
             Self::Table | Self::Tables => json!({"type": "object"}),
         }
     }
 }
 
+const SIZE: &str = r"^\d+ ?(B|KiB|MiB|GiB)$";
+const VALUE: [&str; 3] = ["number", "string", "boolean"];
 const DURATION: &str = r"^(\d+ ?(ns|us|ms|s|m|min|h|d)\s?)+$";
 
 /// The reference as Markdown tables, one per section of the file.
@@ -161,10 +183,22 @@ mod tests {
     use crate::config::reader::{Problems, table};
     use crate::config::{Config, parse};
 
+    /// What has keys only where it is there.
+    const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n";
+
+    fn lists() -> impl Iterator<Item = &'static Key> {
+        CONFIG.iter().copied().flatten().filter(|key| key.kind == Type::Tables)
+    }
+
     #[test]
     fn the_reference_names_exactly_the_keys_that_are_read() {
         let problems = Problems::default();
-        Config::read(table("version = 1").unwrap(), Path::new(""), &problems);
+        // One of each list: the keys inside are asked for only where there is one.
+        let mut text = PRESENT.to_owned();
+        for key in lists() {
+            text += &format!("[[{}]]\n", key.path);
+        }
+        Config::read(table(&text).unwrap(), Path::new(""), &problems);
         let documented: BTreeSet<String> =
             CONFIG.iter().copied().flatten().map(|key| key.path.to_owned()).collect();
         assert_eq!(problems.asked(), documented);
@@ -172,10 +206,15 @@ mod tests {
 
     #[test]
     fn the_documented_defaults_are_the_real_ones() {
-        let mut text = String::new();
-        for key in CONFIG.iter().copied().flatten().filter(|key| !key.default.is_empty()) {
+        let mut text = PRESENT.replace("version = 1\n", "");
+        // What is in lists has defaults only where somebody adds to the list.
+        let in_list = |key: &Key| {
+            lists().any(|list| key.path.strip_prefix(list.path).is_some_and(|r| r.starts_with('.')))
+        };
+        let keys = CONFIG.iter().copied().flatten().filter(|key| !in_list(key));
+        for key in keys.filter(|key| !key.default.is_empty()) {
             text += &format!("{} = {}\n", key.path, key.default);
         }
-        assert_eq!(parse(&text, Path::new("")), parse("version = 1", Path::new("")));
+        assert_eq!(parse(&text, Path::new("")), parse(PRESENT, Path::new("")));
     }
 }

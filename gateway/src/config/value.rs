@@ -67,6 +67,28 @@ impl FromToml for f64 {
     }
 }
 
+/// A single value of no fixed type, as a rule or a parameter has it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    Integer(i64),
+    /// Never NaN or infinite.
+    Float(f64),
+    Flag(bool),
+    Text(String),
+}
+
+impl FromToml for Scalar {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Integer(number) => Ok(Self::Integer(*number)),
+            Value::Float(number) if number.is_finite() => Ok(Self::Float(*number)),
+            Value::Boolean(flag) => Ok(Self::Flag(*flag)),
+            Value::String(text) => Ok(Self::Text(text.clone())),
+            other => expected("a finite number, a text, true or false", other),
+        }
+    }
+}
+
 impl FromToml for Duration {
     fn from_toml(value: &Value) -> Result<Self, String> {
         let Some(text) = value.as_str() else {

@@ -10,11 +10,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
+use crate::overload::Overload;
 use crate::pipeline::Pipeline;
 use crate::telemetry::WireMetrics;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
 mod breaker;
+mod deadlines;
+mod keyed;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
@@ -36,11 +39,13 @@ impl Rig {
         config.engine.load_timeout = Duration::from_secs(5);
         let snapshots = SnapshotCell::new();
         let engines: Vec<Arc<dyn engine::Engine>> = vec![Arc::new(stub.clone())];
+        let wire = Arc::new(WireMetrics::new());
+        let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let loader = Loader::new(engines, config.engine, config.limits);
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire: Arc::new(WireMetrics::new()) };
+        let pipeline = Pipeline { snapshots, wire, overload, limiter: Arc::default(), keys: None };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {
@@ -90,13 +95,14 @@ impl Rig {
             inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),
             outputs: vec![],
             schedule: Schedule::default(),
+            key: None,
             protocol: Protocol::Http,
             arrived: tokio::time::Instant::now(),
         }
     }
 
     async fn answering_version(&self) -> u64 {
-        self.pipeline.infer(self.call(None)).await.unwrap().served.version.0
+        self.pipeline.infer(self.call(None)).await.unwrap().answer.version.0
     }
 
     /// The same gateway with uploads of up to 1000 bytes switched on.
@@ -288,7 +294,7 @@ async fn a_call_keeps_only_its_own_version_in_memory() {
         rig.stub.release();
     };
     let (reply, ()) = tokio::join!(running, leave);
-    assert_eq!(reply.unwrap().served.version, Version(1));
+    assert_eq!(reply.unwrap().answer.version, Version(1));
 }
 
 #[tokio::test]
@@ -420,7 +426,7 @@ async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
     rig.stub.push(StubStep::Hang);
     let pipeline = rig.pipeline.clone();
     let call = rig.call(None);
-    let running = async move { pipeline.infer(call).await.unwrap().served.version.0 };
+    let running = async move { pipeline.infer(call).await.unwrap().answer.version.0 };
     let swap = async {
         let stub = rig.stub.clone();
         tasks::blocking(move || stub.wait_hanging(1)).await;
@@ -457,6 +463,38 @@ async fn a_load_that_hangs_is_given_up_and_counted() {
     while !rig.control.loader().is_alive() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_nothing_that_serves_and_its_load_is_given_up() {
+    let rig = Rig::new(&[1], "latest = 1").await;
+    rig.add(2, "2");
+    let folder = rig.control.repository.model(&"m".parse().unwrap()).unwrap();
+    let (answers, hangs) = std::sync::mpsc::sync_channel(0);
+    *rig.control.repository.disk.lock().unwrap() = Some(hangs);
+    tokio::time::pause();
+    let change = super::change::Change {
+        folder: &folder,
+        targets: [crate::types::Version(2)].into(),
+        upload: None,
+        anew: false,
+    };
+    let name = "m".parse().unwrap();
+    let mut intent = super::Intent::default();
+    let loading = rig.control.change(&name, change, &mut intent);
+    let calling = async {
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(rig.answering_version().await, 1);
+        tokio::time::advance(Duration::from_secs(2)).await;
+    };
+    let (failures, ()) = tokio::join!(loading, calling);
+    assert!(failures[0].contains("reading the files took longer than 5s"), "{failures:?}");
+    assert_eq!(rig.answering_version().await, 1);
+    drop(answers);
+    tokio::time::resume();
+    // Nobody has to help: a failure that may pass is tried again.
+    rig.sync().await;
+    assert_eq!(rig.answering_version().await, 2);
 }
 
 #[tokio::test]

@@ -23,12 +23,15 @@ use super::version::{Published, ServedVersion};
 use crate::batching::{Device, Guard, Pool, Queue, QueueSettings, StuckThreads};
 use crate::breaker::Breaker;
 use crate::config;
+use crate::contract::Checker;
+use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::{BreakerMetrics, VersionMetrics, metrics};
 use crate::types::{ModelName, Schedule, Version};
 
 mod failure;
 mod padding;
+mod settings;
 mod work;
 
 pub use failure::LoadFailure;
@@ -41,6 +44,7 @@ pub struct Loader {
     settings: config::Engine,
     limits: config::Limits,
     breaker: config::Breaker,
+    shedding: Option<Shedding>,
     stuck: StuckThreads,
     /// Loads under way together: more would only compete for the cores, and for their own limits.
     turns: Semaphore,
@@ -65,14 +69,8 @@ impl Loader {
         let stuck = StuckThreads::default();
         let turns = Semaphore::new(settings.cpu_threads.max(2));
         let breaker = config::Breaker::default();
-        Self { engines, pools: Mutex::default(), settings, limits, breaker, stuck, turns }
-    }
-
-    /// Gives versions circuit breakers with these settings, where their manifests do not differ.
-    #[must_use]
-    pub fn with_breaker(mut self, breaker: config::Breaker) -> Self {
-        self.breaker = breaker;
-        self
+        let (pools, shedding) = (Mutex::default(), None);
+        Self { engines, pools, settings, limits, breaker, shedding, stuck, turns }
     }
 
     /// The platform's engine.
@@ -159,9 +157,14 @@ impl Loader {
             ?load_time,
             "loaded"
         );
+        let contract = manifest.contract.clone();
+        let contract =
+            contract.map(|contract| Checker::new(contract, model.as_str(), &version.to_string()));
         Ok(ServedVersion {
+            contract,
             model,
             version,
+            timeouts: manifest.timeouts.within(self.limits.timeouts),
             manifest,
             sha256,
             hashes,
@@ -190,24 +193,6 @@ impl Loader {
         let signature = manifest.signature.clone();
         queue.guard_with(Guard { breaker: breaker.clone(), signature, watch_nan });
         breaker
-    }
-
-    fn queue_settings(&self, label: &str, manifest: &Manifest) -> QueueSettings {
-        let batching = &manifest.batching;
-        QueueSettings {
-            max_rows: self.limits.queue_rows,
-            max_bytes: self.limits.queue_bytes,
-            run_timeout: manifest.run_timeout.unwrap_or(self.settings.run_timeout),
-            max_delay: batching.max_delay,
-            instances: batching.instances.unwrap_or(usize::MAX),
-            weight: batching.weight,
-            priority: batching.priority,
-            refuse_late: batching.refuse_late,
-            fixed_shapes: manifest.signature.has_fixed_shapes(),
-            variable: batching.variable.clone(),
-            stack: !manifest.deterministic,
-            ..QueueSettings::new(label, manifest.signature.max_batch_size)
-        }
     }
 
     /// Gives up threads past their time limits and publishes what devices hold; called several

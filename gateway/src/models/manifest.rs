@@ -12,9 +12,12 @@ use self::running::Running;
 use crate::codec::finite;
 use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
-use crate::types::{OutputSpec, Signature, Version};
+use crate::contract::{Contract, InputTerms};
+use crate::types::{OutputSpec, Patience, Signature, Version};
 
 mod batching;
+mod contract;
+mod deadline;
 mod running;
 
 pub use batching::Batching;
@@ -31,10 +34,13 @@ pub struct Manifest {
     /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
     pub deterministic: bool,
     pub batching: Batching,
+    pub timeouts: Patience,
     pub run_timeout: Option<Duration>,
     pub breaker: BreakerSettings,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
+    /// What the values of the inputs must be like.
+    pub contract: Option<Arc<Contract>>,
 }
 
 /// Which of the versions in the folder are served.
@@ -105,12 +111,19 @@ impl Manifest {
         let platform = root.choice("platform", PLATFORMS, "torchscript").to_owned();
         let max_batch_size: usize = root.or("max_batch_size", 0);
         let description = root.or("description", String::new());
-        let inputs: Vec<TensorSpec> = root.list("input").into_iter().map(read_input).collect();
+        let (inputs, terms): (Vec<TensorSpec>, Vec<_>) =
+            root.list("input").into_iter().map(read_input).unzip();
         let outputs: Vec<OutputSpec> = root.list("output").into_iter().map(read_output).collect();
         let mut signature = Signature { inputs, outputs, max_batch_size, splits: true };
         check_signature(&root, &signature, &platform);
+        let report = |index, key: &str, text| {
+            let key = if key.is_empty() { String::new() } else { format!(".{key}") };
+            root.problem(&format!("input[{index}].contract{key}"), text);
+        };
+        let contract = Contract::build(&signature, terms, report).map(Arc::new);
         let batching = Batching::read(root.section("batching"), &signature);
         signature.splits = batching.split;
+        let timeouts = deadline::read(root.section("deadline"));
         let policy = read_policy(root.section("versions"));
         let Running { device, options, deterministic, run_timeout } =
             running::read(root.section("engine"), &signature, &platform);
@@ -131,10 +144,12 @@ impl Manifest {
             options,
             deterministic,
             batching,
+            timeouts,
             run_timeout,
             breaker,
             warmup,
             versions,
+            contract,
         }
     }
 
@@ -163,10 +178,12 @@ impl VersionPolicy {
     }
 }
 
-fn read_input(mut section: Section<'_>) -> TensorSpec {
+fn read_input(mut section: Section<'_>) -> (TensorSpec, Option<InputTerms>) {
     let spec = read_tensor(&mut section);
+    let has_contract = section.has("contract");
+    let terms = contract::read(section.section("contract"));
     section.finish();
-    spec
+    (spec, has_contract.then_some(terms))
 }
 
 fn read_output(mut section: Section<'_>) -> OutputSpec {
@@ -382,7 +399,9 @@ mod tests {
     #[test]
     fn the_reference_names_exactly_the_keys_that_are_read() {
         let problems = Problems::default();
-        let text = format!("{SMALL}[version.1]\n");
+        let rules = "[[input.contract.feature]]\nindex = 0\n";
+        let text = SMALL.replace("[[output]]", &format!("{rules}[[output]]"));
+        let text = format!("{text}[version.1]\n");
         Manifest::read(Section::root(reader::table(&text).unwrap(), &problems));
         let read: BTreeSet<String> = problems
             .asked()

@@ -22,6 +22,9 @@ pub const GOLDEN_FILE: &str = "golden.json";
 #[derive(Debug, Clone)]
 pub struct Repository {
     root: PathBuf,
+    /// The next read waits for a word on it: a disk that does not answer, in tests.
+    #[cfg(test)]
+    pub(crate) disk: std::sync::Arc<std::sync::Mutex<Option<std::sync::mpsc::Receiver<()>>>>,
 }
 
 /// A model found in the repository.
@@ -57,7 +60,11 @@ impl Repository {
     pub fn open(path: &Path) -> io::Result<Self> {
         let root = path.canonicalize()?;
         root.read_dir()?;
-        Ok(Self { root })
+        Ok(Self {
+            root,
+            #[cfg(test)]
+            disk: std::sync::Arc::default(),
+        })
     }
 
     #[must_use]
@@ -95,16 +102,15 @@ impl Repository {
     pub fn model(&self, name: &ModelName) -> Result<ModelFolder, String> {
         let folder = self.inside(&self.root.join(name.as_str()))?;
         let numbers = versions_in(&folder).map_err(|e| format!("cannot read the folder: {e}"))?;
-        let path = folder.join(MANIFEST);
-        if !path.exists() {
+        let Some(text) = self.read_file(&folder.join(MANIFEST))? else {
             let version = numbers.last().map_or_else(|| "1".to_owned(), ToString::to_string);
             return Err(format!(
                 "no {MANIFEST}: write one, or run `penstock inspect {name}/{version}/{MODEL_FILE} \
                  --input NAME=DTYPE[SHAPE]` in the repository's folder"
             ));
-        }
-        let text = std::fs::read_to_string(self.inside(&path)?)
-            .map_err(|e| format!("cannot read {MANIFEST}: {e}"))?;
+        };
+        let text =
+            String::from_utf8(text).map_err(|_| format!("{MANIFEST}: is not valid UTF-8"))?;
         let manifest = Manifest::parse(&text).map_err(|problems| {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             format!("{MANIFEST}: {}", lines.join("; "))
@@ -153,6 +159,10 @@ impl Repository {
         // A pipe or device would be read for ever.
         if !inside.is_file() {
             return Err(format!("{name} is not a regular file"));
+        }
+        #[cfg(test)]
+        if let Some(hanging) = self.disk.lock().unwrap().take() {
+            let _word = hanging.recv();
         }
         std::fs::read(inside).map(Some).map_err(|error| format!("cannot read {name}: {error}"))
     }
@@ -246,6 +256,16 @@ mod tests {
         symlink("..", folder.path().join("repo/out")).unwrap();
         let error = repository.model(&"out".parse().unwrap()).unwrap_err();
         assert!(error.contains("link out of the repository"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let (folder, repository) = repository();
+        let manifest = folder.path().join("repo/echo/model.toml");
+        fs::remove_file(&manifest).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&manifest).unwrap();
+        let error = repository.model(&name()).unwrap_err();
+        assert!(error.contains("model.toml is not a regular file"), "{error}");
     }
 
     #[test]

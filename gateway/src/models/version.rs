@@ -8,8 +8,9 @@ use super::manifest::{Lineage, Manifest};
 use super::stats::{FailureReason, Stats};
 use crate::batching::Queue;
 use crate::breaker::{Breaker, State};
+use crate::contract::Checker;
 use crate::telemetry::{VersionMetrics, metrics};
-use crate::types::{ModelName, Signature, Version};
+use crate::types::{ModelName, Patience, Signature, Version};
 
 /// One loaded, warmed and checked version of a model. Dropping the last reference frees it.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub struct ServedVersion {
     pub hashes: Vec<(String, String)>,
     pub queue: Queue,
     pub breaker: Arc<Breaker>,
+    /// How long its calls may take, the gateway's own limits included.
+    pub timeouts: Patience,
+    /// What the values of its inputs must be like, where its manifest says so.
+    pub contract: Option<Checker>,
     pub stats: Stats,
     pub metrics: Arc<VersionMetrics>,
     /// Load, warm-up and golden requests together.

@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, with the limits that keep slow or greedy peers harmless.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,17 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
-use tokio::time::{sleep, timeout};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 use tracing::debug;
 
 use super::Services;
-use super::socket::{Stream, peek};
+use super::gate::Permit;
+use super::retire::{self, Activity};
+use super::stream::Stream;
 use crate::tasks;
 use crate::telemetry::metrics;
 use crate::types::Peer;
@@ -27,8 +31,11 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Calls that one HTTP/2 connection may have open together.
 const STREAMS: u32 = 1024;
-/// Length of the connection preface of HTTP/2 (RFC 9113, 3.4).
-const GREETING: usize = 24;
+/// Calls that a peer may give up before they were looked at; one that gives up more is cut off
+/// (CVE-2023-44487, "rapid reset").
+const GIVEN_UP: usize = 64;
+/// Faulty calls that are reset before the connection is.
+const FAULTY: usize = 256;
 /// An HTTP/2 peer that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(30);
 
@@ -51,43 +58,53 @@ impl Door {
             Self::Admin => "admin",
         }
     }
+
+    /// Whether callers come here, not operators.
+    pub(super) const fn is_for_data(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc)
+    }
 }
 
-/// How a connection learns that it should end.
+/// What goes with a connection from its acceptance to its end.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) watcher: Watcher,
+pub(super) struct Life {
     pub(super) draining: CancellationToken,
-    /// Lives as long as the connection; the shard counts these.
-    pub(super) _open: Arc<()>,
+    /// The shard waits for these.
+    pub(super) _open: TaskTrackerToken,
+    pub(super) _permit: Permit,
 }
 
-/// Serves a connection in a task of the current event loop.
-pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Services, end: End) {
-    let counted = Open::new(door);
-    let patience = services.limits.header_timeout;
-    match door {
-        Door::Grpc => {
-            let grpc = Arc::new(services.grpc.clone());
-            tasks::spawn_busy("connection", async move {
-                if !speaks(&stream, patience, &end.draining).await {
-                    return;
-                }
-                let service = service_fn(move |request| {
-                    let (grpc, peer) = (grpc.clone(), peer.clone());
-                    async move { Ok::<_, Infallible>(grpc.call(request, peer).await) }
-                });
-                let connection = http2::Builder::new(TokioExecutor::new())
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_concurrent_streams(STREAMS)
-                    .keep_alive_interval(PING)
-                    .keep_alive_timeout(PING)
-                    .serve_connection(TokioIo::new(stream), service);
-                ended(counted, end.watcher.watch(connection).await);
-            });
+/// Serves a connection in tasks of the current event loop.
+pub(super) fn serve(
+    door: Door,
+    (stream, peer): (Stream, Peer),
+    services: &Arc<Services>,
+    life: Life,
+) {
+    let tls = services.tls.as_ref().filter(|tls| tls.covers(door));
+    let (stream, tls) = match (stream, tls) {
+        (Stream::Tcp(stream), Some(tls)) => (stream, tls.clone()),
+        (stream, _) => return begin(door, (stream, peer), services, life),
+    };
+    let services = services.clone();
+    // A task of its own, so that a connection does not keep the memory of its handshake.
+    tasks::spawn("handshake", async move {
+        let shaken = tokio::select! {
+            shaken = tls.handshake(door, stream) => shaken,
+            () = life.draining.cancelled() => return,
+        };
+        if let Ok((stream, certificate)) = shaken {
+            begin(door, (stream, Peer { certificate, ..peer }), &services, life);
         }
+    });
+}
+
+/// Serves a connection whose bytes are those of its protocol.
+fn begin(door: Door, (stream, peer): (Stream, Peer), services: &Arc<Services>, life: Life) {
+    let limits = &services.limits;
+    let life = Open::new(door, life);
+    match door {
+        Door::Grpc => begin_grpc((stream, peer), services, life),
         Door::Http => {
             // A reference of its own: one that all connections share would go from core to core.
             let http = Arc::new(services.http.clone());
@@ -95,13 +112,9 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
                 let (http, peer) = (http.clone(), peer.clone());
                 async move { Ok::<_, Infallible>(http.call(request, peer).await) }
             });
-            let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
-            let End { watcher, _open, .. } = end;
-            let watched = watcher.watch(connection);
-            tasks::spawn_busy("connection", async move {
-                let _open = _open;
-                ended(counted, watched.await);
-            });
+            let connection = http1(services).serve_connection(TokioIo::new(stream), service);
+            let retired = retire::age(limits.max_connection_age);
+            tasks::spawn_busy("connection", run(connection, life, retired));
         }
         Door::Metrics | Door::Admin => {
             let router = match door {
@@ -109,38 +122,100 @@ pub(super) fn serve(door: Door, (stream, peer): (Stream, Peer), services: &Servi
                 _ => services.metrics.clone(),
             };
             let service = service_fn(move |request| call(router.clone(), request, peer.clone()));
-            let connection = http1(patience).serve_connection(TokioIo::new(stream), service);
-            let End { watcher, _open, .. } = end;
-            let watched = watcher.watch(connection);
-            tasks::spawn("connection", async move {
-                let _open = _open;
-                ended(counted, watched.await);
-            });
+            let connection = http1(services).serve_connection(TokioIo::new(stream), service);
+            tasks::spawn("connection", run(connection, life, std::future::pending()));
         }
     }
 }
 
-fn http1(patience: Duration) -> http1::Builder {
+fn begin_grpc((mut stream, peer): (Stream, Peer), services: &Arc<Services>, life: Open) {
+    let limits = &services.limits;
+    let patience = limits.header_timeout;
+    let (idle, age) = (limits.idle_timeout, limits.max_connection_age);
+    let builder = http2(services);
+    let grpc = Arc::new(services.grpc.clone());
+    tasks::spawn_busy("connection", async move {
+        if !speaks(&mut stream, patience, &life.life.draining).await {
+            return;
+        }
+        let activity = Arc::new(Activity::default());
+        let retired = {
+            // At rest, the service has a reference, and the watch for idleness the other.
+            let idle = retire::idle(activity.clone(), 2, idle);
+            async move {
+                tokio::select! {
+                    () = idle => {}
+                    () = retire::age(age) => {}
+                }
+            }
+        };
+        let service = service_fn(move |request| {
+            let (grpc, peer, under_way) = (grpc.clone(), peer.clone(), activity.begin());
+            async move {
+                let answer = grpc.call(request, peer).await;
+                Ok::<_, Infallible>(answer.map(|body| under_way.answer(body)))
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        run(connection, life, retired).await;
+    });
+}
+
+fn http1(services: &Services) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(patience);
     builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(services.limits.header_timeout)
+        .max_header_size(services.limits.max_head);
+    builder
+}
+
+fn http2(services: &Services) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(services.limits.max_head).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(GIVEN_UP)
+        .max_local_error_reset_streams(FAULTY)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+/// Serves a connection to its end, which comes by itself, with the stop of the gateway or when
+/// the connection is retired; calls under way are answered first.
+async fn run<C>(connection: C, open: Open, retired: impl Future<Output = ()>)
+where
+    C: GracefulConnection<Error = hyper::Error>,
+{
+    let (mut connection, draining) = (pin!(connection), open.life.draining.clone());
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = draining.cancelled() => None,
+        () = retired => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // Peers that vanish are their own business.
+        debug!(%error, door = open.door.label(), "connection ended");
+    }
 }
 
 /// Waits for the greeting of HTTP/2. A connection that has not said it can be told nothing, so it
 /// would hold up a stop for ever.
-async fn speaks(stream: &Stream, patience: Duration, draining: &CancellationToken) -> bool {
-    let greeting = async {
-        loop {
-            match peek::<GREETING>(stream).await {
-                Ok(GREETING) => return true,
-                Ok(0) | Err(_) => return false,
-                // What is there stays readable: only time can bring the rest.
-                Ok(_) => sleep(Duration::from_millis(10)).await,
-            }
-        }
-    };
+async fn speaks(stream: &mut Stream, patience: Duration, draining: &CancellationToken) -> bool {
     tokio::select! {
-        spoke = timeout(patience, greeting) => spoke.unwrap_or(false),
+        spoke = timeout(patience, stream.greeting()) => matches!(spoke, Ok(Ok(()))),
         () = draining.cancelled() => false,
     }
 }
@@ -154,22 +229,16 @@ fn call(
     router.call(request)
 }
 
-fn ended(counted: Open, result: Result<(), hyper::Error>) {
-    if let Err(error) = result {
-        // Peers that vanish are their own business.
-        debug!(%error, door = counted.door.label(), "connection ended");
-    }
-}
-
 /// Counts a connection while it is open.
 struct Open {
     door: Door,
+    life: Life,
 }
 
 impl Open {
-    fn new(door: Door) -> Self {
+    fn new(door: Door, life: Life) -> Self {
         metrics::CONNECTIONS.gauge(&[door.label()]).increment(1);
-        Self { door }
+        Self { door, life }
     }
 }
 

@@ -4,14 +4,15 @@ use std::io;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::Services;
-use super::connection::{self, Door, End};
+use super::connection::{self, Door, Life};
+use super::gate::Permit;
 use super::socket::Accepted;
 use crate::{batching, tasks};
 
@@ -27,13 +28,13 @@ pub(super) struct Shard {
 
 #[derive(Debug)]
 enum Order {
-    Serve(Door, Accepted),
+    Serve(Door, Accepted, Permit),
     /// Drain, then say how many connections were left.
     Stop(Duration, std_mpsc::SyncSender<usize>),
 }
 
 impl Shard {
-    pub(super) fn start(index: usize, services: Services) -> io::Result<Self> {
+    pub(super) fn start(index: usize, services: Arc<Services>) -> io::Result<Self> {
         let (orders, receiver) = mpsc::channel(HANDOVER);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         tasks::thread(&format!("io-{index}"), move || {
@@ -43,9 +44,9 @@ impl Shard {
     }
 
     /// Hands a connection over.
-    pub(super) async fn take(&self, door: Door, accepted: Accepted) {
+    pub(super) async fn take(&self, door: Door, accepted: Accepted, permit: Permit) {
         // A shard that has ended is one of a server that stops.
-        drop(self.orders.send(Order::Serve(door, accepted)).await);
+        drop(self.orders.send(Order::Serve(door, accepted, permit)).await);
     }
 
     /// Asks the shard to end; the number of undrained connections comes over the receiver.
@@ -56,31 +57,25 @@ impl Shard {
     }
 }
 
-async fn serve(mut orders: mpsc::Receiver<Order>, services: Services) {
+async fn serve(mut orders: mpsc::Receiver<Order>, services: Arc<Services>) {
     batching::attach();
-    let mut open = GracefulShutdown::new();
-    let draining = CancellationToken::new();
-    // As many references as connections, and one.
-    let alive = Arc::new(());
+    let (open, draining) = (TaskTracker::new(), CancellationToken::new());
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Serve(door, accepted) => match accepted.register() {
+            Order::Serve(door, accepted, permit) => match accepted.register() {
                 Ok(registered) => {
-                    let end = End {
-                        watcher: open.watcher(),
-                        draining: draining.clone(),
-                        _open: alive.clone(),
-                    };
-                    connection::serve(door, registered, &services, end);
+                    let (draining, open) = (draining.clone(), open.token());
+                    let life = Life { draining, _open: open, _permit: permit };
+                    connection::serve(door, registered, &services, life);
                 }
                 Err(error) => warn!(%error, "cannot take a connection"),
             },
             Order::Stop(drain, left) => {
                 draining.cancel();
-                let closing = std::mem::take(&mut open);
-                let undrained = match timeout(drain, closing.shutdown()).await {
+                open.close();
+                let undrained = match timeout(drain, open.wait()).await {
                     Ok(()) => 0,
-                    Err(_) => Arc::strong_count(&alive) - 1,
+                    Err(_) => open.len(),
                 };
                 // The server waits for this word, so it is there to hear it.
                 let _heard = left.send(undrained);

@@ -2,18 +2,16 @@
 
 use std::fs;
 use std::io;
-use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio_util::either::Either;
 use tracing::{debug, warn};
 
+use super::stream::Stream;
 use crate::types::{Origin, Peer};
 
 /// Connections that wait to be accepted. The kernel takes less where `somaxconn` says so.
@@ -39,9 +37,6 @@ pub(super) enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
 }
-
-/// A connection in an event loop.
-pub(super) type Stream = Either<TcpStream, UnixStream>;
 
 /// The file of a Unix domain socket; goes away with the door.
 #[derive(Debug)]
@@ -114,6 +109,14 @@ impl Listener {
 }
 
 impl Accepted {
+    /// Where it comes from; `None` for this machine's own.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(peer.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The connection in the current event loop.
     pub(super) fn register(self) -> io::Result<(Stream, Peer)> {
         match self {
@@ -124,35 +127,11 @@ impl Accepted {
                 if let Err(error) = stream.set_nodelay(true) {
                     debug!(%error, "cannot set TCP_NODELAY");
                 }
-                Ok((Either::Left(stream), Peer::plain(Origin::Tcp(peer))))
+                Ok((Stream::Tcp(stream), Peer::plain(Origin::Tcp(peer))))
             }
             Self::Unix(stream) => {
-                Ok((Either::Right(UnixStream::from_std(stream)?), Peer::plain(Origin::Unix)))
+                Ok((Stream::Unix(UnixStream::from_std(stream)?), Peer::plain(Origin::Unix)))
             }
-        }
-    }
-}
-
-/// Waits until at least one byte has come, and says how many of the first `N` have; they stay to
-/// be read.
-pub(super) async fn peek<const N: usize>(stream: &Stream) -> io::Result<usize> {
-    let mut seen = [MaybeUninit::uninit(); N];
-    loop {
-        let peeked = match stream {
-            Either::Left(stream) => {
-                stream.ready(Interest::READABLE).await?;
-                let peek = || SockRef::from(stream).peek(&mut seen);
-                stream.try_io(Interest::READABLE, peek)
-            }
-            Either::Right(stream) => {
-                stream.ready(Interest::READABLE).await?;
-                let peek = || SockRef::from(stream).peek(&mut seen);
-                stream.try_io(Interest::READABLE, peek)
-            }
-        };
-        match peeked {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            peeked => return peeked,
         }
     }
 }

@@ -13,6 +13,8 @@ use crate::types::{Protocol, Timings};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Answered,
+    /// Given the outcome of an earlier call with the same idempotency key.
+    Replayed,
     Refused(Kind),
 }
 
@@ -22,6 +24,7 @@ impl Outcome {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Answered => "answered",
+            Self::Replayed => "replayed",
             Self::Refused(kind) => kind.label(),
         }
     }
@@ -29,7 +32,8 @@ impl Outcome {
     fn index(self) -> usize {
         match self {
             Self::Answered => 0,
-            Self::Refused(kind) => kind as usize + 1,
+            Self::Replayed => 1,
+            Self::Refused(kind) => kind as usize + 2,
         }
     }
 }
@@ -68,6 +72,7 @@ impl Closed {
 pub enum Dropped {
     Cancelled,
     Expired,
+    Displaced,
     Stopping,
     /// Its version failed too often while it waited.
     CircuitOpen,
@@ -80,8 +85,40 @@ impl Dropped {
         match self {
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Displaced => "displaced",
             Self::Stopping => "stopping",
             Self::CircuitOpen => "circuit_open",
+        }
+    }
+}
+
+/// Why a call was refused for overload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// It would have waited too long.
+    Delay,
+    /// The queue was full.
+    Full,
+    /// It was in a full queue when a more urgent one came.
+    Displaced,
+    /// Too many calls in flight in the process.
+    Calls,
+    /// Too many bytes in flight in the process.
+    Bytes,
+    Memory,
+}
+
+impl Shed {
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Full => "full",
+            Self::Displaced => "displaced",
+            Self::Calls => "calls",
+            Self::Bytes => "bytes",
+            Self::Memory => "memory",
         }
     }
 }
@@ -92,7 +129,7 @@ struct Outcomes {
     model: String,
     version: String,
     protocol: Protocol,
-    counters: [OnceLock<Counter>; Kind::ALL.len() + 1],
+    counters: [OnceLock<Counter>; Kind::ALL.len() + 2],
 }
 
 impl Outcomes {
@@ -132,6 +169,7 @@ pub struct VersionMetrics {
     pub running: Gauge,
     closed: [OnceLock<Counter>; 5],
     names: (String, String),
+    pub queue_delay: Gauge,
     pub queue_rows: Gauge,
     pub queue_bytes: Gauge,
 }
@@ -159,6 +197,7 @@ impl VersionMetrics {
             running: metrics::BATCHES_RUNNING.gauge(&[model, version]),
             closed: std::array::from_fn(|_| OnceLock::new()),
             names: (model.to_owned(), version.to_owned()),
+            queue_delay: metrics::QUEUE_DELAY.gauge(&[model, version]),
             queue_rows: metrics::QUEUE_ROWS.gauge(&[model, version]),
             queue_bytes: metrics::QUEUE_BYTES.gauge(&[model, version]),
         }
@@ -181,6 +220,12 @@ impl VersionMetrics {
     pub fn dropped(&self, reason: Dropped) {
         let (model, version) = &self.names;
         metrics::DROPPED.counter(&[model, version, reason.label()]).increment(1);
+    }
+
+    /// Counts a call that was refused for overload, by the class of its priority.
+    pub fn shed(&self, reason: Shed, class: &str) {
+        let (model, version) = &self.names;
+        metrics::SHED.counter(&[model, version, reason.label(), class]).increment(1);
     }
 
     /// Counts the positions of a batch of variable length.
@@ -241,6 +286,11 @@ impl WireMetrics {
     #[must_use]
     pub fn new() -> Self {
         Self { outcomes: [Protocol::Http, Protocol::Grpc].map(|p| Outcomes::new("", "", p)) }
+    }
+
+    /// Counts a call that was refused for overload before it was read.
+    pub fn shed(&self, reason: Shed) {
+        metrics::SHED.counter(&["", "", reason.label(), ""]).increment(1);
     }
 
     pub fn count(&self, protocol: Protocol, outcome: Outcome) {

@@ -1,18 +1,30 @@
 //! The gateway's own log: lines on standard error, for people or as JSON, with a filter that the
-//! logging extension of the protocol can change while the gateway runs.
+//! logging extension of the protocol can change while the gateway runs. Nobody who logs waits for
+//! it to be written: see [`writer`].
 
-use std::io::IsTerminal;
+mod writer;
+
+use std::io::{IsTerminal, Write as _};
+use std::panic::PanicHookInfo;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use tracing::error;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+use super::metrics;
 use crate::config::{Log, LogFormat, environment};
+use writer::Writer;
+
+/// Longest wait for the log to be written at the end.
+const FLUSH: Duration = Duration::from_secs(1);
 
 type Filter = reload::Handle<EnvFilter, Registry>;
 
 static FILTER: OnceLock<Filter> = OnceLock::new();
+static WRITER: OnceLock<Writer> = OnceLock::new();
 
 /// What the logging extension shows and changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,20 +38,59 @@ pub struct Settings {
 static SETTINGS: Mutex<Settings> =
     Mutex::new(Settings { error: true, warning: true, info: true, verbose: 0 });
 
-/// Sets up the log once; later calls change nothing.
-pub fn init(log: &Log) {
+/// Sets up the log once; later calls change nothing. Metrics must be there before.
+///
+/// # Errors
+/// When the system has no thread to give.
+pub fn init(log: &Log) -> std::io::Result<()> {
+    if WRITER.get().is_some() {
+        return Ok(());
+    }
+    let writer = Writer::start(std::io::stderr(), metrics::LOG_LINES_LOST.counter(&[]))?;
     let directives = environment::log_filter().unwrap_or_else(|| log.level.clone());
     let (filter, handle) = reload::Layer::new(EnvFilter::new(directives));
     let registry = tracing_subscriber::registry().with(filter);
     let colours = std::io::stderr().is_terminal();
-    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let layer = fmt::layer().with_writer(writer.clone()).with_ansi(colours);
     let installed = match log.format {
         LogFormat::Json => registry.with(layer.json()).try_init(),
         LogFormat::Pretty => registry.with(layer.with_target(false)).try_init(),
     };
-    if installed.is_ok() && FILTER.set(handle).is_ok() {
+    if installed.is_ok() && FILTER.set(handle).is_ok() && WRITER.set(writer).is_ok() {
         *lock() = Settings::of_level(&log.level);
     }
+    Ok(())
+}
+
+/// Logs panics from now on: the standard hook writes to standard error itself, and would wait.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(panicked));
+}
+
+/// Writes the process's last words, one line, behind what was logged so far.
+pub fn last_words(line: &str) {
+    match WRITER.get() {
+        Some(writer) => writer.put(format!("{line}\n").as_bytes()),
+        None => drop(writeln!(std::io::stderr(), "{line}")),
+    }
+}
+
+/// Waits until what was logged so far is written, for at most a second: what is left by then has
+/// no reader, and the process has to end all the same.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        let _is_written = writer.flush(FLUSH);
+    }
+}
+
+fn panicked(info: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    error!(
+        thread = thread.name().unwrap_or("unnamed"),
+        place = info.location().map(tracing::field::display),
+        text = info.payload_as_str().unwrap_or("no text"),
+        "panic"
+    );
 }
 
 /// The settings in force.

@@ -74,7 +74,17 @@ declare! {
     BATCH_CELLS = "penstock_batch_cells_total", Shape::Counter, &["model", "version", "kind"],
         "Positions of batches of variable length by kind: sent by callers, or padding.";
     DROPPED = "penstock_calls_dropped_total", Shape::Counter, &["model", "version", "reason"],
-        "Calls that left the queue without a run, by reason: cancelled, expired, stopping or circuit_open.";
+        "Calls that left the queue without a run, by reason: cancelled, expired, displaced (by a more urgent one in a full queue), stopping or circuit_open.";
+    SHED = "penstock_calls_shed_total", Shape::Counter, &["model", "version", "reason", "priority"],
+        "Calls refused for overload, by reason: delay (of the queue), full (queue), displaced (by a more urgent one), calls or bytes (in flight), memory; and by priority: high (1 to 3), normal, low (7 to 9), shadow. Calls that were not read have neither model nor priority.";
+    QUEUE_DELAY = "penstock_queue_delay_seconds", Shape::Gauge, VERSION,
+        "How long the least urgent calls stand in the queue: the shortest delay of an interval; 0 while nothing waits.";
+    IN_FLIGHT = "penstock_in_flight_calls", Shape::Gauge, &[],
+        "Predictions under way, from before their body was read until their answer was encoded.";
+    IN_FLIGHT_BYTES = "penstock_in_flight_bytes", Shape::Gauge, &[],
+        "Bytes of the requests under way.";
+    MEMORY_PRESSURE = "penstock_memory_pressure", Shape::Gauge, &[],
+        "How short memory is: 0 not at all, 1 above overload.memory_soft, 2 above overload.memory_hard.";
     REFUSED_LATE = "penstock_calls_refused_late_total", Shape::Counter, VERSION,
         "Calls refused at once because their answer would have come after their deadline.";
     NAN_ANSWERS = "penstock_nan_answers_total", Shape::Counter, VERSION,
@@ -85,6 +95,16 @@ declare! {
         "Changes of a circuit breaker to closed, open or half_open, by reason: consecutive_failures, failure_rate, slow_rate, nan_storm, device_fault, probe_failed, time_over, recovered or operator.";
     BREAKER_REFUSED = "penstock_breaker_refused_total", Shape::Counter, VERSION,
         "Calls refused because the circuit breaker was open.";
+    KEYED_CALLS = "penstock_idempotency_calls_total", Shape::Counter, &["result"],
+        "Calls with an idempotency key by result: executed, replayed, joined (waited for the first one), mismatch (another body) or full.";
+    KEYED_LOST = "penstock_idempotency_lost_total", Shape::Counter, &["reason"],
+        "Answers that repeats do not get, by reason: evicted (for newer ones) or too_large.";
+    KEYED_BYTES = "penstock_idempotency_bytes", Shape::Gauge, &[],
+        "Memory of the answers kept for repeats.";
+    KEYED_KEYS = "penstock_idempotency_keys", Shape::Gauge, &[],
+        "Idempotency keys known: kept answers and calls under way.";
+    VIOLATIONS = "penstock_input_violations_total", Shape::Counter, &["model", "version", "input", "feature", "rule", "action"],
+        "Values that break a rule of the input contract, by what happened: reject (the first one of a call), impute or flag; feature is empty for rules of a whole input.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],
         "How long the engine threads of a device will need for what waits now, as learnt from their runs.";
     DEVICE_FAILED = "penstock_device_failed", Shape::Gauge, &["device"],
@@ -115,10 +135,36 @@ declare! {
         "Threads given up after a time limit, by work: load or run.";
     ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
         "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
+    AUTH_REFUSED = "penstock_auth_refused_total", Shape::Counter, &["reason"],
+        "Requests whose caller was not recognised, by reason: nothing (was presented), malformed, oversized, unknown (key or token), algorithm, unknown_key, signature, time, claims, certificate or not_fetched.";
+    AUTH_RELOADS = "penstock_auth_reloads_total", Shape::Counter, &["source", "result"],
+        "Looks at keys of callers that brought something, by source (key_files, jwks_file or jwks_url) and result: changed, unchanged or failed.";
+    LIMIT_CHECKS = "penstock_limit_checks_total", Shape::Counter, &["limit", "result"],
+        "Calls checked against a rate limit or quota, by result: admitted, limited, or would_limit where it is shadowed.";
+    LIMIT_KEYS = "penstock_limit_keys", Shape::Gauge, &["limit"],
+        "Keys that have a state of their own in a rate limit, or something under way in a quota.";
+    LIMIT_OVERFLOW = "penstock_limit_overflow_total", Shape::Counter, &["limit"],
+        "Checks of new keys that shared one allowance because max_keys others had one of their own.";
+    LIMIT_STORE_ERRORS = "penstock_limit_store_errors_total", Shape::Counter, &["limit"],
+        "Checks of a shared limit that Redis did not answer, so that on_error decided.";
+    LIMIT_STORE_UP = "penstock_limit_store_up", Shape::Gauge, &[],
+        "1 while shared limits are checked in Redis, 0 while on_error decides.";
+    SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
+        "Calls refused because their group had its share of engine time while a device was behind.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
+    CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],
+        "Connections closed at once, by the limit that was reached: connections or address.";
+    TLS_HANDSHAKES = "penstock_tls_handshakes_total", Shape::Counter, &["protocol", "result"],
+        "TLS handshakes by result: ok, refused (a wrong certificate, another protocol, a caller that left) or timeout.";
+    TLS_RELOADS = "penstock_tls_reloads_total", Shape::Counter, &["result"],
+        "Changed certificates by result: loaded, or failed (the old ones serve on).";
+    TLS_EXPIRY = "penstock_tls_certificate_expiry_seconds", Shape::Gauge, &[],
+        "When the certificate in use ends to be valid, in seconds since 1970.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
         "Always 1.";
+    LOG_LINES_LOST = "penstock_log_lines_lost_total", Shape::Counter, &[],
+        "Lines of the log that were never written: standard error was not read in time, or cannot be written.";
     RESIDENT = "process_resident_memory_bytes", Shape::Gauge, &[],
         "Resident memory of the process.";
     CPU_SECONDS = "process_cpu_seconds_total", Shape::Gauge, &[],

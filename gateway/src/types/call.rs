@@ -6,7 +6,7 @@ use bytes::Bytes;
 use engine::Tensor;
 use tokio::time::Instant;
 
-use super::{Caller, Schedule};
+use super::{Caller, IdempotencyKey, Schedule};
 
 /// Which door a call came through; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Call {
     /// Names of the wanted outputs; empty means all.
     pub outputs: Vec<String>,
     pub schedule: Schedule,
+    /// Marks repeats of one call, which run once.
+    pub key: Option<IdempotencyKey>,
     pub protocol: Protocol,
     /// When the request's head had been read.
     pub arrived: Instant,

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 /// The other end of a connection; the server puts it together.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -60,6 +62,21 @@ pub struct Identity {
 pub struct Caller {
     pub identity: Arc<Identity>,
     pub peer: Peer,
+    pub marks: Marks,
+}
+
+/// Values of the headers that limits tell callers apart by, in the limiter's order; nothing
+/// where no limit does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks(pub Option<Arc<[Option<Bytes>]>>);
+
+/// Whether a name is meant by a pattern: itself, or with a trailing `*` any name that starts so.
+#[must_use]
+pub fn is_named(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
 }
 
 impl Peer {
@@ -123,11 +140,15 @@ impl Identity {
     /// Whether its list of models names this one.
     #[must_use]
     pub fn may_call(&self, model: &str) -> bool {
-        let matches = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(start) => model.starts_with(start),
-            None => model == pattern,
-        };
-        self.models.as_ref().is_none_or(|models| models.iter().any(matches))
+        let models = self.models.as_ref();
+        models.is_none_or(|models| models.iter().any(|pattern| is_named(pattern, model)))
+    }
+}
+
+impl Caller {
+    #[must_use]
+    pub fn new(identity: Arc<Identity>, peer: Peer) -> Self {
+        Self { identity, peer, marks: Marks::default() }
     }
 }
 
@@ -136,7 +157,7 @@ impl Caller {
     /// A caller of this machine that may do everything.
     pub(crate) fn local() -> Self {
         let identity = Arc::new(Identity::anonymous(Roles::all()));
-        Self { identity, peer: Peer::plain(Origin::Unix) }
+        Self::new(identity, Peer::plain(Origin::Unix))
     }
 }
 

@@ -22,6 +22,16 @@ impl Priority {
     pub fn level(self) -> u8 {
         self.0
     }
+
+    /// The word for it in metrics.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self.0 {
+            ..=3 => "high",
+            4..=6 => "normal",
+            _ => "low",
+        }
+    }
 }
 
 impl Default for Priority {
@@ -56,6 +66,32 @@ impl Deadline {
     }
 }
 
+/// How long calls may take that do not say, and how long at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    pub default: Option<Duration>,
+    pub max: Option<Duration>,
+}
+
+impl Patience {
+    /// Its own, and what it leaves open as `outer` says; of two maxima the smaller one holds.
+    #[must_use]
+    pub fn within(self, outer: Self) -> Self {
+        let max = match (self.max, outer.max) {
+            (Some(own), Some(outer)) => Some(own.min(outer)),
+            (own, outer) => own.or(outer),
+        };
+        Self { default: self.default.or(outer.default), max }
+    }
+
+    /// The deadline of a call that arrived then and asks for this one.
+    #[must_use]
+    pub fn deadline(self, arrived: Instant, asked: Option<Deadline>) -> Option<Deadline> {
+        let after = |time: Option<Duration>| time.and_then(|time| Deadline::after(arrived, time));
+        Deadline::earlier(asked.or_else(|| after(self.default)), after(self.max))
+    }
+}
+
 /// What a call asks of the batcher.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedule {
@@ -76,6 +112,33 @@ mod tests {
         assert_eq!(Priority::of(1).map(Priority::level), Some(1));
         assert_eq!(Priority::of(u64::MAX).map(Priority::level), Some(9));
         assert!(Priority::of(1) < Some(Priority::default()));
+    }
+
+    #[test]
+    fn the_default_is_for_calls_that_do_not_say_and_the_maximum_for_all() {
+        let seconds = |count: Option<u64>| count.map(Duration::from_secs);
+        let patience = |default, max| Patience { default: seconds(default), max: seconds(max) };
+        let arrived = Instant::now();
+        let at = |time: Option<u64>| time.map(|time| Deadline(arrived + Duration::from_secs(time)));
+        // Model, process, asked for: what holds.
+        for (model, process, asked, expected) in [
+            ((None, None), (None, None), None, None),
+            ((None, None), (None, None), Some(7), Some(7)),
+            ((None, None), (Some(60), Some(600)), None, Some(60)),
+            ((None, None), (Some(60), Some(600)), Some(7), Some(7)),
+            ((None, None), (Some(60), Some(600)), Some(100), Some(100)),
+            ((None, None), (Some(60), Some(600)), Some(1000), Some(600)),
+            ((Some(90), None), (Some(60), Some(600)), None, Some(90)),
+            ((Some(2), Some(5)), (Some(60), Some(600)), None, Some(2)),
+            ((Some(2), Some(5)), (Some(60), Some(600)), Some(7), Some(5)),
+            ((None, Some(5)), (Some(60), Some(600)), None, Some(5)),
+            ((None, Some(900)), (None, Some(600)), Some(1000), Some(600)),
+        ] {
+            let found = patience(model.0, model.1)
+                .within(patience(process.0, process.1))
+                .deadline(arrived, at(asked));
+            assert_eq!(found, at(expected), "{model:?} {process:?} {asked:?}");
+        }
     }
 
     #[test]

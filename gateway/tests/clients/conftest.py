@@ -26,6 +26,14 @@ def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of certificates: ca, server-1 to server-3, caller, and a stranger's."""
+    folder = tmp_path_factory.mktemp("certificates")
+    harness.write_certificates(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def gateway(
     tmp_path_factory: pytest.TempPathFactory, torchscript: Path
 ) -> Iterator[harness.Gateway]:
@@ -59,6 +67,7 @@ def start_gateway(
         *models: str,
         identities: bool = True,
         prepare: Callable[[Path], None] = lambda _: None,
+        environment: dict[str, str] | None = None,
     ) -> harness.Gateway:
         repository = tmp_path_factory.mktemp("small-repository")
         for name in models:
@@ -67,7 +76,8 @@ def start_gateway(
         for dtype in ("FP32", "BYTES") if identities else ():
             harness.write_identity(repository, dtype)
         prepare(repository)
-        running.append(harness.start(tmp_path_factory.mktemp("gateway"), repository, settings))
+        folder = tmp_path_factory.mktemp("gateway")
+        running.append(harness.start(folder, repository, settings, environment=environment))
         return running[-1]
 
     yield start

@@ -63,6 +63,14 @@ def write_identity(
     )
 
 
+def write_certificates(folder: Path) -> None:
+    """Writes authorities, servers' and callers' certificates into `folder`."""
+    build = "cargo build -p penstock --example certificates"
+    maker = program("PENSTOCK_CERTIFICATES", "examples/certificates", build)
+    made = subprocess.run([maker, folder], capture_output=True, text=True, timeout=60)
+    assert made.returncode == 0, f"{maker} failed:\n{made.stderr}"
+
+
 def add_to_manifest(model: Path, more: str) -> None:
     """Adds tables to a model's manifest."""
     manifest = model / "model.toml"
@@ -166,21 +174,30 @@ class Gateway:
         self.summary = json.loads(line)
 
 
-def start(folder: Path, repository: Path, settings: str = "") -> Gateway:
+def start(
+    folder: Path,
+    repository: Path,
+    settings: str = "",
+    poll: str = "off",
+    stderr: int | None = None,
+    environment: dict[str, str] | None = None,
+) -> Gateway:
     """Starts a gateway on `repository`, with `settings` (TOML) on top; `folder` takes its files.
 
-    The folder is not polled: models change only when a test says so.
+    The folder is not polled, if not told otherwise: models change only when a test says so. The
+    log goes to a file, or to the descriptor `stderr`.
     """
     config, log = folder / "penstock.toml", folder / "log.txt"
-    text = f'version = 1\n[repository]\npath = "{repository}"\npoll = "off"\n'
+    text = f'version = 1\n[repository]\npath = "{repository}"\npoll = "{poll}"\n'
     config.write_text(text + settings)
     doors = [f"--{door}=127.0.0.1:0" for door in ("http", "grpc", "metrics", "admin")]
-    with log.open("wb") as stderr:
+    with log.open("wb") as file:
         process = subprocess.Popen(
             [gateway_binary(), "serve", "--json", *doors, config],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=stderr,
+            stderr=file if stderr is None else stderr,
+            env=os.environ | (environment or {}),
         )
     gateway = Gateway(process, repository, log)
     try:

@@ -106,6 +106,26 @@ def read_until_closed(connection: socket.socket) -> bytes:
         received += piece
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def next_frame(received: bytes) -> tuple[int, int, bytes, bytes] | None:
+    """Kind, flags and payload of the first whole frame of HTTP/2, and what follows it."""
+    end = 9 + int.from_bytes(received[:3], "big")
+    if len(received) < max(9, end):
+        return None
+    return received[3], received[4], received[9:end], received[end:]
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header in HTTP/2, spelled out."""
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
 class Meter:
     """Passes connections on to `address` and counts the bytes that come back."""
 

@@ -66,6 +66,50 @@ fn a_good_repository_has_no_problems() {
 }
 
 #[test]
+fn a_key_is_printed_once_with_its_hash_and_check_shows_neither() {
+    let output = penstock(&["key", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let made: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let (key, hash) = (made["key"].as_str().unwrap(), made["hash"].as_str().unwrap());
+    let folder = repository(IDENTITY);
+    fs::write(folder.path().join("keys"), key).unwrap();
+    let path = config(
+        folder.path(),
+        &format!(
+            "version = 1\n[repository]\npath = '.'\n\
+             [[auth.key]]\nname = 'jobs'\nroles = ['predict', 'operate']\nhashes = ['{hash}']\n\
+             [[auth.key]]\nname = 'batch'\ntenant = 'research'\nmodels = ['echo']\nfile = 'keys'\n"
+        ),
+    );
+    // The same key for two clients is told, without the key.
+    let checked = penstock(&["check", &path]);
+    assert_eq!(checked.status.code(), Some(64));
+    let errors = text(&checked.stderr);
+    assert!(errors.contains("auth.key[1].file: holds a key that another client has"), "{errors}");
+    fs::write(folder.path().join("keys"), "some-other-key-of-the-client").unwrap();
+    let (checked, as_json) = (penstock(&["check", &path]), penstock(&["check", "--json", &path]));
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("predict, operate"), "{}", text(&checked.stdout));
+    let clients: serde_json::Value = serde_json::from_slice(&as_json.stdout).expect("JSON");
+    assert_eq!(clients["clients"][1][1], "research");
+    for shown in [checked.stdout, as_json.stdout, checked.stderr].map(|bytes| text(&bytes)) {
+        for secret in [key, &hash["sha256:".len()..], "some-other-key"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn the_admin_port_faces_no_network_without_authentication() {
+    let folder = repository(IDENTITY);
+    let text_of = "version = 1\n[repository]\npath = '.'\n";
+    let path = config(folder.path(), text_of);
+    let output = penstock(&["serve", &path, "--admin", "0.0.0.0:0"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("listen.admin: is no loopback address"));
+}
+
+#[test]
 fn serving_nothing_that_exists_is_one_clear_line() {
     let output = penstock(&["serve", "no-such-file.toml"]);
     assert_eq!(output.status.code(), Some(1));

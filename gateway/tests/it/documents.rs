@@ -95,27 +95,31 @@ fn the_change_log_knows_this_version() {
     assert!(read("CHANGELOG.md").contains(env!("CARGO_PKG_VERSION")));
 }
 
-#[test]
-fn every_promise_of_the_architecture_names_a_test_that_exists() {
-    let text = read("ARCHITECTURE.md");
+/// Names after `test:` in a text, each of which must be that of a test.
+fn tests_in(text: &str) -> BTreeSet<String> {
     let sources: String = ["gateway", "loadtest", "proto"]
         .iter()
         .flat_map(|folder| files(folder, "rs").into_iter().chain(files(folder, "py")))
         .map(|(_, text)| text)
         .collect();
-    let mut checked = 0;
-    for line in text.lines().filter(|line| line.starts_with("| ")) {
-        for name in line.split('`').skip(1).step_by(2) {
-            let Some(test) = name.strip_prefix("test:") else { continue };
-            assert!(
-                sources.contains(&format!("fn {test}("))
-                    || sources.contains(&format!("def {test}(")),
-                "no test {test}"
-            );
-            checked += 1;
-        }
+    let mut named = BTreeSet::new();
+    for name in text.split('`').skip(1).step_by(2) {
+        let Some(test) = name.strip_prefix("test:") else { continue };
+        let mut spellings = ["fn ", "def ", "def test_"].iter();
+        assert!(spellings.any(|s| sources.contains(&format!("{s}{test}("))), "no test {test}");
+        named.insert(test.to_owned());
     }
-    assert!(checked >= 8, "only {checked} promises name their test");
+    named
+}
+
+#[test]
+fn promises_threats_and_faults_name_tests_that_exist() {
+    for (document, least) in
+        [("ARCHITECTURE.md", 20), ("SECURITY.md", 40), ("docs/operations.md", 15)]
+    {
+        let named = tests_in(&read(document)).len();
+        assert!(named >= least, "{document}: only {named} tests are named");
+    }
 }
 
 #[test]
@@ -144,4 +148,64 @@ fn every_trap_of_the_wire_names_tests_that_exist() {
         assert!(excused || tests.contains('`'), "nothing holds: {row}");
     }
     assert!(held >= 30, "only {held} tests are named");
+}
+
+/// Names of metrics in a text; those of the series of a histogram are its own name.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c))
+        .filter(|word| {
+            let starts = ["penstock_", "nv_", "process_"];
+            // A name that ends so stands for all that begin with it.
+            starts.iter().any(|start| word.starts_with(start)) && !word.ends_with('_')
+        })
+        .map(|word| {
+            let of_histogram = metrics::ALL.iter().find(|metric| {
+                let rest = word.strip_prefix(metric.name);
+                matches!(metric.shape, metrics::Shape::Histogram(_))
+                    && rest.is_some_and(|rest| matches!(rest, "_bucket" | "_sum" | "_count"))
+            });
+            of_histogram.map_or(word, |metric| metric.name).to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn alert_rules_name_metrics_that_exist_and_each_has_a_test() {
+    let known: BTreeSet<String> =
+        metrics::ALL.iter().map(|metric| metric.name.to_owned()).collect();
+    let rules = files("deploy/prometheus", "yml");
+    let mut named = 0;
+    for (path, text) in &rules {
+        let unknown: Vec<_> = metrics_in(text).difference(&known).cloned().collect();
+        assert!(unknown.is_empty(), "{path} names metrics that do not exist: {unknown:?}");
+        named += metrics_in(text).len();
+    }
+    assert!(named >= 10, "only {named} metrics are named");
+    // A test that says what fires, and not only that something does not.
+    let tests = rules.iter().filter(|(path, _)| path.ends_with("_test.yml"));
+    let fires: BTreeSet<String> = tests
+        .flat_map(|(_, text)| {
+            text.split("- eval_time").filter(|case| case.contains("exp_alerts")).filter_map(
+                |case| {
+                    let name = case.split("alertname:").nth(1)?;
+                    Some(name.split_ascii_whitespace().next()?.to_owned())
+                },
+            )
+        })
+        .collect();
+    for (path, text) in rules.iter().filter(|(path, _)| !path.ends_with("_test.yml")) {
+        for alert in text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+            assert!(fires.contains(alert), "{path}: nothing tests that {alert} fires");
+        }
+    }
+}
+
+#[test]
+fn the_guide_to_operations_names_metrics_that_exist() {
+    let text = read("docs/operations.md");
+    let known: BTreeSet<String> =
+        metrics::ALL.iter().map(|metric| metric.name.to_owned()).collect();
+    let unknown: Vec<_> = metrics_in(&text).difference(&known).cloned().collect();
+    assert!(unknown.is_empty(), "no such metrics: {unknown:?}");
 }

@@ -5,5 +5,6 @@
 
 mod architecture;
 mod command_line;
+mod doors;
 mod documents;
 mod source;

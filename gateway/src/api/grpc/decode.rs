@@ -6,11 +6,14 @@ use engine::{DataType, Tensor};
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
-use tokio::time::Instant;
 
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
-use crate::error::Rejection;
-use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol};
+use crate::api::timeouts::Arrival;
+use crate::error::{Kind, Rejection};
+use crate::types::{Call, Caller, IdempotencyKey, Inputs, NamedTensor, Protocol};
+
+/// The parameter that marks the repeats of one call.
+const KEY: &str = "idempotency_key";
 
 /// What the answer needs of a request once its tensors are on their way.
 #[derive(Debug)]
@@ -24,7 +27,8 @@ pub(super) struct Wanted {
 pub(super) fn decode(
     request: ModelInferRequest,
     caller: Caller,
-    arrived: Instant,
+    arrival: Arrival,
+    check_key: impl FnOnce(&[u8]) -> Result<Option<IdempotencyKey>, Rejection>,
 ) -> Result<(Call, Wanted), Rejection> {
     // C++ clients always send this one.
     let known = "triton_enable_empty_final_response";
@@ -33,7 +37,12 @@ pub(super) fn decode(
     let inputs = decode_inputs(request.inputs, request.raw_input_contents)?;
     let whole = |name| request.parameters.get(name).map(whole_number);
     let policy = SchedulePolicy { priority: whole("priority"), timeout: whole("timeout") };
-    let schedule = policy.schedule(arrived)?;
+    let schedule = policy.schedule(arrival)?;
+    let key = match request.parameters.get(KEY).map(|parameter| &parameter.parameter_choice) {
+        None => None,
+        Some(Some(ParameterChoice::StringParam(text))) => check_key(text.as_bytes())?,
+        Some(_) => return Err(Rejection::invalid(format!("parameter '{KEY}' must be text"))),
+    };
     let call = Call {
         caller,
         model: request.model_name,
@@ -41,8 +50,9 @@ pub(super) fn decode(
         inputs: Inputs::Named(inputs),
         outputs: request.outputs.into_iter().map(|output| output.name).collect(),
         schedule,
+        key,
         protocol: Protocol::Grpc,
-        arrived,
+        arrived: arrival.at,
     };
     Ok((call, Wanted { id: request.id, classes }))
 }
@@ -209,6 +219,18 @@ fn classes_of(output: &InferRequestedOutputTensor) -> Result<Option<usize>, Reje
     })
 }
 
+/// KServe's messages carry the model's name in the field that Triton's use for the repository.
+pub(super) fn named(repository: String, model: String) -> Result<String, Rejection> {
+    match (repository.is_empty(), model.is_empty()) {
+        (true, false) => Ok(model),
+        (false, true) => Ok(repository),
+        (true, true) => Err(Rejection::invalid("model_name is missing")),
+        (false, false) => {
+            Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,8 +250,8 @@ mod tests {
     }
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
-        let (call, _) =
-            decode(request, Caller::local(), Instant::now()).map_err(|error| error.to_string())?;
+        let (call, _) = decode(request, Caller::local(), Arrival::now(), |_| Ok(None))
+            .map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

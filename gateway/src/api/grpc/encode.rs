@@ -3,28 +3,38 @@
 
 use std::borrow::Cow;
 
-use proto::inference::ModelInferResponse;
+use proto::inference::infer_parameter::ParameterChoice as Choice;
 use proto::inference::model_infer_response::InferOutputTensor;
+use proto::inference::{InferParameter, ModelInferResponse};
 
 use super::decode::Wanted;
 use crate::api::classification;
 use crate::error::Rejection;
 use crate::pipeline::Reply;
 
+/// On the answer of an earlier call with the same idempotency key.
+const REPLAYED: &str = "penstock_replayed";
+/// Values that break a rule of the model's input contract.
+const FLAGS: &str = "penstock_flags";
+
+fn parameter(choice: Choice) -> InferParameter {
+    InferParameter { parameter_choice: Some(choice) }
+}
+
 /// Writes the answer.
 #[expect(clippy::cast_possible_wrap, reason = "a dimension of a tensor in memory fits i64")]
 pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferResponse, Rejection> {
-    let served = &reply.served;
-    let signature = served.signature();
+    let answer = &reply.answer;
+    let signature = &answer.signature;
     let mut response = ModelInferResponse {
-        model_name: served.model.to_string(),
-        model_version: served.version.to_string(),
+        model_name: answer.model.to_string(),
+        model_version: answer.version.to_string(),
         id: wanted.id.clone(),
-        outputs: Vec::with_capacity(reply.outputs.len()),
-        raw_output_contents: Vec::with_capacity(reply.outputs.len()),
+        outputs: Vec::with_capacity(answer.outputs.len()),
+        raw_output_contents: Vec::with_capacity(answer.outputs.len()),
         ..ModelInferResponse::default()
     };
-    for (position, (index, tensor)) in reply.outputs.iter().enumerate() {
+    for (position, (index, tensor)) in answer.outputs.iter().enumerate() {
         let output = &signature.outputs[*index];
         let tensor = match wanted.classes.get(position).copied().flatten() {
             None => Cow::Borrowed(tensor),
@@ -40,6 +50,13 @@ pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferRespons
             ..InferOutputTensor::default()
         });
         response.raw_output_contents.push(tensor.data().clone());
+    }
+    if reply.is_replayed {
+        response.parameters.insert(REPLAYED.into(), parameter(Choice::BoolParam(true)));
+    }
+    if let Some(flags) = &answer.flags {
+        let text = Choice::StringParam(flags.to_string());
+        response.parameters.insert(FLAGS.into(), parameter(text));
     }
     Ok(response)
 }

@@ -14,6 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
 use crate::api::{Api, Stage};
 use crate::tasks;
+use crate::types::Caller;
 
 const SERVICE: &str = "inference.GRPCInferenceService";
 
@@ -32,10 +33,13 @@ impl Health {
     }
 }
 
-fn check(api: &Api, name: &str) -> Option<ServingStatus> {
+/// The state of the server is for everybody, that of a model for those who may read about it; to
+/// others it is unknown.
+fn check(api: &Api, name: &str, caller: Option<&Caller>) -> Option<ServingStatus> {
     let ready = match name {
         "" | SERVICE => api.is_ready(),
         model => {
+            api.authorize_reading_of(caller?, model).ok()?;
             api.pipeline.snapshots.load().model(model)?;
             api.is_model_ready(model, None)
         }
@@ -55,7 +59,8 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        match check(&self.api, &request.get_ref().service) {
+        let caller = request.extensions().get::<Caller>();
+        match check(&self.api, &request.get_ref().service, caller) {
             Some(status) => Ok(Response::new(message(status))),
             None => Err(Status::not_found("unknown service")),
         }
@@ -65,28 +70,30 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned();
         let name = request.into_inner().service;
         let api = self.api.clone();
         // One pending message: a slow watcher sees the latest state, not every state.
         let (sender, receiver) = mpsc::channel(1);
         tasks::spawn("health-watch", async move {
             let mut models = api.pipeline.snapshots.changes();
-            let mut stages = api.health.changes();
+            let mut states = api.health.changes();
             let mut sent = None;
             loop {
-                let status = check(&api, &name).unwrap_or(ServingStatus::ServiceUnknown);
+                let status =
+                    check(&api, &name, caller.as_ref()).unwrap_or(ServingStatus::ServiceUnknown);
                 if sent != Some(status) {
                     if sender.send(Ok(message(status))).await.is_err() {
                         return;
                     }
                     sent = Some(status);
                 }
-                if *stages.borrow() == Stage::Draining {
+                if states.borrow().stage == Stage::Draining {
                     return;
                 }
                 tokio::select! {
                     _ = models.changed() => {}
-                    _ = stages.changed() => {}
+                    _ = states.changed() => {}
                     () = tokio::time::sleep(LOOK_AGAIN) => {}
                     () = sender.closed() => return,
                 }

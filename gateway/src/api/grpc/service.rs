@@ -1,20 +1,17 @@
 //! The twenty calls of `GRPCInferenceService`.
 
-use std::collections::HashMap;
-
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
-use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, encode, status, stream};
+use super::{decode, encode, log_settings, status, stream};
 use crate::api::load_call::LoadParameter;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config};
+use crate::api::timeouts::{Arrival, Timeouts};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
-use crate::telemetry::logging::{self, Settings};
-use crate::types::{Caller, ModelName, Protocol, Role, Version};
+use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -30,13 +27,23 @@ impl Service {
         &self,
         request: pb::ModelInferRequest,
         caller: Caller,
-        arrived: Instant,
+        arrival: Arrival,
+        metadata: &MetadataMap,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        let (call, wanted) = match decode::decode(request, caller, arrived) {
+        if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+            return Err(rejection);
+        }
+        // Its bytes stay until the answer is encoded.
+        let mut held = pipeline.overload.hold();
+        let size = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
+        let decoded =
+            held.cover(size).and_then(|()| self.decode(request, caller, arrival, metadata));
+        let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
             Err(rejection) => {
-                pipeline.undecodable(Protocol::Grpc, rejection.kind());
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
                 return Err(rejection);
             }
         };
@@ -48,6 +55,41 @@ impl Service {
             }
             Err(rejection) => Err(reply.refuse(rejection)),
         }
+    }
+
+    fn decode(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+        metadata: &MetadataMap,
+    ) -> Result<(Call, decode::Wanted), Rejection> {
+        arrival.check()?;
+        let check_key = |key: &[u8]| parameters::checked_key(&self.api, key);
+        let (mut call, wanted) = decode::decode(request, caller, arrival, check_key)?;
+        let key = parameters::idempotency_key(&self.api, metadata.as_ref())?;
+        if call.key.is_some() && key.is_some() && key != call.key {
+            return Err(Rejection::invalid("the idempotency key is given twice"));
+        }
+        call.key = key.or(call.key);
+        Ok((call, wanted))
+    }
+
+    /// Answers one message of a stream, which is a call of its own.
+    pub(super) async fn message(
+        &self,
+        request: pb::ModelInferRequest,
+        caller: Caller,
+        arrival: Arrival,
+    ) -> Result<pb::ModelInferResponse, Rejection> {
+        let pipeline = &self.api.pipeline;
+        // First what costs the caller nothing of its limits.
+        let entered = pipeline.overload.enter(0);
+        let _permit = entered.inspect_err(|rejection| {
+            pipeline.refused_early(Protocol::Grpc, rejection.kind());
+        })?;
+        pipeline.limit(Protocol::Grpc, &caller).await?;
+        self.infer(request, caller, arrival, &MetadataMap::new()).await
     }
 
     fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
@@ -70,17 +112,54 @@ impl Service {
         })
     }
 
-    fn authorize<T>(&self, request: &Request<T>) -> Result<(), Rejection> {
-        self.api.authorize(&caller(request)?, Role::Operate)
+    /// Whether the caller may read what describes a model.
+    fn may_read<T>(&self, request: &Request<T>, model: &str) -> Result<(), Rejection> {
+        self.api.authorize_reading_of(&caller(request)?, model)
+    }
+
+    fn config(
+        &self,
+        request: &Request<pb::ModelConfigRequest>,
+    ) -> Result<pb::ModelConfigResponse, Rejection> {
+        let named = request.get_ref();
+        self.may_read(request, &named.name)?;
+        let snapshot = self.api.pipeline.snapshots.load();
+        let served = snapshot.find(&named.name, Some(&named.version))?;
+        Ok(pb::ModelConfigResponse { config: Some(model_config::of_version(served)) })
+    }
+
+    fn index(
+        &self,
+        request: &Request<pb::RepositoryIndexRequest>,
+    ) -> Result<pb::RepositoryIndexResponse, Rejection> {
+        let caller = caller(request)?;
+        self.api.authorize_reading(&caller)?;
+        let models = self
+            .api
+            .control
+            .index(request.get_ref().ready)
+            .into_iter()
+            .filter(|entry| caller.identity.may_call(entry.name.as_str()))
+            .map(|entry| pb::repository_index_response::ModelIndex {
+                name: entry.name.to_string(),
+                version: entry.version.map_or_else(String::new, |version| version.to_string()),
+                state: entry.state.map_or("", |state| state.name()).to_owned(),
+                reason: entry.reason,
+            })
+            .collect();
+        Ok(pb::RepositoryIndexResponse { models })
     }
 
     async fn load(
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<String, Rejection> {
-        self.authorize(&request)?;
+        let caller = caller(&request)?;
+        // Whoever may change nothing is told before what is wrong with the call.
+        self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
+        self.api.authorize_change(&caller, &model)?;
         let parameters = request
             .parameters
             .into_iter()
@@ -92,7 +171,7 @@ impl Service {
                 _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
             })
             .collect::<Result<_, _>>()?;
-        let call = self.api.load_call(parameters)?;
+        let call = self.api.load_call(&caller, parameters)?;
         self.api.control.load(&model, call).await?;
         Ok(model)
     }
@@ -101,9 +180,11 @@ impl Service {
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<String, Rejection> {
-        self.authorize(&request)?;
+        let caller = caller(&request)?;
+        self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
+        self.api.authorize_change(&caller, &model)?;
         let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
             None => None,
             Some(Some(ParameterChoice::StringParam(text))) => Some(text.parse::<Version>()?),
@@ -114,22 +195,16 @@ impl Service {
     }
 }
 
-/// KServe's messages carry the model's name in the field that Triton's use for the repository.
-fn named(repository: String, model: String) -> Result<String, Rejection> {
-    match (repository.is_empty(), model.is_empty()) {
-        (true, false) => Ok(model),
-        (false, true) => Ok(repository),
-        (true, true) => Err(Rejection::invalid("model_name is missing")),
-        (false, false) => {
-            Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
-        }
-    }
-}
-
 /// Who calls; the door settled it.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
     let missing = || Rejection::new(Kind::Internal, "nobody settled who calls");
     request.extensions().get::<Caller>().cloned().ok_or_else(missing)
+}
+
+/// When a call or a stream arrived and what its headers say, as the door read them.
+pub(super) fn arrival<T>(request: &Request<T>) -> (Arrival, Timeouts) {
+    let read = request.extensions().get::<(Arrival, Timeouts)>().copied();
+    read.unwrap_or_else(|| (Arrival::now(), Timeouts::default()))
 }
 
 fn reply<T>(result: Result<T, Rejection>) -> Answer<T> {
@@ -163,8 +238,9 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelReadyRequest>,
     ) -> Answer<pb::ModelReadyResponse> {
-        let request = request.into_inner();
-        let ready = self.api.is_model_ready(&request.name, Some(&request.version));
+        let named = request.get_ref();
+        self.may_read(&request, &named.name).map_err(|rejection| status(&rejection))?;
+        let ready = self.api.is_model_ready(&named.name, Some(&named.version));
         Ok(Response::new(pb::ModelReadyResponse { ready }))
     }
 
@@ -183,17 +259,20 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelMetadataRequest>,
     ) -> Answer<pb::ModelMetadataResponse> {
-        let request = request.into_inner();
-        reply(self.metadata(&request.name, &request.version))
+        let named = request.get_ref();
+        let allowed = self.may_read(&request, &named.name);
+        reply(allowed.and_then(|()| self.metadata(&named.name, &named.version)))
     }
 
     async fn model_infer(
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Answer<pb::ModelInferResponse> {
-        let arrived = Instant::now();
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
-        reply(self.infer(request.into_inner(), caller, arrived).await)
+        let (arrival, timeouts) = arrival(&request);
+        let arrival = arrival.within(timeouts.own);
+        let (metadata, _, message) = request.into_parts();
+        reply(self.infer(message, caller, arrival, &metadata).await)
     }
 
     async fn model_stream_infer(
@@ -201,6 +280,11 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
         let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        if request.metadata().contains_key(parameters::IDEMPOTENCY_KEY.as_str()) {
+            let text = "a stream has no idempotency key: each message has its own, as its \
+                        parameter 'idempotency_key'";
+            return Err(status(&Rejection::invalid(text)));
+        }
         Ok(Response::new(stream::replies(self.clone(), caller, request)))
     }
 
@@ -208,42 +292,27 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::ModelConfigRequest>,
     ) -> Answer<pb::ModelConfigResponse> {
-        let request = request.into_inner();
-        let snapshot = self.api.pipeline.snapshots.load();
-        let found = snapshot.find(&request.name, Some(&request.version));
-        let config = found.map(|served| Some(model_config::of_version(served)));
-        reply(config.map(|config| pb::ModelConfigResponse { config }))
+        reply(self.config(&request))
     }
 
     async fn model_statistics(
         &self,
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Answer<pb::ModelStatisticsResponse> {
-        let request = request.into_inner();
-        reply(self.api.statistics(&request.name, Some(&request.version)))
+        let named = request.get_ref();
+        let caller = caller(&request);
+        let of = |caller| self.api.statistics(&caller, &named.name, Some(&named.version));
+        reply(caller.and_then(of))
     }
 
     async fn repository_index(
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Answer<pb::RepositoryIndexResponse> {
-        let request = request.into_inner();
-        if !request.repository_name.is_empty() {
+        if !request.get_ref().repository_name.is_empty() {
             return unsupported("repository_name");
         }
-        let models = self
-            .api
-            .control
-            .index(request.ready)
-            .into_iter()
-            .map(|entry| pb::repository_index_response::ModelIndex {
-                name: entry.name.to_string(),
-                version: entry.version.map_or_else(String::new, |version| version.to_string()),
-                state: entry.state.map_or("", |state| state.name()).to_owned(),
-                reason: entry.reason,
-            })
-            .collect();
-        Ok(Response::new(pb::RepositoryIndexResponse { models }))
+        reply(self.index(&request))
     }
 
     async fn repository_model_load(
@@ -274,16 +343,8 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::LogSettingsRequest>,
     ) -> Answer<pb::LogSettingsResponse> {
-        let mut settings = logging::settings();
-        if !request.get_ref().settings.is_empty() {
-            self.authorize(&request).map_err(|rejection| status(&rejection))?;
-            for (key, value) in &request.get_ref().settings {
-                change(&mut settings, key, value.parameter_choice.as_ref())
-                    .map_err(|rejection| status(&rejection))?;
-            }
-            logging::change(settings);
-        }
-        Ok(Response::new(pb::LogSettingsResponse { settings: shown(logging::settings()) }))
+        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        reply(log_settings::answer(&self.api, &caller, request.get_ref()))
     }
 
     async fn system_shared_memory_status(
@@ -334,38 +395,4 @@ impl GrpcInferenceService for Service {
     ) -> Answer<pb::TraceSettingResponse> {
         unsupported("the trace extension")
     }
-}
-
-fn change(settings: &mut Settings, key: &str, value: Option<&LogChoice>) -> Result<(), Rejection> {
-    match (key, value) {
-        ("log_error", Some(LogChoice::BoolParam(on))) => settings.error = *on,
-        ("log_warning", Some(LogChoice::BoolParam(on))) => settings.warning = *on,
-        ("log_info", Some(LogChoice::BoolParam(on))) => settings.info = *on,
-        ("log_verbose_level", Some(LogChoice::Uint32Param(level))) => settings.verbose = *level,
-        ("log_file" | "log_format", _) => {
-            let text = format!("'{key}' is fixed at start: see [log] in the configuration");
-            return Err(Rejection::new(Kind::Unsupported, text));
-        }
-        _ => {
-            let shown: String = key.chars().take(80).collect();
-            return Err(Rejection::invalid(format!("'{shown}' is no log setting of this type")));
-        }
-    }
-    Ok(())
-}
-
-fn shown(settings: Settings) -> HashMap<String, pb::log_settings_response::SettingValue> {
-    use pb::log_settings_response::SettingValue;
-    use pb::log_settings_response::setting_value::ParameterChoice as Choice;
-    [
-        ("log_file", Choice::StringParam(String::new())),
-        ("log_info", Choice::BoolParam(settings.info)),
-        ("log_warning", Choice::BoolParam(settings.warning)),
-        ("log_error", Choice::BoolParam(settings.error)),
-        ("log_verbose_level", Choice::Uint32Param(settings.verbose)),
-        ("log_format", Choice::StringParam("default".to_owned())),
-    ]
-    .into_iter()
-    .map(|(key, choice)| (key.to_owned(), SettingValue { parameter_choice: Some(choice) }))
-    .collect()
 }

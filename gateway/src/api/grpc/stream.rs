@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{Stream, StreamExt};
 use proto::inference as pb;
 use proto::inference::infer_parameter::ParameterChoice;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Request, Status, Streaming};
 
-use super::service::Service;
+use super::service::{Service, arrival};
 use super::{status, wire};
+use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
-use crate::types::Caller;
+use crate::types::{Caller, Deadline};
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -34,6 +35,7 @@ pub(super) fn replies(
         .get("triton_grpc_error")
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     let health = service.api.health.clone();
+    let (stream, timeouts) = arrival(&request);
     let cut = Arc::new(AtomicBool::new(false));
     let was_cut = cut.clone();
     let answers = request
@@ -48,7 +50,10 @@ pub(super) fn replies(
             async move {
                 let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
-                let result = service.infer(message, caller, Instant::now()).await;
+                // The stream's own deadline ends all of it; each message may have an earlier one.
+                let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
+                // Each message is a call of its own.
+                let result = service.message(message, caller, arrival).await;
                 Ok((id, result))
             }
         })
@@ -65,13 +70,32 @@ pub(super) fn replies(
     let end = futures_util::stream::once(async move { was_cut.load(Ordering::Relaxed) })
         .filter(|cut| futures_util::future::ready(*cut))
         .map(|_| Err(Status::unavailable("the gateway is stopping")));
-    let answers = answers.chain(end);
+    let answers = until(stream.deadline, answers.chain(end));
     // Nothing follows a status: the first one ends the stream.
     let until_error = answers.scan(false, |ended, answer| {
         let go_on = !std::mem::replace(ended, answer.is_err());
         futures_util::future::ready(go_on.then_some(answer))
     });
     Box::pin(until_error)
+}
+
+/// The answers up to the deadline, and then the status that says so.
+fn until<T: Send + 'static>(
+    deadline: Option<Deadline>,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
+    let Some(Deadline(at)) = deadline else { return Box::pin(answers) };
+    let passed = futures_util::stream::once(async move {
+        sleep_until(at).await;
+        Some(Err(Status::deadline_exceeded("the deadline of the stream passed")))
+    });
+    // Whichever ends first ends both: the caller's last answer, or the time.
+    let answers = answers.map(Some).chain(futures_util::stream::iter([None]));
+    let both = futures_util::stream::select(answers, passed);
+    Box::pin(
+        both.take_while(|next| futures_util::future::ready(next.is_some()))
+            .filter_map(|next| futures_util::future::ready(next)),
+    )
 }
 
 /// Marks the one answer of a call as its last.

@@ -11,7 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 
+use super::status;
 use crate::error::Kind;
+use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::Protocol;
 
@@ -19,6 +21,7 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -64,10 +67,49 @@ pub(super) fn is_inference<B>(request: &http::Request<B>) -> bool {
     request.uri().path().starts_with(SERVICE)
 }
 
-/// Bounds the time in which the message of a unary call has to arrive.
-pub(super) fn bounded<B>(request: http::Request<B>, limit: Duration) -> http::Request<Timed<B>> {
+/// Who gets past the door of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody, credentials or not.
+    Open,
+    /// Whoever is known; the call itself asks for a role.
+    Known,
+    Predict,
+}
+
+/// Who may make the calls of a path.
+pub(super) fn access(path: &str) -> Access {
+    if let Some(call) = path.strip_prefix(SERVICE) {
+        return match call {
+            "ServerLive" | "ServerReady" | "ServerMetadata" => Access::Open,
+            _ => Access::Known,
+        };
+    }
+    if path.starts_with("/grpc.health.v1.Health/") {
+        return Access::Open;
+    }
+    if path.starts_with("/grpc.reflection.") { Access::Predict } else { Access::Known }
+}
+
+/// Whether a call that is turned away would have been a prediction.
+pub(super) fn is_call<B>(request: &http::Request<B>) -> bool {
+    is_prediction(request) || request.uri().path() == STREAMING
+}
+
+/// Whether a call is one prediction. Those of a stream are in its messages.
+pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
+    request.uri().path() == UNARY
+}
+
+/// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while
+/// they come.
+pub(super) fn bounded<B>(
+    request: http::Request<B>,
+    limit: Duration,
+    held: Permit,
+) -> http::Request<Timed<B>> {
     let limit = (request.uri().path() != STREAMING).then_some(limit);
-    request.map(|body| Timed { body, limit, alarm: None })
+    request.map(|body| Timed { body, limit, alarm: None, held, read: 0 })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
@@ -76,6 +118,21 @@ pub(super) struct Timed<B> {
     body: B,
     limit: Option<Duration>,
     alarm: Option<Pin<Box<Sleep>>>,
+    held: Permit,
+    read: usize,
+}
+
+impl<B> Timed<B> {
+    /// Counts a piece of a unary call; those of a stream are messages that come and go.
+    fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
+        if self.limit.is_some()
+            && let Some(data) = frame.data_ref()
+        {
+            self.read += data.len();
+            self.held.cover(self.read).map_err(|rejection| status(&rejection))?;
+        }
+        Ok(())
+    }
 }
 
 impl<B> Body for Timed<B>
@@ -92,7 +149,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(Ok(frame))) => {
+                let counted = self.count(&frame);
+                return Poll::Ready(Some(counted.map(|()| frame).map_err(Into::into)));
+            }
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {}
         }

@@ -1,10 +1,13 @@
 //! Reads a request body within its limits of size and time.
 
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
@@ -14,8 +17,10 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use super::respond;
+use crate::api::timeouts::Arrival;
 use crate::config::Limits;
 use crate::error::{Kind, Rejection};
+use crate::overload::Permit;
 
 /// Memory set aside for a body that comes in several pieces: its declared length may be a lie.
 const MAX_RESERVE: usize = 1 << 20;
@@ -62,45 +67,60 @@ impl BodyError {
     }
 }
 
+/// The length that a head declares; 0 where it declares none.
+pub(super) fn declared(headers: &HeaderMap) -> usize {
+    let length = headers.get(CONTENT_LENGTH);
+    length.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
 /// Reads the whole body. A declared length beyond the limit is refused before a byte is read.
 pub(super) async fn read<B>(
     headers: &HeaderMap,
     body: B,
     limits: &Limits,
+    (arrival, permit): (Arrival, &mut Permit),
 ) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
-    let declared = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
-        .unwrap_or(0);
+    let declared = declared(headers);
     if declared > limits.max_request {
         return Err(too_large(limits));
     }
-    let mut reading = pin!(collect(body, declared, limits));
+    let mut reading = pin!(collect(body, declared, limits, permit));
     // Most bodies are there when they are asked for, and need no alarm.
     let at_once = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await;
     if let Poll::Ready(result) = at_once {
         return result;
     }
-    match timeout(limits.body_timeout, reading).await {
+    match timeout(arrival.left(limits.body_timeout), reading).await {
         Ok(result) => result,
-        Err(_) => Err(BodyError::TooSlow(limits.body_timeout)),
+        Err(_) => Err(match arrival.check() {
+            Err(rejection) => BodyError::Rejected(rejection),
+            Ok(()) => BodyError::TooSlow(limits.body_timeout),
+        }),
     }
 }
 
-async fn collect<B>(mut body: B, declared: usize, limits: &Limits) -> Result<Bytes, BodyError>
+async fn collect<B>(
+    mut body: B,
+    declared: usize,
+    limits: &Limits,
+    permit: &mut Permit,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
 {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         if first.len().max(rest.len()) + data.len() > limits.max_request {
             return Err(too_large(limits));
         }
+        permit.cover(first.len().max(rest.len()) + data.len()).map_err(BodyError::Rejected)?;
         // Most bodies are one frame: they are passed on as they came, without a copy.
         if first.is_empty() {
             first = data;
@@ -116,6 +136,20 @@ where
         rest.extend_from_slice(&data);
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Tells a body whose chunks are no chunks from one whose sender has gone.
+fn broken(error: impl Into<BoxError>) -> BodyError {
+    let error = error.into();
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(found) = cause {
+        let kind = found.downcast_ref::<io::Error>().map(io::Error::kind);
+        if let Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) = kind {
+            return BodyError::Rejected(Rejection::invalid("the chunks of the body are malformed"));
+        }
+        cause = found.source();
+    }
+    BodyError::Broken
 }
 
 fn too_large(limits: &Limits) -> BodyError {
@@ -170,7 +204,7 @@ mod tests {
         let text = "version = 1\n[limits]\nmax_request = '4KiB'\nbody_timeout = '30s'";
         let limits = crate::config::parse(text, Path::new("")).unwrap().limits;
         let body = Frames { frames: frames.to_vec().into(), stalls };
-        read(&HeaderMap::new(), body, &limits).await
+        read(&HeaderMap::new(), body, &limits, (Arrival::now(), &mut Permit::default())).await
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use super::payload::Payload;
 use super::respond;
 use super::{infer, router};
 use crate::api::Api;
-use crate::types::Peer;
+use crate::types::{Peer, Protocol};
 
 /// Answers requests over HTTP; cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,19 +35,46 @@ impl Http {
         B::Error: Into<axum::BoxError>,
     {
         let (head, body) = request.into_parts();
+        if is_open(&head) {
+            return self.route(Request::from_parts(head, body)).await;
+        }
         let caller = match self.api.identify(&head.headers, peer) {
             Ok(caller) => caller,
-            Err(rejection) => return respond::rejection(&rejection).map(Payload::Routed),
+            Err(rejection) => {
+                if is_call(&head) {
+                    self.api.pipeline.refused_early(Protocol::Http, rejection.kind());
+                }
+                return respond::rejection_unread(&rejection, &head.headers).map(Payload::Routed);
+            }
         };
         if let Some((model, version)) = prediction(&head) {
             return infer::answer(&self.api, caller, (model, version), (&head.headers, body)).await;
         }
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(caller);
+        self.route(request).await
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Response<Payload>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
         match self.router.clone().call(request).await {
             Ok(response) => response.map(Payload::Routed),
         }
     }
+}
+
+/// Whether everybody may ask: load balancers have no credentials.
+fn is_open(head: &Parts) -> bool {
+    matches!(head.uri.path(), "/v2" | "/v2/" | "/v2/health/live" | "/v2/health/ready")
+}
+
+/// Whether a request that is turned away would have been a prediction.
+fn is_call(head: &Parts) -> bool {
+    let path = head.uri.path();
+    head.method == Method::POST && path.starts_with("/v2/models/") && path.ends_with("/infer")
 }
 
 /// Names of the model and the version in a prediction's path. Names with escapes are left to the

@@ -7,13 +7,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use bytes::Bytes;
 use http::HeaderMap;
-use tokio::time::Instant;
 
 use super::path::Names;
 use super::payload::Payload;
 use super::response::Wanted;
 use super::{body, encoding, request, respond};
-use crate::api::Api;
+use crate::api::timeouts::{Arrival, Timeouts};
+use crate::api::{Api, parameters};
 use crate::error::Rejection;
 use crate::types::{Call, Caller, Protocol};
 
@@ -43,28 +43,59 @@ pub(super) async fn version(
 /// Answers a prediction for a model and, if one is named, its version.
 pub(super) async fn answer<B>(
     api: &Api,
-    caller: Caller,
+    mut caller: Caller,
     (model, version): (&str, Option<&str>),
     (headers, body): (&HeaderMap, B),
 ) -> Response
 where
     B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<axum::BoxError>,
 {
-    let arrived = Instant::now();
-    let body = match body::read(headers, body, &api.limits).await {
+    if let Err(rejection) = api.authorize_call(&caller, model) {
+        api.pipeline.refused_early(Protocol::Http, rejection.kind());
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+    }
+    let arrival = match Timeouts::over_http(headers) {
+        Ok(timeouts) => Arrival::now().within(timeouts.own),
+        Err(rejection) => {
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
+            return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+        }
+    };
+    let declared = body::declared(headers).min(api.limits.max_request);
+    // First what costs the caller nothing of its limits.
+    let mut permit = match api.pipeline.overload.enter(declared) {
+        Ok(permit) => permit,
+        Err(rejection) => {
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
+            return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+        }
+    };
+    api.pipeline.limiter.mark(&mut caller, headers);
+    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+    }
+    let body = match body::read(headers, body, &api.limits, (arrival, &mut permit)).await {
         Ok(body) => body,
         Err(error) => {
-            api.pipeline.undecodable(Protocol::Http, error.kind());
+            api.pipeline.refused_early(Protocol::Http, error.kind());
             return error.response().map(Payload::Routed);
         }
     };
-    let decoded = encoding::decode(headers, body, &api.limits)
+    let decoded = arrival
+        .check()
+        .and_then(|()| encoding::decode(headers, body, &api.limits))
+        // What was compressed is larger now.
+        .and_then(|body| permit.cover(body.len()).map(|()| body))
         .and_then(|body| request::decode(headers, body))
-        .and_then(|request| Ok((request.policy.schedule(arrived)?, request)));
-    let (schedule, decoded) = match decoded {
+        .and_then(|request| {
+            let key = parameters::idempotency_key(api, headers)?;
+            Ok(((request.policy.schedule(arrival)?, key), request))
+        });
+    let ((schedule, key), decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
-            api.pipeline.undecodable(Protocol::Http, rejection.kind());
+            api.pipeline.refused_early(Protocol::Http, rejection.kind());
             return respond::rejection(&rejection).map(Payload::Routed);
         }
     };
@@ -77,8 +108,9 @@ where
         inputs,
         outputs,
         schedule,
+        key,
         protocol: Protocol::Http,
-        arrived,
+        arrived: arrival.at,
     };
     match infer(api, call, &wanted).await {
         Ok(response) => response,

@@ -17,7 +17,9 @@ use super::path::Names;
 use super::{body, encoding, respond};
 use crate::api::Api;
 use crate::api::load_call::LoadParameter;
+use crate::api::timeouts::Arrival;
 use crate::error::{Kind, Rejection};
+use crate::overload::Permit;
 use crate::telemetry::logging::{self, Settings};
 use crate::types::{Caller, Role, Version};
 
@@ -27,7 +29,15 @@ struct IndexBody {
     ready: bool,
 }
 
-pub(super) async fn index(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Response {
+pub(super) async fn index(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(rejection) = api.authorize_reading(&caller) {
+        return respond::rejection(&rejection);
+    }
     let body: IndexBody = match read(&api, &headers, body).await {
         Ok(body) => body,
         Err(response) => return response,
@@ -36,6 +46,7 @@ pub(super) async fn index(State(api): State<Arc<Api>>, headers: HeaderMap, body:
         .control
         .index(body.ready)
         .into_iter()
+        .filter(|entry| caller.identity.may_call(entry.name.as_str()))
         .map(|entry| {
             let mut line = Map::new();
             line.insert("name".into(), entry.name.as_str().into());
@@ -67,14 +78,14 @@ pub(super) async fn load_model(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    if let Err(rejection) = api.authorize(&caller, Role::Operate) {
+    if let Err(rejection) = api.authorize_change(&caller, &model) {
         return respond::rejection(&rejection);
     }
     let parameters = match read::<ParametersBody>(&api, &headers, body).await {
         Ok(body) => body.parameters,
         Err(response) => return response,
     };
-    finish(load(&api, &model, None, parameters).await)
+    finish(load(&api, &caller, (&model, None), parameters).await)
 }
 
 pub(super) async fn load_version(
@@ -82,16 +93,16 @@ pub(super) async fn load_version(
     Names((model, version)): Names<(String, String)>,
     Extension(caller): Extension<Caller>,
 ) -> Response {
-    if let Err(rejection) = api.authorize(&caller, Role::Operate) {
+    if let Err(rejection) = api.authorize_change(&caller, &model) {
         return respond::rejection(&rejection);
     }
-    finish(load(&api, &model, Some(version), Map::new()).await)
+    finish(load(&api, &caller, (&model, Some(version)), Map::new()).await)
 }
 
 async fn load(
     api: &Arc<Api>,
-    model: &str,
-    version: Option<String>,
+    caller: &Caller,
+    (model, version): (&str, Option<String>),
     parameters: Map<String, Value>,
 ) -> Result<(), Rejection> {
     let mut decoded = Vec::with_capacity(parameters.len() + 1);
@@ -111,7 +122,7 @@ async fn load(
         decoded.push((key, value));
     }
     decoded.extend(version.map(|version| ("version".to_owned(), LoadParameter::Text(version))));
-    let call = api.load_call(decoded)?;
+    let call = api.load_call(caller, decoded)?;
     api.control.load(model, call).await
 }
 
@@ -137,12 +148,18 @@ async fn unload(
     version: Option<String>,
     caller: &Caller,
 ) -> Result<(), Rejection> {
-    api.authorize(caller, Role::Operate)?;
+    api.authorize_change(caller, model)?;
     let version = version.map(|text| text.parse::<Version>()).transpose()?;
     api.control.unload(model, version).await
 }
 
-pub(super) async fn log_settings() -> Response {
+pub(super) async fn log_settings(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    if let Err(rejection) = api.authorize_reading(&caller) {
+        return respond::rejection(&rejection);
+    }
     respond::json(&shown(logging::settings()))
 }
 
@@ -219,7 +236,9 @@ async fn read<T: DeserializeOwned + Default>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Response> {
-    let body = body::read(headers, body, &api.limits).await.map_err(body::BodyError::response)?;
+    let body = body::read(headers, body, &api.limits, (Arrival::now(), &mut Permit::default()))
+        .await
+        .map_err(body::BodyError::response)?;
     let parsed = encoding::decode(headers, body, &api.limits).and_then(|body| {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(T::default());

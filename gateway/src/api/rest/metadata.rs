@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
@@ -12,7 +13,7 @@ use super::respond;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, proto_json};
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
-use crate::types::ModelName;
+use crate::types::{Caller, ModelName};
 
 pub(super) async fn server() -> Response {
     respond::json(&json!({
@@ -34,19 +35,27 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 pub(super) async fn model_ready(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names(model): Names<String>,
 ) -> Response {
-    readiness(&api, &model, None)
+    readiness(&api, &caller, (&model, None))
 }
 
 pub(super) async fn version_ready(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names((model, version)): Names<(String, String)>,
 ) -> Response {
-    readiness(&api, &model, Some(&version))
+    readiness(&api, &caller, (&model, Some(&version)))
 }
 
-fn readiness(api: &Api, model: &str, version: Option<&str>) -> Response {
+/// The model that a request names, and the version if it names one.
+type Named<'r> = (&'r str, Option<&'r str>);
+
+fn readiness(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Response {
+    if let Err(rejection) = api.authorize_reading_of(caller, model) {
+        return respond::rejection(&rejection);
+    }
     let snapshot = api.pipeline.snapshots.load();
     if let Err(rejection) = snapshot.find(model, version)
         && rejection.kind() == Kind::NotFound
@@ -62,25 +71,38 @@ fn state(good: bool, body: Value) -> Response {
     respond::with_status(status, body.to_string().into_bytes())
 }
 
-pub(super) async fn models(State(api): State<Arc<Api>>) -> Response {
+pub(super) async fn models(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    if let Err(rejection) = api.authorize_reading(&caller) {
+        return respond::rejection(&rejection);
+    }
     let snapshot = api.pipeline.snapshots.load();
     let ready = snapshot.models().into_iter().filter(|(_, model)| !model.ready.is_empty());
-    let names: Vec<_> = ready.map(|(name, _)| name.as_str()).collect();
+    let names = ready.map(|(name, _)| name.as_str());
+    let names: Vec<_> = names.filter(|name| caller.identity.may_call(name)).collect();
     respond::json(&json!({ "models": names }))
 }
 
-pub(super) async fn model(State(api): State<Arc<Api>>, Names(model): Names<String>) -> Response {
-    answer(metadata(&api, &model, None))
+pub(super) async fn model(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Names(model): Names<String>,
+) -> Response {
+    answer(metadata(&api, &caller, (&model, None)))
 }
 
 pub(super) async fn version(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names((model, version)): Names<(String, String)>,
 ) -> Response {
-    answer(metadata(&api, &model, Some(&version)))
+    answer(metadata(&api, &caller, (&model, Some(&version))))
 }
 
-fn metadata(api: &Api, model: &str, version: Option<&str>) -> Result<Vec<u8>, Rejection> {
+fn metadata(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Result<Vec<u8>, Rejection> {
+    api.authorize_reading_of(caller, model)?;
     let snapshot = api.pipeline.snapshots.load();
     let served = snapshot.find(model, version)?;
     let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
@@ -107,44 +129,56 @@ fn properties(served: &ServedVersion) -> Map<String, Value> {
 
 pub(super) async fn model_config(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names(model): Names<String>,
 ) -> Response {
-    answer(config(&api, &model, None))
+    answer(config(&api, &caller, (&model, None)))
 }
 
 pub(super) async fn version_config(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names((model, version)): Names<(String, String)>,
 ) -> Response {
-    answer(config(&api, &model, Some(&version)))
+    answer(config(&api, &caller, (&model, Some(&version))))
 }
 
-fn config(api: &Api, model: &str, version: Option<&str>) -> Result<Vec<u8>, Rejection> {
+fn config(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Result<Vec<u8>, Rejection> {
+    api.authorize_reading_of(caller, model)?;
     let snapshot = api.pipeline.snapshots.load();
     let served = snapshot.find(model, version)?;
     Ok(proto_json::to_json("ModelConfig", &model_config::of_version(served)))
 }
 
-pub(super) async fn statistics_of_all(State(api): State<Arc<Api>>) -> Response {
-    answer(statistics(&api, "", None))
+pub(super) async fn statistics_of_all(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    answer(statistics(&api, &caller, ("", None)))
 }
 
 pub(super) async fn model_statistics(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names(model): Names<String>,
 ) -> Response {
-    answer(statistics(&api, &model, None))
+    answer(statistics(&api, &caller, (&model, None)))
 }
 
 pub(super) async fn version_statistics(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Names((model, version)): Names<(String, String)>,
 ) -> Response {
-    answer(statistics(&api, &model, Some(&version)))
+    answer(statistics(&api, &caller, (&model, Some(&version))))
 }
 
-fn statistics(api: &Api, model: &str, version: Option<&str>) -> Result<Vec<u8>, Rejection> {
-    let statistics = api.statistics(model, version)?;
+fn statistics(
+    api: &Api,
+    caller: &Caller,
+    (model, version): Named<'_>,
+) -> Result<Vec<u8>, Rejection> {
+    let statistics = api.statistics(caller, model, version)?;
     Ok(proto_json::to_json("ModelStatisticsResponse", &statistics))
 }
 

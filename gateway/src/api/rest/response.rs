@@ -42,7 +42,7 @@ impl Wanted {
 
     /// Writes the answer.
     pub(super) fn encode(&self, reply: &Reply) -> Result<Response<Payload>, Rejection> {
-        let served = &reply.served;
+        let answer = &reply.answer;
         let mut json = Vec::with_capacity(256);
         json.push(b'{');
         if !self.id.is_empty() {
@@ -51,18 +51,18 @@ impl Wanted {
             json.push(b',');
         }
         json.extend_from_slice(b"\"model_name\":");
-        write_text(served.model.as_str(), &mut json);
+        write_text(answer.model.as_str(), &mut json);
         json.extend_from_slice(b",\"model_version\":\"");
-        write_number(served.version.0, &mut json);
+        write_number(answer.version.0, &mut json);
         json.extend_from_slice(b"\",\"outputs\":[");
         let mut blobs: Vec<Bytes> = Vec::new();
-        for (position, (index, tensor)) in reply.outputs.iter().enumerate() {
+        for (position, (index, tensor)) in answer.outputs.iter().enumerate() {
             if position > 0 {
                 json.push(b',');
             }
-            let output = &served.signature().outputs[*index];
+            let output = &answer.signature.outputs[*index];
             let wanted = self.outputs.get(position);
-            let batched = served.signature().max_batch_size > 0;
+            let batched = answer.signature.max_batch_size > 0;
             let tensor = match wanted.and_then(|wanted| wanted.classes) {
                 None => Cow::Borrowed(tensor),
                 Some(k) => Cow::Owned(classification::classify(output, tensor, k, batched)?),
@@ -74,7 +74,9 @@ impl Wanted {
             }
         }
         json.extend_from_slice(b"]}");
-        Ok(self.respond(json, blobs))
+        let mut response = self.respond(json, blobs);
+        respond::mark(response.headers_mut(), reply.is_replayed, answer.flags.as_deref());
+        Ok(response)
     }
 
     fn respond(&self, json: Vec<u8>, blobs: Vec<Bytes>) -> Response<Payload> {

@@ -15,7 +15,7 @@ use super::{Entry, Pool, Warmup, Worker};
 use crate::batching::job::Failure;
 use crate::batching::queue::Shared;
 use crate::batching::running::{Groups, Running, Slot};
-use crate::batching::scheduler::{RunKey, Used};
+use crate::batching::scheduler::{Cleared, RunKey, Used};
 use crate::batching::worker;
 use crate::tasks;
 use crate::telemetry::metrics;
@@ -116,13 +116,15 @@ impl Pool {
         rest: Groups,
     ) {
         let now = Instant::now();
+        let mut cleared = Cleared::default();
         let mut state = self.lock();
         state.scheduler.finished(run, queue.settings.weight, used);
         for job in rest.into_iter().flatten() {
             let (queue, key) = (queue.clone(), run.key.clone());
-            state.push(Entry { queue, key, job }, now);
+            state.push(Entry { queue, key, job }, now, &mut cleared);
         }
         drop(state);
+        cleared.settle();
         self.inner.changed.notify_all();
     }
 

@@ -121,12 +121,14 @@ fn a_call_that_would_come_late_is_refused_once_the_cost_is_known() {
     let soon = Duration::from_secs(1);
     assert!(rig.queue.submit(rows(&[1]), 1, due_in(FAR)).is_ok(), "nothing is known yet");
     let first = rig.block();
-    rig.queue.shared.load.set_row_time(FAR);
+    rig.queue.shared.load.set_times(FAR, FAR);
     let refused = rig.queue.submit(rows(&[1]), 1, due_in(soon)).unwrap_err();
     assert_eq!(refused.kind(), Kind::DeadlineExceeded);
-    assert!(rig.queue.submit(rows(&[1]), 1, due_in(FAR * 2)).is_ok());
+    let fits = rig.queue.submit(rows(&[1]), 1, due_in(FAR * 2)).unwrap();
     let behind = rig.queue.submit(rows(&[1]), 1, due_in(FAR * 3 / 2)).unwrap_err();
     assert!(behind.public_message().contains("of work stand before"), "{behind}");
+    drop(fits);
+    assert!(rig.queue.submit(rows(&[1]), 1, due_in(FAR * 3 / 2)).is_ok(), "its time is free again");
     rig.stub.release();
     answer(first);
 }

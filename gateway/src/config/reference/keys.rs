@@ -1,12 +1,18 @@
 //! The tables themselves: one line of meaning for every key, one file for each section.
 
+mod auth;
 mod breaker;
+mod contract;
 mod engine;
+mod idempotency;
 mod limits;
 mod listen;
 mod model;
+mod overload;
 mod process;
+mod rates;
 mod repository;
+mod tls;
 
 use super::{Key, Type};
 
@@ -15,8 +21,19 @@ const fn key(path: &'static str, kind: Type, default: &'static str, meaning: &'s
 }
 
 /// The configuration file of the gateway, in sections.
-pub const CONFIG: &[&[Key]] =
-    &[process::KEYS, listen::KEYS, repository::KEYS, engine::KEYS, limits::KEYS, breaker::KEYS];
+pub const CONFIG: &[&[Key]] = &[
+    process::KEYS,
+    listen::KEYS,
+    tls::KEYS,
+    auth::KEYS,
+    repository::KEYS,
+    engine::KEYS,
+    limits::KEYS,
+    rates::KEYS,
+    breaker::KEYS,
+    idempotency::KEYS,
+    overload::KEYS,
+];
 
 /// `model.toml`, in sections.
-pub const MODEL: &[&[Key]] = &[model::KEYS];
+pub const MODEL: &[&[Key]] = &[model::KEYS, contract::KEYS];

@@ -63,8 +63,10 @@ pub(super) fn describe(what: &str, failure: Failure) -> LoadFailure {
         Failure::TimedOut(limit) => (format!("took longer than {limit:?}, given up"), None),
         Failure::Panicked => ("the engine panicked".to_owned(), None),
         Failure::Outputs(text) => (text, None),
-        Failure::Expired | Failure::Cancelled => ("it was given up".to_owned(), None),
         Failure::CircuitOpen(_) => ("its circuit breaker is open".to_owned(), None),
+        Failure::Expired | Failure::Overdue | Failure::Cancelled | Failure::Displaced => {
+            ("it was given up".to_owned(), None)
+        }
         Failure::Stopping => ("the gateway is stopping".to_owned(), None),
     };
     LoadFailure { detail, ..LoadFailure::new(format!("{what}: {message}")) }

@@ -20,6 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 # Each kind of refusal, as HTTP and as gRPC say it.
 INVALID = ("400", "StatusCode.INVALID_ARGUMENT")
+UNAUTHENTICATED = ("401", "StatusCode.UNAUTHENTICATED")
 FORBIDDEN = ("403", "StatusCode.PERMISSION_DENIED")
 NOT_FOUND = ("404", "StatusCode.NOT_FOUND")
 TOO_LARGE = ("413", "StatusCode.RESOURCE_EXHAUSTED")

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import calls
 import harness
+import load
 
 
 @pytest.fixture(scope="session", params=calls.CALLERS)
@@ -62,3 +63,19 @@ def channel(gateway: harness.Gateway) -> Iterator[grpc.Channel]:
     """A bare gRPC channel."""
     with grpc.insecure_channel(gateway.grpc) as made:
         yield made
+
+
+@pytest.fixture
+def start_on(tmp_path: Path) -> Iterator[load.StartOn]:
+    """Starts a gateway with identity_fp32 in `tmp_path/repository`; options as `harness.start`."""
+    running: list[harness.Gateway] = []
+
+    def begin(settings: str = "", **options: Any) -> harness.Gateway:
+        repository = tmp_path / "repository"
+        harness.write_identity(repository, "FP32")
+        running.append(harness.start(tmp_path, repository, settings, **options))
+        return running[-1]
+
+    yield begin
+    for gateway in running:
+        gateway.stop()

@@ -173,30 +173,18 @@ def test_a_body_that_trickles_is_a_timeout(tight: Gateway) -> None:
         assert time.monotonic() - begun < 4, "the sender was cut off"
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame of HTTP/2."""
-    return (
-        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
-    )
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    """A header in HTTP/2, spelled out."""
-    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-
 def test_a_grpc_message_that_does_not_come_is_a_timeout(tight: Gateway) -> None:
     headers = {
         b":method": b"POST", b":scheme": b"http", b":authority": b"a", b"te": b"trailers",
         b":path": b"/inference.GRPCInferenceService/ModelInfer", b"content-type": b"application/grpc",
     }  # fmt: skip
     pseudo_first = sorted(headers.items(), key=lambda item: not item[0].startswith(b":"))
-    block = b"".join(literal(name, value) for name, value in pseudo_first)
+    block = b"".join(wire.literal(name, value) for name, value in pseudo_first)
     with wire.connect(tight.grpc) as connection:
         connection.settimeout(5)
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
-        connection.sendall(frame(1, 4, 1, block))
-        connection.sendall(frame(0, 0, 1, b"\0\0\0\1\0" + b"only the beginning"))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + wire.frame(4, 0, 0))
+        connection.sendall(wire.frame(1, 4, 1, block))
+        connection.sendall(wire.frame(0, 0, 1, b"\0\0\0\1\0" + b"only the beginning"))
         received = b""
         # The status stands in a HEADERS frame, or the call is reset.
         while not any(frame_of(received, kind) for kind in (1, 3)):

@@ -24,6 +24,30 @@ pub(super) const KEYS: &[Key] = &[
         "Longest wait for the body of an HTTP request or the message of a unary gRPC call.",
     ),
     key(
+        "limits.default_timeout",
+        Type::DurationOrOff,
+        "\"60s\"",
+        "How long a call may take, from its arrival, that names no deadline, where its model has no default of its own.",
+    ),
+    key(
+        "limits.max_timeout",
+        Type::DurationOrOff,
+        "\"10m\"",
+        "How long any call may take, whatever deadline it names.",
+    ),
+    key(
+        "limits.max_in_flight",
+        Type::Count,
+        "16384",
+        "Predictions under way in the whole process; more are refused with 503 / UNAVAILABLE before their body is read.",
+    ),
+    key(
+        "limits.max_in_flight_bytes",
+        Type::Size,
+        "\"1GiB\"",
+        "Bytes of the requests under way in the whole process, as declared or as they come. One request is held whatever its size.",
+    ),
+    key(
         "limits.queue_rows",
         Type::Count,
         "4096",
@@ -34,5 +58,35 @@ pub(super) const KEYS: &[Key] = &[
         Type::Size,
         "\"256MiB\"",
         "Input bytes that may wait for one model version.",
+    ),
+    key(
+        "limits.max_connections",
+        Type::Count,
+        "16384",
+        "Open connections of the HTTP and the gRPC port together; more are closed at once. The metrics and the admin port have 256 of their own.",
+    ),
+    key(
+        "limits.max_connections_per_address",
+        Type::CountOrOff,
+        "\"off\"",
+        "The same from one IPv4 address, or from one /64 of IPv6. Leave it off behind a proxy, which has one address for everybody.",
+    ),
+    key(
+        "limits.max_head",
+        Type::Size,
+        "\"32KiB\"",
+        "Largest head of a request, its line and its headers, from 4KiB to 256KiB; beyond it, and beyond 100 headers over HTTP, the answer is 431.",
+    ),
+    key(
+        "limits.idle_timeout",
+        Type::DurationOrOff,
+        "\"1h\"",
+        "How long a gRPC connection may stay without a call, give or take a quarter. For HTTP see `limits.header_timeout`.",
+    ),
+    key(
+        "limits.max_connection_age",
+        Type::DurationOrOff,
+        "\"off\"",
+        "How long a connection of the HTTP or the gRPC port may live, give or take a tenth: then its calls end and it closes, so that clients connect anew and show their certificates again.",
     ),
 ];

@@ -206,6 +206,19 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "After being closed for so long, the open time starts over.",
     ),
+    key("deadline", Type::Table, "", "How long calls may take, from their arrival."),
+    key(
+        "deadline.default",
+        Type::Duration,
+        "",
+        "For calls that name no deadline. Absent: `limits.default_timeout` of the gateway.",
+    ),
+    key(
+        "deadline.max",
+        Type::Duration,
+        "",
+        "Whatever deadline a call names; `limits.max_timeout` of the gateway holds too.",
+    ),
     key("versions", Type::Table, "", "Which versions are served."),
     key(
         "versions.policy",

@@ -1,0 +1,176 @@
+//! Who may call.
+
+use super::key;
+use crate::config::reference::{Key, Type};
+
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "auth",
+        Type::Table,
+        "",
+        "Who may call. Absent: everybody may, within `repository.control`.",
+    ),
+    key(
+        "auth.anonymous",
+        Type::Texts,
+        "",
+        "Roles of callers without credentials: `predict`, `operate`, `admin`. Absent: none once anybody can prove who they are, else all. `operate` and `admin` stay within `repository.control`.",
+    ),
+    key(
+        "auth.reload",
+        Type::Duration,
+        "\"2s\"",
+        "How often the files of keys are looked at. What changed counts once two looks have seen the same.",
+    ),
+    key(
+        "auth.key",
+        Type::Tables,
+        "",
+        "Callers known by API keys, sent as `authorization: Bearer KEY` or `x-api-key: KEY`. `penstock key` makes one.",
+    ),
+    key("auth.key.name", Type::Text, "", "Name of the caller, required."),
+    key("auth.key.tenant", Type::Text, "", "Whom limits of a group count it to. Absent: its name."),
+    key(
+        "auth.key.roles",
+        Type::Texts,
+        "",
+        "`predict` (call models and read about them), `operate` (load, unload, log settings, drain), `admin` (upload model files). A role brings no other with it. Absent: `predict`.",
+    ),
+    key(
+        "auth.key.models",
+        Type::Texts,
+        "",
+        "The models it may use; `*` at the end stands for any ending. Absent: all.",
+    ),
+    key(
+        "auth.key.hashes",
+        Type::Texts,
+        "",
+        "`sha256:` and the SHA-256 of a key in hexadecimal; several while keys are exchanged.",
+    ),
+    key(
+        "auth.key.file",
+        Type::Text,
+        "",
+        "A file with keys or hashes, one a line, `#` begins a comment; relative to this file. Read again when it changes.",
+    ),
+    key(
+        "auth.key.env",
+        Type::Text,
+        "",
+        "The name of an environment variable with the same content.",
+    ),
+    key(
+        "auth.certificate",
+        Type::Tables,
+        "",
+        "Callers known by the certificate of their connection, the first that fits counts. Once there is one, a certificate that fits none is refused.",
+    ),
+    key("auth.certificate.name", Type::Text, "", "As `auth.key.name`."),
+    key("auth.certificate.tenant", Type::Text, "", "As `auth.key.tenant`."),
+    key("auth.certificate.roles", Type::Texts, "", "As `auth.key.roles`."),
+    key("auth.certificate.models", Type::Texts, "", "As `auth.key.models`."),
+    key(
+        "auth.certificate.subject",
+        Type::Text,
+        "",
+        "The subject's distinguished name as RFC 4514 writes it; `*` at the end stands for any ending.",
+    ),
+    key(
+        "auth.certificate.san",
+        Type::Text,
+        "",
+        "An alternative name (DNS, URI such as a SPIFFE ID, mail) in the place of `subject`.",
+    ),
+    key(
+        "auth.jwt",
+        Type::Table,
+        "",
+        "Tokens (RFC 7519) sent as `authorization: Bearer TOKEN`. `exp` must be in them.",
+    ),
+    key(
+        "auth.jwt.jwks_file",
+        Type::Text,
+        "",
+        "The issuer's public keys (RFC 7517), relative to this file; read again when it changes. This or `jwks_url` is required.",
+    ),
+    key(
+        "auth.jwt.jwks_url",
+        Type::Text,
+        "",
+        "Where they are fetched: `https`, or `http` on a loopback address. Redirects are not followed.",
+    ),
+    key(
+        "auth.jwt.jwks_ca",
+        Type::Text,
+        "",
+        "Certificates in PEM to trust at `jwks_url`. Absent: the system's.",
+    ),
+    key(
+        "auth.jwt.refresh",
+        Type::Duration,
+        "\"5m\"",
+        "How often keys are fetched from `jwks_url`. While that fails the last ones count.",
+    ),
+    key(
+        "auth.jwt.cooldown",
+        Type::Duration,
+        "\"30s\"",
+        "Least time between two fetches. A token with an unknown `kid` asks for one.",
+    ),
+    key(
+        "auth.jwt.algorithms",
+        Type::Texts,
+        "[\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"EdDSA\"]",
+        "Signatures that are taken.",
+    ),
+    key(
+        "auth.jwt.issuer",
+        Type::Texts,
+        "[]",
+        "What `iss` must be one of. Empty: anything, or nothing.",
+    ),
+    key(
+        "auth.jwt.audience",
+        Type::TextsOrOff,
+        "",
+        "What `aud` must hold one of, required. `\"off\"` takes tokens meant for others too.",
+    ),
+    key(
+        "auth.jwt.leeway",
+        Type::Duration,
+        "\"30s\"",
+        "How far the clocks may be apart for `exp` and `nbf`; at most 10min.",
+    ),
+    key(
+        "auth.jwt.name_claim",
+        Type::Text,
+        "\"sub\"",
+        "The claim with the caller's name, required in a token. Dots lead into objects, for all claims.",
+    ),
+    key(
+        "auth.jwt.tenant_claim",
+        Type::Text,
+        "",
+        "The claim with the tenant. Absent, in the file or in the token: the name.",
+    ),
+    key("auth.jwt.roles", Type::Texts, "[\"predict\"]", "Roles of every good token."),
+    key(
+        "auth.jwt.roles_claim",
+        Type::Text,
+        "",
+        "The claim with further roles: a list, or words in one text.",
+    ),
+    key(
+        "auth.jwt.role_map",
+        Type::Table,
+        "",
+        "What its values mean, such as `ml-ops = \"operate\"`; others mean nothing. Absent: the names of roles.",
+    ),
+    key(
+        "auth.jwt.models_claim",
+        Type::Text,
+        "",
+        "The claim with the list of models as in `auth.key.models`; a token without it may use none. Absent: all.",
+    ),
+];

@@ -1,0 +1,246 @@
+//! Allowances that several gateways share, in Redis: the same algorithm as a script, which the
+//! server runs as one step by its own clock, so that neither races nor jumps of a gateway's clock
+//! let anybody through.
+//!
+//! A server that fails a few times is left alone: calls find no connection and lose no time,
+//! while one task tries to reach it with growing, jittered pauses and brings it back once it
+//! answers within the time limit.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Script};
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::bucket::{Decision, Pace};
+use super::seed::Value;
+use crate::config;
+use crate::tasks;
+
+/// Failures in a row before calls stop asking.
+const PATIENCE: u32 = 3;
+/// Pauses between attempts to reach the server: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// For one attempt: a new connection takes longer than a check.
+const CONNECT: Duration = Duration::from_secs(1);
+
+/// GCRA over KEYS[1]. ARGV: microseconds that the call's cost takes to fill up, those of a whole
+/// burst. Answers with 1 and what is left, or 0 and how long to wait, in microseconds.
+///
+/// Times are in microseconds since a day in 2026, which keeps fractions of them exact enough in
+/// doubles. A state beyond what any admitted call can leave comes from a clock that was set back,
+/// or from a longer burst before the configuration changed; it counts as just used up.
+const SCRIPT: &str = r"
+local time = redis.call('TIME')
+local now = (tonumber(time[1]) - 1790000000) * 1000000 + tonumber(time[2])
+local cost, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
+local full = tonumber(redis.call('GET', KEYS[1]) or now)
+full = math.min(math.max(full, now), now + burst)
+local wait = full + cost - burst - now
+if wait > 0.5 then
+  return {0, math.ceil(wait), math.floor(burst - (full - now))}
+end
+full = full + cost
+redis.call('SET', KEYS[1], string.format('%.17g', full), 'PX', math.ceil((full - now) / 1000) + 1)
+return {1, 0, math.floor(burst - (full - now))}
+";
+
+/// The connection to the server.
+pub(super) struct Redis {
+    pub(super) config: config::Redis,
+    client: Client,
+    script: Script,
+    /// `None` while the server is not to be asked.
+    current: Mutex<Option<MultiplexedConnection>>,
+    failures: AtomicU32,
+    lost: Notify,
+}
+
+/// Whose allowance in which rule.
+#[derive(Debug)]
+pub(super) struct SharedKey<'a> {
+    pub(super) rule: &'a str,
+    pub(super) value: &'a Value<'a>,
+}
+
+impl Redis {
+    /// Starts to connect; calls find no connection until it stands.
+    ///
+    /// # Errors
+    /// When the URL or the password's file cannot be read.
+    pub(super) fn start(config: config::Redis) -> Result<Arc<Self>, String> {
+        let redis = Arc::new(Self {
+            client: client(&config)?,
+            script: Script::new(SCRIPT),
+            current: Mutex::default(),
+            failures: AtomicU32::new(0),
+            lost: Notify::new(),
+            config,
+        });
+        tasks::spawn("redis", keep_connected(Arc::downgrade(&redis)));
+        Ok(redis)
+    }
+
+    /// Takes `units` from a shared allowance; `None` when the server did not say in time.
+    pub(super) async fn check(
+        &self,
+        key: &SharedKey<'_>,
+        pace: &Pace,
+        units: NonZeroU32,
+    ) -> Option<Decision> {
+        let mut connection = self.lock().clone()?;
+        let interval = pace.interval.as_secs_f64() * 1e6;
+        let cost = interval * f64::from(units.get());
+        let mut call = self.script.key(self.name(key));
+        call.arg(cost).arg(interval * f64::from(pace.burst.get()));
+        let asked = call.invoke_async::<(u8, u64, u64)>(&mut connection);
+        match timeout(self.config.timeout, asked).await {
+            Ok(Ok((admitted, wait, left))) => {
+                self.failures.store(0, Ordering::Relaxed);
+                Some(match admitted {
+                    1 => Decision::Admitted,
+                    _ => Decision::Limited {
+                        wait: Duration::from_micros(wait),
+                        remaining: whole_units(left, pace),
+                    },
+                })
+            }
+            Ok(Err(error)) => {
+                self.failed(&error.to_string());
+                None
+            }
+            Err(_) => {
+                self.failed("no answer within the time limit");
+                None
+            }
+        }
+    }
+
+    /// Whether calls ask the server now.
+    pub(super) fn is_up(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// The name of a key: nothing that a caller sent can be read in it or chosen to collide.
+    fn name(&self, key: &SharedKey<'_>) -> String {
+        let mut hash = Sha256::new();
+        match key.value {
+            Value::Text(text) => {
+                hash.update([0]);
+                hash.update(text);
+            }
+            Value::Address(address) => {
+                hash.update([1]);
+                hash.update(address.to_be_bytes());
+            }
+            Value::Absent => hash.update([2]),
+        }
+        let digest = hash.finalize();
+        let half: [u8; 16] = std::array::from_fn(|i| digest[i]);
+        let id = u128::from_be_bytes(half);
+        format!("{}:limit:{}:{id:032x}", self.config.prefix, key.rule)
+    }
+
+    fn failed(&self, why: &str) {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < PATIENCE {
+            return;
+        }
+        // Only whoever takes the connection away says so.
+        if self.lock().take().is_some() {
+            let (url, limit) = (&self.config.url, self.config.timeout);
+            warn!(url, ?limit, why, "Redis does not answer: shared limits do as on_error says");
+            self.lost.notify_one();
+        }
+    }
+
+    async fn connect(&self) -> Result<(), String> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(CONNECT));
+        let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = opened.map_err(|error| error.to_string())?;
+        let loaded = self.script.load_async(&mut connection).await;
+        loaded.map_err(|error| error.to_string())?;
+        // A server that is up and slow is no help.
+        let ping = redis::cmd("PING");
+        match timeout(self.config.timeout, ping.query_async::<()>(&mut connection)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("no answer within the time limit".to_owned()),
+        }
+        self.failures.store(0, Ordering::Relaxed);
+        *self.lock() = Some(connection);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn whole_units(micros: u64, pace: &Pace) -> u32 {
+    let nanos = u128::from(micros) * 1000 / pace.interval.as_nanos().max(1);
+    u32::try_from(nanos).unwrap_or(u32::MAX)
+}
+
+fn client(config: &config::Redis) -> Result<Client, String> {
+    let wrong = |error: &dyn fmt::Display| format!("redis.url: {error}");
+    let mut info = config.url.as_str().into_connection_info().map_err(|e| wrong(&e))?;
+    if let Some(path) = &config.password_file {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("redis.password_file: cannot read {}: {error}", path.display())
+        })?;
+        let settings = info.redis_settings().clone().set_password(text.trim_end());
+        info = info.set_redis_settings(settings);
+    }
+    Client::open(info).map_err(|error| wrong(&error))
+}
+
+/// Connects whenever there is no connection, for as long as anybody uses the store.
+async fn keep_connected(redis: Weak<Redis>) {
+    let mut pause = FIRST_PAUSE;
+    let mut told = false;
+    loop {
+        let Some(store) = redis.upgrade() else { return };
+        if store.is_up() {
+            // Looks again now and then whether anybody still uses the store.
+            drop(timeout(LONGEST_PAUSE, store.lost.notified()).await);
+            continue;
+        }
+        match store.connect().await {
+            Ok(()) => {
+                info!(url = store.config.url, "shared limits are in Redis");
+                (pause, told) = (FIRST_PAUSE, false);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(url = store.config.url, error, "cannot reach Redis, trying on");
+                }
+                drop(store);
+                sleep(jittered(pause)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Between half of a pause and the whole, so that gateways do not come back in step.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8) % 1024;
+    pause / 2 + pause.mul_f64(0.5) * u32::try_from(random).unwrap_or(0) / 1024
+}

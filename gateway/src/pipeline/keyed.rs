@@ -1,0 +1,200 @@
+//! Calls with an idempotency key: the first one runs, its repeats get how it ended.
+//!
+//! A run belongs to all who wait for it: it goes on while one of them is left. What is kept is an
+//! answer, or a failure of the run itself; a refusal before the run (a full queue, a model that is
+//! not ready, a deadline) is told to those who wait and forgotten, so that a retry can succeed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use engine::Tensor;
+use futures_util::FutureExt;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Account, Answer, Pipeline, Record, Refused, Reply};
+use crate::error::{Kind, Rejection};
+use crate::idempotency::{self, Claim, Entered, Flight, Refusal, Table};
+use crate::telemetry::{Outcome, VersionMetrics, WireMetrics};
+use crate::types::{Call, Deadline, IdempotencyKey, Protocol};
+
+/// The table of the pipeline.
+pub type Keys = Table<Kept, Ended>;
+
+/// What repeats get.
+pub(super) type Kept = Result<Arc<Given>, Rejection>;
+
+/// An answer with the counters of its version, but not the version: that may leave meanwhile.
+#[derive(Debug)]
+pub struct Given {
+    answer: Answer,
+    metrics: Arc<VersionMetrics>,
+}
+
+/// How a run ended, for all who wait for it.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    result: Kept,
+    /// For the first caller. If it has left, the record is dropped as that of a cancelled call.
+    record: Arc<Mutex<Option<Record>>>,
+}
+
+/// Counts a repeat when it is dropped; says "cancelled" unless told otherwise.
+#[derive(Debug)]
+pub(super) struct Repeat {
+    metrics: Arc<VersionMetrics>,
+    protocol: Protocol,
+    pub(super) outcome: Outcome,
+}
+
+/// Counts a call that waits for another one's run, should it leave or be refused.
+struct Waiting<'a> {
+    wire: &'a WireMetrics,
+    protocol: Protocol,
+    outcome: Option<Outcome>,
+}
+
+impl Pipeline {
+    /// Answers a call with a key.
+    pub(super) async fn infer_once(
+        &self,
+        keys: &Keys,
+        key: &IdempotencyKey,
+        call: Call,
+    ) -> Result<Reply, Rejection> {
+        let (name, body) = (idempotency::name(&call, key.as_str()), idempotency::body(&call));
+        let (protocol, deadline) = (call.protocol, call.schedule.deadline);
+        let mut call = Some(call);
+        loop {
+            let entered = keys.enter(name, &body, |claim| {
+                let call = call.take().expect("the table asks for one run");
+                self.clone().run_once(claim, call).boxed()
+            });
+            match entered {
+                Ok(Entered::First(flight)) => {
+                    let ended = flight.await;
+                    let record = ended.record.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    let account = record.map(Account::Own);
+                    return ended.result.map(|given| given.reply(account, false));
+                }
+                Ok(Entered::Joined(flight)) => {
+                    let Some(ended) = self.join(flight, protocol, deadline).await else { continue };
+                    return replay(ended, protocol);
+                }
+                Ok(Entered::Replayed(kept)) => {
+                    if kept.is_err() {
+                        self.wire.count(protocol, Outcome::Replayed);
+                    }
+                    return replay(kept, protocol);
+                }
+                Err(refusal) => {
+                    let rejection = refused(refusal);
+                    self.wire.count(protocol, Outcome::Refused(rejection.kind()));
+                    return Err(rejection);
+                }
+            }
+        }
+    }
+
+    /// Runs a call for all who wait for it.
+    async fn run_once(self, claim: Claim<Kept, Ended>, call: Call) -> Ended {
+        let (result, record) = match self.execute(call).await {
+            Ok((answer, record)) => {
+                let given = Given { answer, metrics: record.served.metrics.clone() };
+                claim.keep(given.answer.size(), || Ok(Arc::new(given.detached())));
+                (Ok(Arc::new(given)), Some(record))
+            }
+            Err(Refused { rejection, has_run }) => {
+                if has_run {
+                    claim.keep(rejection.public_message().len(), || Err(rejection.clone()));
+                }
+                (Err(rejection), None)
+            }
+        };
+        Ended { result, record: Arc::new(Mutex::new(record)) }
+    }
+
+    /// Waits for the run of another call; `None` when that came too late for its own caller, but
+    /// not for this one.
+    async fn join(
+        &self,
+        flight: Flight<Ended>,
+        protocol: Protocol,
+        deadline: Option<Deadline>,
+    ) -> Option<Kept> {
+        let outcome = Some(Outcome::Refused(Kind::Cancelled));
+        let mut waiting = Waiting { wire: &self.wire, protocol, outcome };
+        let ended = match deadline {
+            None => Some(flight.await),
+            Some(Deadline(at)) => timeout_at(at, flight).await.ok(),
+        };
+        let result = match ended {
+            Some(ended) => ended.result,
+            None => {
+                let text = "the deadline passed before the first call with this key had ended";
+                Err(Rejection::new(Kind::DeadlineExceeded, text))
+            }
+        };
+        let has_time = deadline.is_none_or(|deadline| !deadline.has_passed(Instant::now()));
+        waiting.outcome = None;
+        match result {
+            Err(late) if late.kind() == Kind::DeadlineExceeded && has_time => None,
+            Err(rejection) => {
+                waiting.outcome = Some(Outcome::Refused(rejection.kind()));
+                Some(Err(rejection))
+            }
+            Ok(given) => Some(Ok(given)),
+        }
+    }
+}
+
+/// What a repeat is told.
+fn replay(kept: Kept, protocol: Protocol) -> Result<Reply, Rejection> {
+    let given = kept.map_err(Rejection::into_replayed)?;
+    let outcome = Outcome::Refused(Kind::Cancelled);
+    let repeat = Repeat { metrics: given.metrics.clone(), protocol, outcome };
+    Ok(given.reply(Some(Account::Repeat(repeat)), true))
+}
+
+fn refused(refusal: Refusal) -> Rejection {
+    match refusal {
+        Refusal::Mismatch => Rejection::new(
+            Kind::IdempotencyMismatch,
+            "this idempotency key was used for a call with another body",
+        ),
+        Refusal::Full => Rejection::new(
+            Kind::Overloaded,
+            "as many calls with idempotency keys are under way as may be",
+        ),
+    }
+}
+
+impl Given {
+    fn reply(&self, account: Option<Account>, is_replayed: bool) -> Reply {
+        Reply { answer: self.answer.clone(), is_replayed, account }
+    }
+
+    /// The same without a hold on memory that others share, such as the outputs of its batch.
+    fn detached(&self) -> Self {
+        let own = |(index, tensor): &(usize, Tensor)| {
+            let data = Bytes::copy_from_slice(tensor.data());
+            let same = Tensor::new(tensor.datatype(), tensor.shape().to_vec(), data);
+            (*index, same.unwrap_or_else(|_| tensor.clone()))
+        };
+        let outputs = self.answer.outputs.iter().map(own).collect();
+        Self { answer: Answer { outputs, ..self.answer.clone() }, metrics: self.metrics.clone() }
+    }
+}
+
+impl Drop for Repeat {
+    fn drop(&mut self) {
+        self.metrics.count(self.protocol, self.outcome);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome {
+            self.wire.count(self.protocol, outcome);
+        }
+    }
+}
