@@ -224,7 +224,8 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
     guarded.rig.stub.release();
     answer(busy);
     // It is given back by the thread that finds it abandoned.
-    until(|| guarded.call(&[4]).is_ok());
+    let again = || guarded.rig.queue.submit(rows(&[4]), 1, Schedule::default());
+    until(|| again().is_ok_and(|receiver| receiver.blocking_recv().unwrap().is_ok()));
     assert_eq!(guarded.breaker.state(), State::Closed);
     other.rig.stub.release();
     answer(first);
@@ -232,7 +233,9 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
 
 /// Waits for what other threads are about to do.
 fn until(is: impl Fn() -> bool) {
+    let since = std::time::SystemTime::now();
     while !is() {
+        assert!(since.elapsed().unwrap() < Duration::from_secs(30), "it did not happen");
         std::thread::yield_now();
     }
 }
