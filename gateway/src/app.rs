@@ -119,10 +119,9 @@ impl App {
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
-        let pipeline =
-            Pipeline { snapshots, wire, overload: overload.clone(), limiter, keys: keys.clone() };
+        let (overloaded, repeats) = (overload.clone(), keys.clone());
         let api = Api {
-            pipeline,
+            pipeline: Pipeline { snapshots, wire, overload, limiter, keys },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),
@@ -130,10 +129,10 @@ impl App {
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
-        tasks::spawn("memory", async { match memory::watch(overload).await {} });
+        tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
         certificates(server.tls().cloned(), hangups);
         tasks::spawn("identities", async { match identities.follow().await {} });
-        if let Some(keys) = keys {
+        if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
         }
         let watched = control.clone();

@@ -112,6 +112,14 @@ impl Breaker {
         self.lock().state(Instant::now())
     }
 
+    /// Why calls are refused, for operators; `None` while none would be.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let Status { state, reason, .. } = self.status();
+        let reason = reason.map_or("", Reason::label);
+        (state == State::Open).then(|| format!("its circuit breaker is open: {reason}"))
+    }
+
     /// Everything there is to see.
     #[must_use]
     pub fn status(&self) -> Status {

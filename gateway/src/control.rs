@@ -212,7 +212,17 @@ impl Control {
     /// Every model in the repository or in memory, with the state of each version.
     #[must_use]
     pub fn index(&self, only_ready: bool) -> Vec<IndexEntry> {
-        self.registry.index(only_ready)
+        let mut entries = self.registry.index(only_ready);
+        let snapshot = self.snapshots.load();
+        for entry in entries.iter_mut().filter(|entry| entry.reason.is_empty()) {
+            let served = entry
+                .version
+                .and_then(|version| snapshot.model(entry.name.as_str())?.ready.get(&version));
+            if let Some(reason) = served.and_then(|served| served.breaker.trouble()) {
+                entry.reason = reason;
+            }
+        }
+        entries
     }
 
     /// Ends the engine threads; the last step of a stop. Blocks for at most `limit`; `false` when

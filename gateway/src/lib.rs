@@ -13,8 +13,8 @@ pub mod tasks;
 // Parts that do one thing each.
 pub mod identity;
 pub mod breaker;
-pub mod overload;
 pub mod limits;
+pub mod overload;
 pub mod idempotency;
 pub mod contract;
 pub mod batching;

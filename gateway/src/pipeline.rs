@@ -306,9 +306,13 @@ fn refusal(served: &ServedVersion, failure: Failure) -> Refused {
 }
 
 impl Answer {
-    /// Bytes of its outputs.
+    /// Bytes that it takes in memory of its own, its outputs above all.
     fn size(&self) -> usize {
-        self.outputs.iter().map(|(_, tensor)| tensor.data().len()).sum()
+        /// A tensor's shape, its place in the answer and the head of its allocation.
+        const PER_OUTPUT: usize = 128;
+        let outputs = self.outputs.iter();
+        let outputs: usize = outputs.map(|(_, tensor)| tensor.data().len() + PER_OUTPUT).sum();
+        outputs + self.flags.as_ref().map_or(0, |flags| flags.len())
     }
 }
 

@@ -12,14 +12,22 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+mod breakers;
+
 use super::{Api, rest};
 use crate::config::Store;
+use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
-pub const ENDPOINTS: &[(&str, &str)] =
-    &[("get", "/v1/status"), ("post", "/v1/drain"), ("get", "/v1/limits")];
+pub const ENDPOINTS: &[(&str, &str)] = &[
+    ("get", "/v1/status"),
+    ("post", "/v1/drain"),
+    ("get", "/v1/limits"),
+    ("get", "/v1/breakers"),
+    ("post", "/v1/breakers/{model}/{version}/{action}"),
+];
 
 /// Routes the admin port. Everybody needs the role `operate`.
 pub fn router(api: Api) -> Router {
@@ -28,6 +36,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
         .route("/v1/limits", get(limits))
+        .merge(breakers::routes())
         .layer(from_fn_with_state(api.clone(), guard))
         .with_state(api)
 }
@@ -48,6 +57,19 @@ async fn guard(
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {
+    let snapshot = api.pipeline.snapshots.load();
+    let breaker = |entry: &IndexEntry| {
+        let model = snapshot.model(entry.name.as_str())?;
+        Some(model.ready.get(&entry.version?)?.breaker.state().name())
+    };
+    let loader = api.control.loader();
+    let devices: Vec<Value> = loader
+        .threads()
+        .into_iter()
+        .map(|(device, (running, wanted))| {
+            json!({ "device": device.0, "threads": running, "wanted": wanted })
+        })
+        .collect();
     let models: Vec<Value> = api
         .control
         .index(false)
@@ -58,6 +80,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
                 "version": entry.version.map(|version| version.0),
                 "state": entry.state.map(|state| state.name()),
                 "reason": entry.reason,
+                "breaker": breaker(entry),
             })
         })
         .collect();
@@ -70,6 +93,12 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "ready": api.is_ready(),
         "overload": api.pipeline.overload.status(),
         "models": models,
+        "engine": {
+            "devices": devices,
+            "stuck_threads": loader.stuck().count(),
+            "abandoned_threads": loader.stuck().abandoned(),
+            "panics": loader.stuck().panics(),
+        },
     }))
 }
 

@@ -22,8 +22,8 @@ async fn render(State(api): State<Arc<Api>>) -> Response {
         served.publish_stats();
     }
     api.control.loader().publish();
-    api.pipeline.overload.publish();
     api.pipeline.limiter.publish();
+    api.pipeline.overload.publish();
     metrics::refresh_process();
     let mut response = Response::new(metrics::recorder().render().into());
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod health;
+mod log_settings;
 mod service;
 mod stream;
 mod wire;
@@ -95,16 +96,10 @@ impl Grpc {
                 return status(&rejection).into_http();
             }
         }
-        if wire::is_prediction(&request)
-            && let Some(caller) = request.extensions().get::<Caller>()
-            && let Err(rejection) = self.api.pipeline.limit(Protocol::Grpc, caller).await
-        {
-            return status(&rejection).into_http();
-        }
         let response = if wire::is_inference(&request) {
             // The permit lives as long as the call.
-            let (timeouts, _permit) = match self.enter(&request) {
-                Ok(admitted) => admitted,
+            let (timeouts, _permit) = match self.enter(&request).await {
+                Ok(entered) => entered,
                 Err(rejection) => {
                     self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
                     return status(&rejection).into_http();
@@ -128,17 +123,6 @@ impl Grpc {
 }
 
 impl Grpc {
-    /// Reads how long a call may take and lets it in, before its message is read. The messages of
-    /// a stream are let in one by one.
-    fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
-        let timeouts = Timeouts::over_grpc(request.headers())?;
-        let permit = match wire::is_prediction(request) {
-            true => self.api.pipeline.overload.enter(0)?,
-            false => Permit::default(),
-        };
-        Ok((timeouts, permit))
-    }
-
     /// Who calls, if anybody is known, from the head of a call alone.
     fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
         let access = wire::access(request.uri().path());
@@ -151,6 +135,22 @@ impl Grpc {
             self.api.authorize(&caller, Role::Predict)?;
         }
         Ok(Some(caller))
+    }
+
+    /// Reads how long a call may take and lets it in, before its message is read. The messages of
+    /// a stream are let in one by one.
+    async fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+        let timeouts = Timeouts::over_grpc(request.headers())?;
+        if !wire::is_prediction(request) {
+            return Ok((timeouts, Permit::default()));
+        }
+        let pipeline = &self.api.pipeline;
+        // First what costs the caller nothing of its limits.
+        let permit = pipeline.overload.enter(0)?;
+        if let Some(caller) = request.extensions().get::<Caller>() {
+            pipeline.limiter.at_head(caller).await?;
+        }
+        Ok((timeouts, permit))
     }
 }
 

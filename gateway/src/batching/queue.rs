@@ -78,6 +78,8 @@ pub(super) struct Shared {
     /// How long calls stand in the queue, as the scheduler saw it last.
     pub(super) standing: Standing,
     pub(super) probe: OnceLock<Probe>,
+    /// The same inputs, for what their outputs look like.
+    pub(super) nan_probe: OnceLock<Probe>,
     pub(super) guard: OnceLock<Guard>,
     stats: Mutex<BTreeMap<usize, ExecutionStats>>,
     model: Option<Box<dyn Model>>,
@@ -139,6 +141,7 @@ impl Queue {
             load: Arc::new(Load::on(pool.backlog().clone())),
             standing: Standing::default(),
             probe: OnceLock::new(),
+            nan_probe: OnceLock::new(),
             guard: OnceLock::new(),
             stats: Mutex::default(),
             model: Some(model),
@@ -151,6 +154,7 @@ impl Queue {
     /// Names inputs that the model can run. They tell a call that breaks from a model that does.
     pub fn probe_with(&self, batch: Batch) {
         // Only the load of the version sets it, once.
+        drop(self.shared.nan_probe.set(Probe::new(batch.clone())));
         drop(self.shared.probe.set(Probe::new(batch)));
     }
 

@@ -11,6 +11,7 @@ use crate::error::Kind;
 use crate::telemetry::VersionMetrics;
 use crate::types::Schedule;
 
+mod breaker;
 mod leaving;
 mod overload;
 mod schedules;
@@ -345,6 +346,24 @@ async fn a_thread_stuck_in_native_code_is_replaced_and_counted() {
     let done = behind.await.unwrap().unwrap();
     assert_eq!(done.outputs[0].data().to_vec(), [7]);
     rig.stub.release();
+}
+
+#[test]
+fn a_thread_that_dies_of_a_panic_outside_of_a_run_is_replaced_and_counted() {
+    let rig = rig(8, 100);
+    while rig.pool.sleeping() == 0 {
+        std::thread::yield_now();
+    }
+    rig.pool.break_next();
+    // The thread panics as it comes back for more.
+    assert_eq!(answer(rig.submit(&[1])), [1]);
+    while rig.pool.threads() != (0, 1) {
+        std::thread::yield_now();
+    }
+    let waiting = rig.submit(&[2]);
+    rig.pool.watch();
+    assert_eq!(answer(waiting), [2]);
+    assert_eq!((rig.pool.threads(), rig.stuck.panics(), rig.stuck.count()), ((1, 1), 1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::assembly::{batch_of, pieces, with_all_rows};
 use super::job::{Done, Failure, Job, Ticket};
-use super::judge::{self, Finding, Judge};
+use super::judge::{self, Finding, Judge, Look};
 use super::pool::{Ended, Pool, Warmup, Work};
 use super::queue::Shared;
 use super::reply::Post;
@@ -250,7 +250,7 @@ impl Hand {
     fn answer(
         &mut self,
         batch: &Batch,
-        run: Run,
+        Checked { run, look }: Checked,
         (tickets, inputs, padded): (Vec<Ticket>, Vec<Vec<Tensor>>, Option<usize>),
         (started, time): (Instant, Duration),
     ) {
@@ -258,8 +258,8 @@ impl Hand {
         queue.count_execution(batch.rows(), &run);
         queue.metrics.batch_rows.record(batch.rows() as f64);
         let pieces = pieces(&queue, &run.outputs, &tickets, padded);
-        let findings = findings(&queue, &run.outputs, &inputs, &pieces);
-        self.judge.answered(tickets.len(), &findings, time);
+        let findings = judge::findings(&queue, look, &inputs, &pieces);
+        self.judge.answered(tickets.len(), (&findings, look), time);
         self.settle_last();
         let Run { input, infer, output, .. } = run;
         let mut findings = findings.into_iter();
@@ -278,25 +278,14 @@ impl Hand {
     }
 }
 
-/// What is wrong with the answers, by call; empty where nothing is.
-fn findings(
-    queue: &Shared,
-    outputs: &[Tensor],
-    inputs: &[Vec<Tensor>],
-    pieces: &[Vec<Tensor>],
-) -> Vec<Option<Finding>> {
-    let Some(guard) = queue.guard.get().filter(|guard| guard.is_suspicious(outputs)) else {
-        return Vec::new();
-    };
-    let findings: Vec<_> =
-        inputs.iter().zip(pieces).map(|(inputs, outputs)| guard.find(inputs, outputs)).collect();
-    let with_nan = findings.iter().flatten().filter(|found| matches!(found, Finding::Nan));
-    queue.metrics.nan_answers.increment(with_nan.count() as u64);
-    findings
+/// A run that gave what it should, and what its outputs look like.
+struct Checked {
+    run: Run,
+    look: Look,
 }
 
 /// The run of a group of so many calls, if it gave what it should; else why not.
-fn checked_run(queue: &Shared, batch: &Batch, calls: usize) -> Result<Run, Failure> {
+fn checked_run(queue: &Shared, batch: &Batch, calls: usize) -> Result<Checked, Failure> {
     let mut result = guarded_run(queue, batch);
     if calls > 1 {
         result = result.and_then(|run| with_all_rows(run, batch));
@@ -304,10 +293,14 @@ fn checked_run(queue: &Shared, batch: &Batch, calls: usize) -> Result<Run, Failu
     if let Some(guard) = queue.guard.get() {
         result = result.and_then(|run| guard.check(&run.outputs, batch.rows()).map(|()| run));
     }
-    if calls > 1 {
-        return result;
+    match result {
+        Ok(run) => {
+            let look = judge::look(queue, &run.outputs, |batch| guarded_run(queue, batch).ok());
+            Ok(Checked { run, look })
+        }
+        Err(failure) if calls == 1 => Err(judged(queue, failure)),
+        Err(failure) => Err(failure),
     }
-    result.map_err(|failure| judged(queue, failure))
 }
 
 /// Whether the model has failed on its own inputs, too.

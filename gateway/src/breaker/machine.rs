@@ -183,7 +183,7 @@ impl Machine {
         if let Phase::HalfOpen { lease: Some(lease), .. } = &mut self.phase
             && epoch == self.epoch
         {
-            *lease = until;
+            *lease = (*lease).max(until);
         }
     }
 

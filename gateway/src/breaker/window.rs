@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-const BUCKETS: u64 = 10;
+const BUCKETS: u8 = 10;
 
 /// Batches, and how many of them failed or were slow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,14 +41,14 @@ impl Counts {
 
 impl Window {
     pub(super) fn new(start: Instant, window: Duration) -> Self {
-        let width = (window / BUCKETS as u32).max(Duration::from_nanos(1));
+        let width = (window / u32::from(BUCKETS)).max(Duration::from_nanos(1));
         Self { start, width, at: 0, buckets: Default::default(), sum: Counts::default() }
     }
 
     /// Counts one batch; returns what the window holds then.
     pub(super) fn add(&mut self, now: Instant, one: Counts) -> Counts {
         self.advance(now);
-        self.buckets[(self.at % BUCKETS) as usize].add(one);
+        self.bucket(self.at).add(one);
         self.sum.add(one);
         self.sum
     }
@@ -64,6 +64,11 @@ impl Window {
         self.sum = Counts::default();
     }
 
+    fn bucket(&mut self, number: u64) -> &mut Counts {
+        let index = usize::try_from(number % u64::from(BUCKETS)).unwrap_or_default();
+        &mut self.buckets[index]
+    }
+
     /// Drops what has grown too old.
     fn advance(&mut self, now: Instant) {
         let since = now.saturating_duration_since(self.start).as_nanos();
@@ -72,11 +77,11 @@ impl Window {
             // Clocks of several threads are read before the lock is taken.
             return;
         }
-        if at - self.at >= BUCKETS {
+        if at - self.at >= u64::from(BUCKETS) {
             self.clear();
         } else {
             for old in self.at + 1..=at {
-                self.buckets[(old % BUCKETS) as usize] = Counts::default();
+                *self.bucket(old) = Counts::default();
             }
             self.sum = Counts::default();
             for bucket in self.buckets {

@@ -48,8 +48,7 @@ pub struct BreakerSettings {
     consecutive: Option<u32>,
     slow_call: Option<Option<Duration>>,
     slow_rate: Option<f64>,
-    nan: Option<bool>,
-    nan_answers: Option<u32>,
+    nan_answers: Option<Option<u32>>,
     open_time: Option<Duration>,
     max_open_time: Option<Duration>,
     probe_timeout: Option<Duration>,
@@ -88,10 +87,7 @@ impl BreakerSettings {
             consecutive: count(&mut section, "consecutive"),
             slow_call: section.take::<OrOff<Duration>>("slow_call").map(|slow| slow.0),
             slow_rate: rate(&mut section, "slow_rate"),
-            nan: section
-                .has("nan")
-                .then(|| section.choice("nan", &[("storm", true), ("off", false)], true)),
-            nan_answers: count(&mut section, "nan_answers"),
+            nan_answers: count_or_off(&mut section, "nan_answers"),
             open_time: time(&mut section, "open_time"),
             max_open_time: time(&mut section, "max_open_time"),
             probe_timeout: time(&mut section, "probe_timeout"),
@@ -110,7 +106,6 @@ impl BreakerSettings {
     /// What holds where these settings stand above others.
     #[must_use]
     pub fn over(&self, below: &Breaker) -> Breaker {
-        let storm = self.nan_answers.or(below.nan_answers);
         Breaker {
             enabled: self.enabled.unwrap_or(below.enabled),
             window: self.window.unwrap_or(below.window),
@@ -119,11 +114,7 @@ impl BreakerSettings {
             consecutive: self.consecutive.unwrap_or(below.consecutive),
             slow_call: self.slow_call.unwrap_or(below.slow_call),
             slow_rate: self.slow_rate.unwrap_or(below.slow_rate),
-            nan_answers: match self.nan {
-                Some(false) => None,
-                Some(true) => storm.or(Breaker::default().nan_answers),
-                None => below.nan_answers.and(storm),
-            },
+            nan_answers: self.nan_answers.unwrap_or(below.nan_answers),
             open_time: self.open_time.unwrap_or(below.open_time),
             max_open_time: self.max_open_time.unwrap_or(below.max_open_time),
             probe_timeout: self.probe_timeout.unwrap_or(below.probe_timeout),
@@ -144,11 +135,21 @@ fn time(section: &mut Section<'_>, key: &str) -> Option<Duration> {
 
 fn count(section: &mut Section<'_>, key: &str) -> Option<u32> {
     let count: u64 = section.take(key)?;
+    in_bounds(section, key, count)
+}
+
+fn in_bounds(section: &Section<'_>, key: &str, count: u64) -> Option<u32> {
     let small = u32::try_from(count).ok().filter(|&count| count > 0 && count <= 1_000_000);
     if small.is_none() {
         section.problem(key, "must be from 1 to 1000000");
     }
     small
+}
+
+fn count_or_off(section: &mut Section<'_>, key: &str) -> Option<Option<u32>> {
+    let OrOff(count) = section.take::<OrOff<u64>>(key)?;
+    let Some(count) = count else { return Some(None) };
+    in_bounds(section, key, count).map(Some)
 }
 
 fn rate(section: &mut Section<'_>, key: &str) -> Option<f64> {
@@ -178,10 +179,9 @@ mod tests {
         let model = read("slow_call = 'off'\nfailure_rate = '25%'").unwrap().over(&gateway);
         assert_eq!((model.consecutive, model.slow_call), (9, None));
         assert_eq!((model.failure_rate, model.nan_answers), (0.25, Some(7)));
-        let off = read("nan = 'off'").unwrap().over(&gateway);
+        let off = read("nan_answers = 'off'").unwrap().over(&gateway);
         assert_eq!(off.nan_answers, None);
-        assert_eq!(read("nan_answers = 3").unwrap().over(&off).nan_answers, None);
-        assert_eq!(read("nan = 'storm'").unwrap().over(&off).nan_answers, Some(20));
+        assert_eq!(read("nan_answers = 3").unwrap().over(&off).nan_answers, Some(3));
     }
 
     #[test]

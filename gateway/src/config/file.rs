@@ -27,9 +27,9 @@ pub struct Config {
     pub limits: Limits,
     pub auth: Auth,
     pub breaker: Breaker,
-    pub overload: Overload,
     pub rates: Rates,
     pub idempotency: Idempotency,
+    pub overload: Overload,
     pub server: Server,
     pub log: Log,
 }
@@ -61,9 +61,9 @@ impl Config {
             limits: Limits::read(root.section("limits")),
             auth: Auth::read(root.section("auth"), base),
             breaker: BreakerSettings::read(root.section("breaker")).over(&Breaker::default()),
-            overload: Overload::read(root.section("overload")),
             rates: Rates::read(&mut root, base),
             idempotency: Idempotency::read(root.section("idempotency")),
+            overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
         };

@@ -6,7 +6,7 @@ use engine::{Tensor, TensorSpec};
 
 use super::element::Element;
 use super::tally::{Labels, Tally};
-use super::terms::{InputTerms, Report, Terms};
+use super::terms::{InputTerms, LAST_FEATURE, Report, Terms};
 use super::{Action, Check, Offence, Rule};
 use crate::config::value::Scalar;
 
@@ -49,14 +49,16 @@ pub(super) fn numeric<T: Element<N>, const N: usize>(
     report: &mut Report,
 ) -> Box<dyn Check> {
     let datatype = spec.datatype.name();
+    let before = report.0.len();
     let mut wide = Scope::build(&terms.wide, datatype, ("", report));
     wide.label = labels.add(&spec.name, "");
-    let is_sound = report.0.is_empty();
+    // What is wrong for the whole input is said once.
+    let is_sound = report.0.len() == before;
     let mut columns: Vec<Scope<T>> = Vec::new();
     for (position, feature) in terms.features.iter().enumerate() {
         let prefix = format!("feature[{position}].");
         let mut own = Report::default();
-        let merged = feature.terms.within(&terms.wide);
+        let merged = terms.of(feature, spec.datatype);
         let mut scope = Scope::build(&merged, datatype, (&prefix, &mut own));
         scope.label = labels.add(&spec.name, &feature.label());
         scope.place = feature.place();
@@ -64,7 +66,7 @@ pub(super) fn numeric<T: Element<N>, const N: usize>(
             report.0.append(&mut own.0);
         }
         // An index beyond the input is a problem, not a reason to take memory.
-        if report.0.is_empty() {
+        if feature.index <= LAST_FEATURE {
             columns.resize(columns.len().max(feature.index + 1), wide.clone());
             columns[feature.index] = scope;
         }
@@ -246,7 +248,8 @@ impl<T> Scope<T> {
     {
         let nearest = if value < self.low { self.low } else { self.high };
         match rule {
-            Rule::Range if !value.is_nan() => nearest,
+            // Never NaN: a range that is imputed has a rule for missing values beside it.
+            Rule::Range => nearest,
             _ => self.default.unwrap_or(self.low),
         }
     }

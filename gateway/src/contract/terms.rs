@@ -8,7 +8,7 @@ use super::{Action, Rule};
 use crate::config::value::Scalar;
 
 /// Largest index of a feature.
-const LAST_FEATURE: usize = 65_535;
+pub(super) const LAST_FEATURE: usize = 65_535;
 
 /// Longest name of a feature, in bytes: it is a label of a metric.
 const LONGEST_NAME: usize = 64;
@@ -83,25 +83,6 @@ impl Terms {
         self.missing.or(self.default.is_some().then_some(Action::Impute))
     }
 
-    /// The terms of a feature: its own, and those of the whole input where it says nothing.
-    pub(super) fn within(&self, wide: &Self) -> Self {
-        let bounds = self.range.is_some() || self.finite.is_some() || self.max_length.is_some();
-        let own_categories = self.categories.is_some();
-        let categories = if bounds { None } else { wide.categories.clone() };
-        let (finite, range, max_length) = match own_categories {
-            true => (None, None, None),
-            false => (wide.finite, wide.range.clone(), wide.max_length),
-        };
-        Self {
-            missing: self.missing.or(if self.default.is_some() { None } else { wide.missing }),
-            default: self.default.clone().or_else(|| wide.default.clone()),
-            finite: self.finite.or(finite),
-            range: self.range.clone().or(range),
-            categories: self.categories.clone().or(categories),
-            max_length: self.max_length.or(max_length),
-        }
-    }
-
     /// The rules by their place in [`Rule`], for values of floating point and BYTES.
     pub(super) fn actions(&self) -> [Option<Action>; Rule::COUNT] {
         [
@@ -113,18 +94,53 @@ impl Terms {
         ]
     }
 
+    /// Whether a default would ever be put in.
+    fn uses_default(&self, family: Family) -> bool {
+        let imputes_category = matches!(self.categories, Some((_, Action::Impute)));
+        family != Family::Whole || imputes_category
+    }
+
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
+impl Family {
+    fn of(datatype: DataType) -> Self {
+        match datatype {
+            DataType::Bytes => Self::Text,
+            DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => Self::Float,
+            _ => Self::Whole,
+        }
+    }
+}
+
 impl InputTerms {
-    pub(super) fn check(&self, spec: &TensorSpec, batches: bool, report: &mut Report) {
-        let family = match spec.datatype {
-            DataType::Bytes => Family::Text,
-            DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => Family::Float,
-            _ => Family::Whole,
+    /// The terms of a feature: its own, and those of the whole input where it says nothing.
+    pub(super) fn of(&self, feature: &FeatureTerms, datatype: DataType) -> Terms {
+        let (own, wide) = (&feature.terms, &self.wide);
+        let bounds = own.range.is_some() || own.finite.is_some() || own.max_length.is_some();
+        let inherited = if bounds { None } else { wide.categories.clone() };
+        let (finite, range, max_length) = match own.categories {
+            Some(_) => (None, None, None),
+            None => (wide.finite, wide.range.clone(), wide.max_length),
         };
+        let mut terms = Terms {
+            missing: own.missing.or(if own.default.is_some() { None } else { wide.missing }),
+            default: own.default.clone(),
+            finite: own.finite.or(finite),
+            range: own.range.clone().or(range),
+            categories: own.categories.clone().or(inherited),
+            max_length: own.max_length.or(max_length),
+        };
+        if terms.default.is_none() && (self.optional || terms.uses_default(Family::of(datatype))) {
+            terms.default.clone_from(&wide.default);
+        }
+        terms
+    }
+
+    pub(super) fn check(&self, spec: &TensorSpec, batches: bool, report: &mut Report) {
+        let family = Family::of(spec.datatype);
         if self.wide.is_empty() && self.features.is_empty() && !self.optional {
             report.add("", "", "says nothing about the input");
         }
@@ -145,6 +161,11 @@ impl InputTerms {
                 report.add("", "on_length", "cannot be impute: no dimension is cut");
             }
         }
+        let inherits = |feature: &FeatureTerms| self.of(feature, spec.datatype).default.is_some();
+        let is_used = self.wide.uses_default(family) || self.features.iter().any(inherits);
+        if self.wide.default.is_some() && !self.optional && !is_used {
+            report.add("", "default", "has no effect: nothing is imputed by it");
+        }
         check_scope(&self.wide, family, self.optional, ("", report));
         let is_sound = report.0.is_empty();
         self.check_places(inner, report);
@@ -158,7 +179,10 @@ impl InputTerms {
             }
             // What is wrong for the whole input is said once.
             if is_sound {
-                let terms = feature.terms.within(&self.wide);
+                let terms = self.of(feature, spec.datatype);
+                if terms.default.is_some() && !self.optional && !terms.uses_default(family) {
+                    report.add(&prefix, "default", "has no effect: nothing is imputed by it");
+                }
                 check_scope(&terms, family, self.optional, (&prefix, report));
             }
         }
@@ -210,16 +234,8 @@ fn check_scope(
     if family != Family::Float && finite.is_some() {
         problem("finite", "is for floating-point inputs");
     }
-    if family == Family::Whole {
-        if terms.missing.is_some() {
-            problem(
-                "on_missing",
-                "has no effect: only floating-point and BYTES values can be missing",
-            );
-        }
-        if terms.default.is_some() && !optional && !imputes(category) {
-            problem("default", "has no effect here");
-        }
+    if family == Family::Whole && terms.missing.is_some() {
+        problem("on_missing", "has no effect: only floats and BYTES can be missing");
     }
     if let Some((categories, _)) = &terms.categories {
         if categories.is_empty() {

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use engine::Tensor;
 use engine::tensor::frame_strings;
+use engine::{DataType, Tensor};
 
 use super::tally::{Labels, Tally};
-use super::terms::{InputTerms, Report, Terms};
+use super::terms::{InputTerms, LAST_FEATURE, Report, Terms};
 use super::{Action, Check, Offence, Rule};
 use crate::config::value::Scalar;
 
@@ -37,14 +37,16 @@ pub(super) fn text(
     labels: &mut Labels,
     report: &mut Report,
 ) -> Box<dyn Check> {
+    let before = report.0.len();
     let mut wide = Scope::build(&terms.wide, ("", report));
     wide.label = labels.add(name, "");
-    let is_sound = report.0.is_empty();
+    // What is wrong for the whole input is said once.
+    let is_sound = report.0.len() == before;
     let mut columns: Vec<Scope> = Vec::new();
     for (position, feature) in terms.features.iter().enumerate() {
         let prefix = format!("feature[{position}].");
         let mut own = Report::default();
-        let merged = feature.terms.within(&terms.wide);
+        let merged = terms.of(feature, DataType::Bytes);
         let mut scope = Scope::build(&merged, (&prefix, &mut own));
         scope.label = labels.add(name, &feature.label());
         scope.place = feature.place();
@@ -52,7 +54,7 @@ pub(super) fn text(
             report.0.append(&mut own.0);
         }
         // An index beyond the input is a problem, not a reason to take memory.
-        if report.0.is_empty() {
+        if feature.index <= LAST_FEATURE {
             columns.resize(columns.len().max(feature.index + 1), wide.clone());
             columns[feature.index] = scope;
         }

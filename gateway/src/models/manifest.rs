@@ -372,12 +372,13 @@ mod tests {
             [
                 "input[0].dtype",
                 "input[1].shape",
+                "output[0].finite",
                 "input[0].shape",
                 "input[1].name",
                 "input[1].dtype",
-                "output",
                 "versions.latest",
                 "engine.device",
+                "breaker.probes",
                 "version.one.",
                 "version.one.sha256",
             ]

@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["identity"],
     &["breaker", "overload"],
     &["limits"],
+    &["overload"],
     &["idempotency"],
     &["contract"],
     &["batching"],

@@ -20,6 +20,9 @@ pub enum StubStep {
     Panic,
     /// Answers with one row, whatever it was sent.
     OneRow,
+    /// Answers with tensors like the inputs whose bytes are all ones: NaN in every type that has
+    /// it.
+    Nan,
     /// Blocks until [`StubEngine::release`], then echoes.
     Hang,
 }
@@ -40,6 +43,7 @@ struct Shared {
 struct State {
     script: VecDeque<StubStep>,
     load_failure: Option<EngineError>,
+    panics_preparing: usize,
     poison: Option<u8>,
     batches: Vec<usize>,
     seen: Vec<Vec<u8>>,
@@ -57,6 +61,11 @@ impl StubEngine {
     /// Makes every later load fail, or succeed again with `None`.
     pub fn fail_loads(&self, failure: Option<EngineError>) {
         self.lock().load_failure = failure;
+    }
+
+    /// Makes the next threads panic while they are prepared.
+    pub fn panic_preparing(&self, threads: usize) {
+        self.lock().panics_preparing = threads;
     }
 
     /// Fails every batch that holds this byte anywhere, as a model throws on one bad row.
@@ -120,7 +129,15 @@ impl Engine for StubEngine {
         false
     }
 
-    fn prepare_thread(&self) {}
+    #[expect(clippy::panic, reason = "a scripted panic is what the test asked for")]
+    fn prepare_thread(&self) {
+        let mut state = self.lock();
+        if state.panics_preparing > 0 {
+            state.panics_preparing -= 1;
+            drop(state);
+            panic!("scripted panic");
+        }
+    }
 
     fn check_device(&self, _device: &str) -> Result<(), EngineError> {
         self.lock().device_failure.clone().map_or(Ok(()), Err)
@@ -159,6 +176,15 @@ impl Model for StubEngine {
             StubStep::Fail(error) => return Err(error),
             StubStep::Panic => panic!("scripted panic"),
             StubStep::Hang => self.hang(),
+            StubStep::Nan => {
+                let mut run = Run::echo(batch)?;
+                for output in &mut run.outputs {
+                    let ones = vec![0xff; output.data().len()].into();
+                    *output = Tensor::new(output.datatype(), output.shape().to_vec(), ones)
+                        .map_err(|error| EngineError::new(Fault::Run, error.to_string()))?;
+                }
+                return Ok(run);
+            }
             StubStep::OneRow => {
                 let run = Run::echo(batch)?;
                 let first =

@@ -9,7 +9,7 @@ use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
 
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
 use crate::api::timeouts::Arrival;
-use crate::error::Rejection;
+use crate::error::{Kind, Rejection};
 use crate::types::{Call, Caller, IdempotencyKey, Inputs, NamedTensor, Protocol};
 
 /// The parameter that marks the repeats of one call.
@@ -217,6 +217,18 @@ fn classes_of(output: &InferRequestedOutputTensor) -> Result<Option<usize>, Reje
         let name = shorten(&output.name);
         Rejection::invalid(format!("output '{name}': classification must be a whole number"))
     })
+}
+
+/// KServe's messages carry the model's name in the field that Triton's use for the repository.
+pub(super) fn named(repository: String, model: String) -> Result<String, Rejection> {
+    match (repository.is_empty(), model.is_empty()) {
+        (true, false) => Ok(model),
+        (false, true) => Ok(repository),
+        (true, true) => Err(Rejection::invalid("model_name is missing")),
+        (false, false) => {
+            Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
+        }
+    }
 }
 
 #[cfg(test)]

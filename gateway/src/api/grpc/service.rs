@@ -1,20 +1,16 @@
 //! The twenty calls of `GRPCInferenceService`.
 
-use std::collections::HashMap;
-
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use proto::inference::log_settings_request::setting_value::ParameterChoice as LogChoice;
 use proto::inference::model_repository_parameter::ParameterChoice;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, encode, status, stream};
+use super::{decode, encode, log_settings, status, stream};
 use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
-use crate::telemetry::logging::{self, Settings};
 use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
@@ -87,11 +83,12 @@ impl Service {
         arrival: Arrival,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        pipeline.limit(Protocol::Grpc, &caller).await?;
+        // First what costs the caller nothing of its limits.
         let entered = pipeline.overload.enter(0);
         let _permit = entered.inspect_err(|rejection| {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
         })?;
+        pipeline.limit(Protocol::Grpc, &caller).await?;
         self.infer(request, caller, arrival, &MetadataMap::new()).await
     }
 
@@ -161,7 +158,7 @@ impl Service {
         // Whoever may change nothing is told before what is wrong with the call.
         self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
         self.api.authorize_change(&caller, &model)?;
         let parameters = request
             .parameters
@@ -186,7 +183,7 @@ impl Service {
         let caller = caller(&request)?;
         self.api.authorize(&caller, Role::Operate)?;
         let request = request.into_inner();
-        let model = named(request.repository_name, request.model_name)?;
+        let model = decode::named(request.repository_name, request.model_name)?;
         self.api.authorize_change(&caller, &model)?;
         let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
             None => None,
@@ -195,18 +192,6 @@ impl Service {
         };
         self.api.control.unload(&model, version).await?;
         Ok(model)
-    }
-}
-
-/// KServe's messages carry the model's name in the field that Triton's use for the repository.
-fn named(repository: String, model: String) -> Result<String, Rejection> {
-    match (repository.is_empty(), model.is_empty()) {
-        (true, false) => Ok(model),
-        (false, true) => Ok(repository),
-        (true, true) => Err(Rejection::invalid("model_name is missing")),
-        (false, false) => {
-            Err(Rejection::new(Kind::Unsupported, "repository_name is not supported"))
-        }
     }
 }
 
@@ -358,21 +343,8 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<pb::LogSettingsRequest>,
     ) -> Answer<pb::LogSettingsResponse> {
-        let mut settings = logging::settings();
-        let is_change = !request.get_ref().settings.is_empty();
-        let allowed = caller(&request).and_then(|caller| match is_change {
-            true => self.api.authorize(&caller, Role::Operate),
-            false => self.api.authorize_reading(&caller),
-        });
-        allowed.map_err(|rejection| status(&rejection))?;
-        if is_change {
-            for (key, value) in &request.get_ref().settings {
-                change(&mut settings, key, value.parameter_choice.as_ref())
-                    .map_err(|rejection| status(&rejection))?;
-            }
-            logging::change(settings);
-        }
-        Ok(Response::new(pb::LogSettingsResponse { settings: shown(logging::settings()) }))
+        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        reply(log_settings::answer(&self.api, &caller, request.get_ref()))
     }
 
     async fn system_shared_memory_status(
@@ -423,38 +395,4 @@ impl GrpcInferenceService for Service {
     ) -> Answer<pb::TraceSettingResponse> {
         unsupported("the trace extension")
     }
-}
-
-fn change(settings: &mut Settings, key: &str, value: Option<&LogChoice>) -> Result<(), Rejection> {
-    match (key, value) {
-        ("log_error", Some(LogChoice::BoolParam(on))) => settings.error = *on,
-        ("log_warning", Some(LogChoice::BoolParam(on))) => settings.warning = *on,
-        ("log_info", Some(LogChoice::BoolParam(on))) => settings.info = *on,
-        ("log_verbose_level", Some(LogChoice::Uint32Param(level))) => settings.verbose = *level,
-        ("log_file" | "log_format", _) => {
-            let text = format!("'{key}' is fixed at start: see [log] in the configuration");
-            return Err(Rejection::new(Kind::Unsupported, text));
-        }
-        _ => {
-            let shown: String = key.chars().take(80).collect();
-            return Err(Rejection::invalid(format!("'{shown}' is no log setting of this type")));
-        }
-    }
-    Ok(())
-}
-
-fn shown(settings: Settings) -> HashMap<String, pb::log_settings_response::SettingValue> {
-    use pb::log_settings_response::SettingValue;
-    use pb::log_settings_response::setting_value::ParameterChoice as Choice;
-    [
-        ("log_file", Choice::StringParam(String::new())),
-        ("log_info", Choice::BoolParam(settings.info)),
-        ("log_warning", Choice::BoolParam(settings.warning)),
-        ("log_error", Choice::BoolParam(settings.error)),
-        ("log_verbose_level", Choice::Uint32Param(settings.verbose)),
-        ("log_format", Choice::StringParam("default".to_owned())),
-    ]
-    .into_iter()
-    .map(|(key, choice)| (key.to_owned(), SettingValue { parameter_choice: Some(choice) }))
-    .collect()
 }

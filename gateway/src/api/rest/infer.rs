@@ -62,11 +62,8 @@ where
             return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
         }
     };
-    api.pipeline.limiter.mark(&mut caller, headers);
-    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
-        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
-    }
     let declared = body::declared(headers).min(api.limits.max_request);
+    // First what costs the caller nothing of its limits.
     let mut permit = match api.pipeline.overload.enter(declared) {
         Ok(permit) => permit,
         Err(rejection) => {
@@ -74,6 +71,10 @@ where
             return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
         }
     };
+    api.pipeline.limiter.mark(&mut caller, headers);
+    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
+        return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
+    }
     let body = match body::read(headers, body, &api.limits, (arrival, &mut permit)).await {
         Ok(body) => body,
         Err(error) => {

@@ -31,8 +31,8 @@ pub const CONFIG: &[&[Key]] = &[
     limits::KEYS,
     rates::KEYS,
     breaker::KEYS,
-    overload::KEYS,
     idempotency::KEYS,
+    overload::KEYS,
 ];
 
 /// `model.toml`, in sections.

@@ -16,6 +16,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc
 from kserve.protocol.infer_type import RequestedOutput
 
+import tokens
 from harness import Gateway
 
 T = TypeVar("T")
@@ -215,3 +216,25 @@ def test_loading_in_the_client_s_own_messages(start_gateway: Any) -> None:
         loaded = stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="times"))
         assert loaded.model_name == "times" and loaded.isLoaded
         assert stub.ModelReady(pb.ModelReadyRequest(name="times")).ready
+
+
+def test_a_key_goes_along_with_a_call(start_gateway: Callable[..., Gateway]) -> None:
+    key = "key-of-the-kserve-client"
+    gateway = start_gateway(
+        f'[[auth.key]]\nname = "kserve"\nhashes = ["{tokens.hash_of(key)}"]\n'
+    )
+    x = np.array([[1.5, -2.0]], np.float32)
+    asked = request("identity_fp32", {"x": x}, binary=False)
+    good = {"authorization": f"Bearer {key}"}
+    answer = rest(
+        gateway, lambda c, url: c.infer(url, asked, headers=good, model_name="identity_fp32")
+    )
+    np.testing.assert_array_equal(output(answer, "y"), x)
+    answer = over_grpc(gateway, lambda c: c.infer(asked, headers=tuple(good.items())))
+    np.testing.assert_array_equal(output(answer, "y"), x)
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        infer(gateway, "rest", asked)
+    assert refused.value.response.status_code == 401
+    with pytest.raises(grpc.RpcError) as error:
+        infer(gateway, "grpc", asked)
+    assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED

@@ -38,12 +38,11 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("breaker.slow_rate", Type::Percent, "\"80%\"", "Share of slow batches that opens it."),
     key(
-        "breaker.nan",
-        Type::OneOf(&["storm", "off"]),
-        "\"storm\"",
-        "Whether answers with NaN open it: one after the other, to finite inputs, in outputs that were free of NaN while the version was loaded.",
+        "breaker.nan_answers",
+        Type::CountOrOff,
+        "20",
+        "Answers with NaN one after the other that open it: to finite inputs, in outputs that were free of NaN while the version was loaded, from a model that answers its own inputs with NaN too.",
     ),
-    key("breaker.nan_answers", Type::Count, "20", "So many of them."),
     key(
         "breaker.open_time",
         Type::Duration,
