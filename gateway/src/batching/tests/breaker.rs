@@ -223,7 +223,10 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
     guarded.rig.stub.release();
     answer(busy);
     // It is given back by the thread that finds it abandoned.
-    until(|| guarded.call(&[4]).is_ok());
+    until(|| {
+        let again = guarded.rig.queue.submit(rows(&[4]), 1, Schedule::default());
+        again.is_ok_and(|again| again.blocking_recv().unwrap().is_ok())
+    });
     assert_eq!(guarded.breaker.state(), State::Closed);
     other.rig.stub.release();
     answer(first);
