@@ -22,6 +22,7 @@ use super::Api;
 use crate::error::Rejection;
 
 pub use door::Http;
+pub(super) use path::Names;
 pub use payload::Payload;
 
 /// Method and path of everything served over HTTP.

@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["tasks"],
     &["identity"],
-    &["breaker", "overload"],
+    &["breaker"],
     &["limits"],
     &["overload"],
     &["idempotency"],

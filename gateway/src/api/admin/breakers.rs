@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tracing::info;
 
-use crate::api::{Api, rest};
+use crate::api::Api;
+use crate::api::rest::{self, Names};
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
 
@@ -28,7 +29,7 @@ async fn list(State(api): State<Arc<Api>>) -> Response {
 /// `trip` opens it until `reset` closes it, or what it counts.
 async fn act(
     State(api): State<Arc<Api>>,
-    Path((model, version, action)): Path<(String, String, String)>,
+    Names((model, version, action)): Names<(String, String, String)>,
 ) -> Response {
     let snapshot = api.pipeline.snapshots.load();
     let served = match snapshot.find(&model, Some(&version)) {

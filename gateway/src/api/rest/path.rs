@@ -10,7 +10,7 @@ use super::respond;
 
 /// What stood in the places of `{model}` and `{version}`, percent-decoded.
 #[derive(Debug)]
-pub(super) struct Names<T>(pub(super) T);
+pub(in crate::api) struct Names<T>(pub(in crate::api) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Names<T> {
     type Rejection = Response;

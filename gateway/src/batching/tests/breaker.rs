@@ -2,6 +2,7 @@
 
 use engine::EngineError;
 use engine::error::Fault;
+use tokio::time::Instant;
 
 use super::*;
 use crate::breaker::{Breaker, Reason, State};
@@ -223,7 +224,8 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
     guarded.rig.stub.release();
     answer(busy);
     // It is given back by the thread that finds it abandoned.
-    until(|| guarded.call(&[4]).is_ok());
+    let again = || guarded.rig.queue.submit(rows(&[4]), 1, Schedule::default());
+    until(|| again().is_ok_and(|receiver| receiver.blocking_recv().unwrap().is_ok()));
     assert_eq!(guarded.breaker.state(), State::Closed);
     other.rig.stub.release();
     answer(first);
@@ -231,7 +233,9 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
 
 /// Waits for what other threads are about to do.
 fn until(is: impl Fn() -> bool) {
+    let since = std::time::SystemTime::now();
     while !is() {
+        assert!(since.elapsed().unwrap() < Duration::from_secs(30), "it did not happen");
         std::thread::yield_now();
     }
 }
@@ -319,8 +323,8 @@ fn slow_is_what_takes_long_on_the_engine_and_not_in_the_queue() {
     let guarded = guarded(slow);
     let first = guarded.rig.block();
     let waits = guarded.rig.submit(&[1]);
-    let since = std::time::SystemTime::now();
-    until(|| since.elapsed().unwrap() > Duration::from_millis(250));
+    let since = Instant::now();
+    until(|| since.elapsed() > Duration::from_millis(250));
     guarded.rig.stub.release();
     answer(first);
     assert_eq!(guarded.breaker.status().reason, Some(Reason::SlowRate));

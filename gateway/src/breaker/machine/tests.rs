@@ -279,6 +279,8 @@ enum ModelState {
     Open {
         until: Instant,
     },
+    /// By an operator.
+    Held,
     /// Trial calls that succeeded, and the one under way: its index and when it is given up.
     HalfOpen {
         succeeded: u32,
@@ -335,6 +337,8 @@ enum Step {
     Finish(usize, Sample),
     Drop(usize),
     Advance(u64),
+    Hold,
+    Reset,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -356,6 +360,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0_usize..4).prop_map(Step::Drop),
         3 => time.prop_map(Step::Advance),
     ];
+    // An operator acts now and then.
+    let step = prop_oneof![60 => step, 1 => Just(Step::Hold), 2 => Just(Step::Reset)];
     prop::collection::vec(step, 1..400)
 }
 
@@ -403,6 +409,7 @@ impl Pair {
             ModelState::Open { until } => {
                 assert_eq!(result, Err(*until - self.now), "open never admits");
             }
+            ModelState::Held => assert!(result.is_err(), "what is held open never admits"),
             ModelState::HalfOpen { probe: Some((_, lease)), .. } if self.now < *lease => {
                 assert!(result.is_err(), "never more than one trial");
             }
@@ -457,7 +464,7 @@ impl Pair {
         let changed = self.machine.record(self.now, admitted.epoch, sample);
         let counts = match &self.model.state {
             ModelState::Closed { .. } => age == self.model.age,
-            ModelState::Open { .. } => false,
+            ModelState::Open { .. } | ModelState::Held => false,
             ModelState::HalfOpen { probe, .. } => probe.is_some_and(|(other, _)| other == number),
         };
         if !counts {
@@ -492,7 +499,9 @@ impl Pair {
                 *probe = None;
                 (opens, !opens && *succeeded == probes)
             }
-            ModelState::Open { .. } => unreachable!("nothing counts while it is open"),
+            ModelState::Open { .. } | ModelState::Held => {
+                unreachable!("nothing counts while it is open")
+            }
         };
         if opens {
             self.check_open(changed.expect("it has to open"));
@@ -525,6 +534,7 @@ impl Pair {
         let expected = match self.model.state {
             ModelState::Closed { .. } => State::Closed,
             ModelState::Open { until } if self.now < until => State::Open,
+            ModelState::Held => State::Open,
             _ => State::HalfOpen,
         };
         assert_eq!(self.machine.state(self.now), expected);
@@ -543,6 +553,15 @@ proptest! {
                     pair.admit(deadline.map(|time| now + ms(time)));
                 }
                 Step::Advance(time) => pair.now += ms(time),
+                Step::Hold => {
+                    pair.machine.hold_open();
+                    pair.model.enter(ModelState::Held);
+                }
+                Step::Reset => {
+                    pair.machine.reset(pair.now);
+                    pair.model.trips = 0;
+                    pair.model.enter(ModelState::Closed { since: pair.now, batches: vec![] });
+                }
                 Step::Begin(back) | Step::Finish(back, _) | Step::Drop(back) => {
                     let Some(number) = pair.number(back) else { continue };
                     match step {
