@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak soak-swaps soak-faults bench bench-functions bench-peers lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak soak-swaps soak-overload soak-faults bench bench-functions bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
@@ -38,12 +38,17 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 test-lite:        ## Every test that needs no libtorch
 	cargo test --no-default-features --target-dir target/lite
 
-soak: soak-swaps soak-faults ## The long ones: thousands of swaps, a mix of faults under load
+soak: soak-swaps soak-overload soak-faults ## The long ones: thousands of swaps, overload, a mix of faults under load
 
 soak-swaps: libtorch
 	cargo build --release -p penstock -p penstock-loadtest
 	target/release/penstock-loadtest swap --gateway target/release/penstock \
 		--repository models/repository --data models/digits_test.csv --swaps 2000 --callers 32
+
+soak-overload: libtorch
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest overload --gateway target/release/penstock \
+		--repository models/repository
 
 # PENSTOCK_SOAK_SECONDS=3600 goes on for an hour instead of two minutes.
 soak-faults: libtorch

@@ -38,7 +38,7 @@ impl Timeouts {
     /// # Errors
     /// `InvalidInput` when it is there and no time.
     pub fn over_http(headers: &HeaderMap) -> Result<Self, Rejection> {
-        let own = shortest(headers.get_all(OWN), |value| own(value)).map_err(|value| {
+        let own = shortest(headers.get_all(OWN), own).map_err(|value| {
             let value = shorten(&value);
             Rejection::invalid(format!(
                 "{OWN} '{value}' must be a duration such as '250ms', or a number of milliseconds"
@@ -53,7 +53,7 @@ impl Timeouts {
     /// # Errors
     /// `InvalidInput` when one is there and no time.
     pub fn over_grpc(headers: &HeaderMap) -> Result<Self, Rejection> {
-        let grpc = shortest(headers.get_all(GRPC), |value| grpc(value)).map_err(|value| {
+        let grpc = shortest(headers.get_all(GRPC), grpc).map_err(|value| {
             let value = shorten(&value);
             Rejection::invalid(format!(
                 "{GRPC} '{value}' must be up to 8 digits and one of the units H, M, S, m, u, n"

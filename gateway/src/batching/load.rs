@@ -1,7 +1,7 @@
 //! How much waits, in counters that calls are admitted by without any lock.
 //!
 //! The room of a call is shared by the call in the queue and by the caller that waits for it:
-//! whoever is done with it first gives it back, once. `tests/loom.rs` tries every interleaving.
+//! whoever is done with it first gives it back, once. `tests/loom.rs` tries the interleavings.
 
 use std::time::Duration;
 

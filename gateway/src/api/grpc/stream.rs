@@ -94,7 +94,7 @@ fn until<T: Send + 'static>(
     let both = futures_util::stream::select(answers, passed);
     Box::pin(
         both.take_while(|next| futures_util::future::ready(next.is_some()))
-            .filter_map(|next| futures_util::future::ready(next)),
+            .filter_map(futures_util::future::ready),
     )
 }
 
