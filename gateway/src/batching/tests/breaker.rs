@@ -3,7 +3,6 @@
 use engine::EngineError;
 use engine::error::Fault;
 use tokio::time::Instant;
-use tokio::time::Instant;
 
 use super::*;
 use crate::breaker::{Breaker, Reason, State};
