@@ -47,6 +47,8 @@ pub struct Load<'a> {
     /// Refusals for want of room are part of the answer, not a failure of the run.
     pub refusals: bool,
     pub client: Client,
+    /// The header that carries a key of the caller, the same with every call.
+    pub key_header: Option<&'a str>,
 }
 
 /// Where the load generator runs.
@@ -166,6 +168,7 @@ impl<'a> Load<'a> {
             check: false,
             refusals: false,
             client: Client::Free,
+            key_header: None,
         }
     }
 }
@@ -250,6 +253,9 @@ impl Loadtest {
         }
         if let Some(data) = load.data {
             command.arg("--data").arg(data);
+        }
+        if let Some(header) = load.key_header {
+            command.args(["--keys", "1", "--key-header", header]);
         }
         if load.check {
             command.arg("--expect");

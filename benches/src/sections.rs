@@ -9,6 +9,7 @@ mod latency;
 mod memory;
 mod open;
 mod overload;
+mod protection;
 mod stages;
 mod swap;
 
@@ -33,11 +34,13 @@ pub enum Name {
     Items,
     /// What each stage of a call costs
     Stages,
+    /// What knowing, limiting and guarding callers costs
+    Protection,
 }
 
 impl Name {
     /// In the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Grpc,
         Self::Http,
         Self::Latency,
@@ -47,6 +50,7 @@ impl Name {
         Self::Memory,
         Self::Swap,
         Self::Stages,
+        Self::Protection,
     ];
 
     /// As on the command line.
@@ -62,6 +66,7 @@ impl Name {
             Self::Memory => "memory",
             Self::Items => "items",
             Self::Stages => "stages",
+            Self::Protection => "protection",
         }
     }
 
@@ -77,6 +82,7 @@ impl Name {
             Self::Memory => "Resident memory",
             Self::Items => "Items a second, one engine thread, saturated, against a libtorch loop",
             Self::Stages => "CPU budget per stage, 64 callers",
+            Self::Protection => "CPU of API keys, rate limits and circuit breakers, 64 callers",
         }
     }
 
@@ -95,6 +101,7 @@ impl Name {
             Self::Memory => memory::rows(bench),
             Self::Items => items::rows(bench),
             Self::Stages => stages::rows(bench),
+            Self::Protection => protection::rows(bench),
         }
     }
 }
