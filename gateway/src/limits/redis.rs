@@ -3,8 +3,9 @@
 //! let anybody through.
 //!
 //! A server that fails a few times is left alone: calls find no connection and lose no time,
-//! while one task tries to reach it with growing, jittered pauses and brings it back once it
-//! answers within the time limit.
+//! while one task tries to reach it and brings it back once it runs the script within the time
+//! limit. The pauses between attempts grow and are jittered; only a connection that lasted makes
+//! them short again, so a server that takes connections and fails calls is not stormed.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +18,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Script};
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::bucket::{Decision, Pace};
@@ -30,6 +31,8 @@ const PATIENCE: u32 = 3;
 /// Pauses between attempts to reach the server: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a connection lasts that the next loss starts from the first pause again.
+const HEALTHY: Duration = Duration::from_secs(10);
 /// For one attempt: a new connection takes longer than a check.
 const CONNECT: Duration = Duration::from_secs(1);
 
@@ -59,9 +62,7 @@ pub(super) struct Redis {
     pub(super) config: config::Redis,
     client: Client,
     script: Script,
-    /// `None` while the server is not to be asked.
-    current: Mutex<Option<MultiplexedConnection>>,
-    failures: AtomicU32,
+    slot: Slot<MultiplexedConnection>,
     lost: Notify,
 }
 
@@ -81,8 +82,7 @@ impl Redis {
         let redis = Arc::new(Self {
             client: client(&config)?,
             script: Script::new(SCRIPT),
-            current: Mutex::default(),
-            failures: AtomicU32::new(0),
+            slot: Slot::default(),
             lost: Notify::new(),
             config,
         });
@@ -97,15 +97,15 @@ impl Redis {
         pace: &Pace,
         units: NonZeroU32,
     ) -> Option<Decision> {
-        let mut connection = self.lock().clone()?;
+        let mut link = self.slot.link()?;
         let interval = pace.interval.as_secs_f64() * 1e6;
         let cost = interval * f64::from(units.get());
         let mut call = self.script.key(self.name(key));
         call.arg(cost).arg(interval * f64::from(pace.burst.get()));
-        let asked = call.invoke_async::<(u8, u64, u64)>(&mut connection);
+        let asked = call.invoke_async::<(u8, u64, u64)>(&mut link.connection);
         match timeout(self.config.timeout, asked).await {
             Ok(Ok((admitted, wait, left))) => {
-                self.failures.store(0, Ordering::Relaxed);
+                link.succeeded();
                 Some(match admitted {
                     1 => Decision::Admitted,
                     _ => Decision::Limited {
@@ -115,11 +115,11 @@ impl Redis {
                 })
             }
             Ok(Err(error)) => {
-                self.failed(&error.to_string());
+                self.failed(&link, &error.to_string());
                 None
             }
             Err(_) => {
-                self.failed("no answer within the time limit");
+                self.failed(&link, "no answer within the time limit");
                 None
             }
         }
@@ -127,7 +127,7 @@ impl Redis {
 
     /// Whether calls ask the server now.
     pub(super) fn is_up(&self) -> bool {
-        self.lock().is_some()
+        self.slot.link().is_some()
     }
 
     /// The name of a key: nothing that a caller sent can be read in it or chosen to collide.
@@ -150,14 +150,11 @@ impl Redis {
         format!("{}:limit:{}:{id:032x}", self.config.prefix, key.rule)
     }
 
-    fn failed(&self, why: &str) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < PATIENCE {
-            return;
-        }
+    fn failed(&self, link: &Link<MultiplexedConnection>, why: &str) {
         // Only whoever takes the connection away says so.
-        if self.lock().take().is_some() {
+        if self.slot.failed(link) {
             let (url, limit) = (&self.config.url, self.config.timeout);
-            warn!(url, ?limit, why, "Redis does not answer: shared limits do as on_error says");
+            warn!(url, ?limit, why, "Redis fails: shared limits do as on_error says");
             self.lost.notify_one();
         }
     }
@@ -170,20 +167,64 @@ impl Redis {
         let mut connection = opened.map_err(|error| error.to_string())?;
         let loaded = self.script.load_async(&mut connection).await;
         loaded.map_err(|error| error.to_string())?;
-        // A server that is up and slow is no help.
-        let ping = redis::cmd("PING");
-        match timeout(self.config.timeout, ping.query_async::<()>(&mut connection)).await {
-            Ok(Ok(())) => {}
+        // A server that answers may still be slow, full, read-only, or allow us too little: only
+        // the script itself shows. Without a cost it always writes, and what expires at once.
+        let mut probe = self.script.key(format!("{}:limit:probe", self.config.prefix));
+        probe.arg(0).arg(0);
+        let asked = probe.invoke_async::<(u8, u64, u64)>(&mut connection);
+        match timeout(self.config.timeout, asked).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no answer within the time limit".to_owned()),
         }
-        self.failures.store(0, Ordering::Relaxed);
-        *self.lock() = Some(connection);
+        self.slot.put(connection);
         Ok(())
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+/// The connection that calls use; empty while the server is not to be asked.
+struct Slot<C>(Mutex<Option<Link<C>>>);
+
+/// A connection and the failures in a row on it. Calls on one that has been replaced count
+/// nothing against its successor.
+#[derive(Clone)]
+struct Link<C> {
+    connection: C,
+    failures: Arc<AtomicU32>,
+}
+
+impl<C: Clone> Slot<C> {
+    fn link(&self) -> Option<Link<C>> {
+        self.lock().clone()
+    }
+
+    fn put(&self, connection: C) {
+        *self.lock() = Some(Link { connection, failures: Arc::default() });
+    }
+
+    /// Counts a failure; whether the connection was taken away for it.
+    fn failed(&self, link: &Link<C>) -> bool {
+        if link.failures.fetch_add(1, Ordering::Relaxed) + 1 < PATIENCE {
+            return false;
+        }
+        let same = |current: &mut Link<C>| Arc::ptr_eq(&current.failures, &link.failures);
+        self.lock().take_if(same).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Link<C>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C> Default for Slot<C> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<C> Link<C> {
+    fn succeeded(&self) {
+        self.failures.store(0, Ordering::Relaxed);
     }
 }
 
@@ -213,29 +254,55 @@ fn client(config: &config::Redis) -> Result<Client, String> {
 
 /// Connects whenever there is no connection, for as long as anybody uses the store.
 async fn keep_connected(redis: Weak<Redis>) {
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::default();
     let mut told = false;
     loop {
         let Some(store) = redis.upgrade() else { return };
-        if store.is_up() {
-            // Looks again now and then whether anybody still uses the store.
-            drop(timeout(LONGEST_PAUSE, store.lost.notified()).await);
-            continue;
-        }
-        match store.connect().await {
+        let connected = store.connect().await;
+        let began = Instant::now();
+        match connected {
             Ok(()) => {
                 info!(url = store.config.url, "shared limits are in Redis");
-                (pause, told) = (FIRST_PAUSE, false);
+                told = false;
+                drop(store);
+                until_lost(&redis).await;
             }
             Err(error) => {
                 if !std::mem::replace(&mut told, true) {
-                    warn!(url = store.config.url, error, "cannot reach Redis, trying on");
+                    warn!(url = store.config.url, error, "cannot use Redis, trying on");
                 }
                 drop(store);
-                sleep(jittered(pause)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+        sleep(jittered(pauses.after(began.elapsed()))).await;
+    }
+}
+
+/// Waits until the connection is lost or nobody uses the store.
+async fn until_lost(redis: &Weak<Redis>) {
+    while let Some(store) = redis.upgrade().filter(|store| store.is_up()) {
+        // Looks again now and then whether anybody still uses the store.
+        drop(timeout(LONGEST_PAUSE, store.lost.notified()).await);
+    }
+}
+
+/// The pauses before attempts to reach the server.
+struct Pauses(Duration);
+
+impl Pauses {
+    /// The next one, after a connection that lasted so long.
+    fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted >= HEALTHY {
+            self.0 = FIRST_PAUSE;
+        }
+        let next = (self.0 * 2).min(LONGEST_PAUSE);
+        std::mem::replace(&mut self.0, next)
+    }
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
     }
 }
 
@@ -244,3 +311,6 @@ fn jittered(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8) % 1024;
     pause / 2 + pause.mul_f64(0.5) * u32::try_from(random).unwrap_or(0) / 1024
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,6 +161,44 @@ def test_calls_do_not_wait_for_a_server_that_is_known_to_hang(
     wait_until(lambda: is_up(gateway))
 
 
+def connects(server: redis_server.RedisServer) -> int:
+    """Connections that the server has taken, those of this test too."""
+    stats = server.say("INFO", "stats").decode()
+    return int(stats.split("total_connections_received:")[1].split()[0])
+
+
+@pytest.mark.parametrize("fault", ["read-only", "full"])
+def test_a_server_that_answers_and_fails_calls_is_left_alone(
+    start_gateway: Any, server: redis_server.RedisServer, fault: str
+) -> None:
+    settings = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{rule("m", "1000/s")}'
+    gateway = start_gateway(settings, identities=False, prepare=models("m"))
+    wait_until(lambda: is_up(gateway))
+    if fault == "read-only":
+        assert server.say("REPLICAOF", "127.0.0.1", "1").startswith(b"+OK")
+    else:
+        assert server.say("CONFIG", "SET", "maxmemory", "1").startswith(b"+OK")
+    before = connects(server)
+    end = time.monotonic() + 4
+    calls = 0
+    while time.monotonic() < end:
+        assert call(gateway, "m") == 200, "limited locally"
+        calls += 1
+    assert calls > 40, "enough to fail many connections"
+    assert not is_up(gateway), "it does not come back before it can write"
+    # 25 ms, 50, 100, ... at the shortest: at most eight in four seconds.
+    assert connects(server) - before <= 10
+    errors = metric(gateway, "penstock_limit_store_errors_total")
+    assert errors >= calls
+    if fault == "read-only":
+        server.say("REPLICAOF", "NO", "ONE")
+    else:
+        server.say("CONFIG", "SET", "maxmemory", "0")
+    wait_until(lambda: is_up(gateway))
+    assert call(gateway, "m") == 200
+    assert metric(gateway, "penstock_limit_store_errors_total") == errors
+
+
 def test_the_gateway_starts_without_redis_and_finds_it_later(
     start_gateway: Any, tmp_path: Path
 ) -> None:
@@ -192,7 +230,7 @@ def test_the_password_comes_from_a_file_and_is_shown_nowhere(
         ignorant = start_gateway(
             f'{redis}{rule("m", "2/h")}', identities=False, prepare=models("m")
         )
-        wait_until(lambda: "cannot reach Redis" in ignorant.log_text())
+        wait_until(lambda: "cannot use Redis" in ignorant.log_text())
         assert not is_up(ignorant)
         shown = wire.request(knows.admin, "GET", "/v1/limits")
         assert shown.json()["redis"] == {"url": server.url, "up": True}
