@@ -81,7 +81,7 @@ impl Limiter {
     /// gives nobody a fresh allowance.
     ///
     /// # Errors
-    /// What is wrong with `redis.url` or `redis.password_file`, where a rule is shared.
+    /// What is wrong with `[redis]` or its files, where a rule is shared.
     pub fn start(rates: &Rates, before: Option<&Self>) -> Result<Arc<Self>, String> {
         let shared = rates.limits.iter().any(|limit| limit.store == Store::Redis);
         let known = before.and_then(|old| old.redis.as_ref());

@@ -107,6 +107,8 @@ pub struct Redis {
     /// Without a password.
     pub url: String,
     pub password_file: Option<PathBuf>,
+    /// What names of keys are hashed with; the same for all gateways.
+    pub key_secret_file: Option<PathBuf>,
     /// Longest wait of a call.
     pub timeout: Duration,
     /// Before every key.
@@ -256,14 +258,15 @@ impl Redis {
         if secret.is_some_and(|(user, _)| user.contains(':')) || url.contains("pass=") {
             section.problem("url", "holds a password: put it into a file, see password_file");
         }
-        let password_file = section.take::<String>("password_file").map(|path| base.join(path));
+        let mut file = |key| section.take::<String>(key).map(|path| base.join(path));
+        let (password_file, key_secret_file) = (file("password_file"), file("key_secret_file"));
         let timeout = section.or("timeout", default.timeout);
         if timeout.is_zero() || timeout > Duration::from_secs(1) {
             section.problem("timeout", "must be above zero and at most 1s");
         }
         let prefix = section.or("prefix", default.prefix);
         section.finish();
-        Self { url, password_file, timeout, prefix }
+        Self { url, password_file, key_secret_file, timeout, prefix }
     }
 }
 
@@ -272,6 +275,7 @@ impl Default for Redis {
         Self {
             url: "redis://127.0.0.1:6379/0".to_owned(),
             password_file: None,
+            key_secret_file: None,
             timeout: Duration::from_millis(5),
             prefix: "penstock".to_owned(),
         }
@@ -370,7 +374,9 @@ mod tests {
             problems,
             ["redis.url: holds a password: put it into a file, see password_file"]
         );
-        let found = rates("[redis]\nurl = 'redis://me@h:1/0'\npassword_file = 'p'").unwrap();
+        let files = "password_file = 'p'\nkey_secret_file = 'k'";
+        let found = rates(&format!("[redis]\nurl = 'redis://me@h:1/0'\n{files}")).unwrap();
         assert_eq!(found.redis.password_file.unwrap(), Path::new("/etc/p"));
+        assert_eq!(found.redis.key_secret_file.unwrap(), Path::new("/etc/k"));
     }
 }

@@ -6,10 +6,15 @@
 //! while one task tries to reach it and brings it back once it runs the script within the time
 //! limit. The pauses between attempts grow and are jittered; only a connection that lasted makes
 //! them short again, so a server that takes connections and fails calls is not stormed.
+//!
+//! Names of keys hold SHA-256 of what limits tell callers apart by, keyed with a secret that the
+//! gateways share if there is one. Without it the hashes are plain: nobody can choose colliding
+//! ones, but whoever can list keys finds addresses and other guessable values by trying.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -33,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a connection lasts that the next loss starts from the first pause again.
 const HEALTHY: Duration = Duration::from_secs(10);
+/// Bytes of the secret for names of keys, at least.
+const SECRET: usize = 16;
 /// For one attempt: a new connection takes longer than a check.
 const CONNECT: Duration = Duration::from_secs(1);
 
@@ -62,6 +69,8 @@ pub(super) struct Redis {
     pub(super) config: config::Redis,
     client: Client,
     script: Script,
+    /// With the secret for names of keys, if any, taken in.
+    hash: Sha256,
     slot: Slot<MultiplexedConnection>,
     lost: Notify,
 }
@@ -77,10 +86,11 @@ impl Redis {
     /// Starts to connect; calls find no connection until it stands.
     ///
     /// # Errors
-    /// When the URL or the password's file cannot be read.
+    /// When the URL or a file cannot be read, or the secret for names of keys is too short.
     pub(super) fn start(config: config::Redis) -> Result<Arc<Self>, String> {
         let redis = Arc::new(Self {
             client: client(&config)?,
+            hash: keyed_hash(&config)?,
             script: Script::new(SCRIPT),
             slot: Slot::default(),
             lost: Notify::new(),
@@ -130,23 +140,8 @@ impl Redis {
         self.slot.link().is_some()
     }
 
-    /// The name of a key: nothing that a caller sent can be read in it or chosen to collide.
     fn name(&self, key: &SharedKey<'_>) -> String {
-        let mut hash = Sha256::new();
-        match key.value {
-            Value::Text(text) => {
-                hash.update([0]);
-                hash.update(text);
-            }
-            Value::Address(address) => {
-                hash.update([1]);
-                hash.update(address.to_be_bytes());
-            }
-            Value::Absent => hash.update([2]),
-        }
-        let digest = hash.finalize();
-        let half: [u8; 16] = std::array::from_fn(|i| digest[i]);
-        let id = u128::from_be_bytes(half);
+        let id = id(self.hash.clone(), key.value);
         format!("{}:limit:{}:{id:032x}", self.config.prefix, key.rule)
     }
 
@@ -243,13 +238,50 @@ fn client(config: &config::Redis) -> Result<Client, String> {
     let wrong = |error: &dyn fmt::Display| format!("redis.url: {error}");
     let mut info = config.url.as_str().into_connection_info().map_err(|e| wrong(&e))?;
     if let Some(path) = &config.password_file {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            format!("redis.password_file: cannot read {}: {error}", path.display())
-        })?;
+        let text = String::from_utf8(read("password_file", path)?)
+            .map_err(|_| format!("redis.password_file: {} is no text", path.display()))?;
         let settings = info.redis_settings().clone().set_password(text.trim_end());
         info = info.set_redis_settings(settings);
     }
     Client::open(info).map_err(|error| wrong(&error))
+}
+
+fn read(key: &str, path: &Path) -> Result<Vec<u8>, String> {
+    let wrong = |error| format!("redis.{key}: cannot read {}: {error}", path.display());
+    std::fs::read(path).map_err(wrong)
+}
+
+/// The hash that names of keys go on from. The secret is hashed to a fixed length first; half of
+/// each digest is kept back ([`id`]), so that nobody can go on from a name either.
+fn keyed_hash(config: &config::Redis) -> Result<Sha256, String> {
+    let mut hash = Sha256::new();
+    if let Some(path) = &config.key_secret_file {
+        let text = read("key_secret_file", path)?;
+        let secret = text.trim_ascii_end();
+        if secret.len() < SECRET {
+            let path = path.display();
+            return Err(format!("redis.key_secret_file: {path} has less than {SECRET} bytes"));
+        }
+        hash.update(Sha256::digest(secret));
+    }
+    Ok(hash)
+}
+
+/// What stands for a value in the name of its key: nobody can choose values that collide.
+fn id(mut hash: Sha256, value: &Value<'_>) -> u128 {
+    match value {
+        Value::Text(text) => {
+            hash.update([0]);
+            hash.update(text);
+        }
+        Value::Address(address) => {
+            hash.update([1]);
+            hash.update(address.to_be_bytes());
+        }
+        Value::Absent => hash.update([2]),
+    }
+    let digest = hash.finalize();
+    u128::from_be_bytes(std::array::from_fn(|i| digest[i]))
 }
 
 /// Connects whenever there is no connection, for as long as anybody uses the store.

@@ -126,6 +126,12 @@ pub(super) const KEYS: &[Key] = &[
         "File whose content, white space at its end left out, is the password.",
     ),
     key(
+        "redis.key_secret_file",
+        Type::Text,
+        "",
+        "File with at least 16 random bytes, white space at its end left out, the same for all gateways: names of keys in Redis are hashed with it. Absent: they are plain hashes, from which whoever can list keys finds addresses and guessable names by trying.",
+    ),
+    key(
         "redis.timeout",
         Type::Duration,
         "\"5ms\"",
