@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -212,6 +213,32 @@ def test_the_gateway_starts_without_redis_and_finds_it_later(
         assert [call(gateway, "m") for _ in range(3)] == [200, 200, 429]
     finally:
         later.kill()
+
+
+def test_gateways_with_the_same_secret_share_keys_that_nobody_else_can_name(
+    start_gateway: Any, server: redis_server.RedisServer, tmp_path: Path
+) -> None:
+    secret = "0123456789abcdef"
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    redis = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{{}}{rule("m", "2/h")}'
+    keyed = redis.format(f'key_secret_file = "{tmp_path}/secret"\n')
+
+    def start(settings: str) -> Gateway:
+        gateway: Gateway = start_gateway(settings, identities=False, prepare=models("m"))
+        wait_until(lambda: is_up(gateway))
+        return gateway
+
+    def name(key: bytes) -> bytes:
+        digest = hashlib.sha256(key + b"\0" + b"a").hexdigest()
+        return f"penstock:limit:m:{digest[:32]}".encode()
+
+    pair = [start(keyed), start(keyed)]
+    assert [call(pair[i % 2], "m") for i in range(3)] == [200, 200, 429]
+    keys = server.say("KEYS", "*")
+    assert name(hashlib.sha256(secret.encode()).digest()) in keys, keys
+    assert name(b"") not in keys, "found by trying"
+    assert call(start(redis.format("")), "m") == 200, "other keys"
+    assert name(b"") in server.say("KEYS", "*")
 
 
 def test_the_password_comes_from_a_file_and_is_shown_nowhere(
