@@ -62,7 +62,7 @@ pub(super) const KEYS: &[Key] = &[
         "rate_limit.on_error",
         Type::OneOf(&["allow", "deny", "local"]),
         "\"local\"",
-        "While Redis does not answer: let calls pass, refuse them with 503, or limit each gateway by itself at the same rate.",
+        "While Redis does not answer or fails: let calls pass, refuse them with 503, or limit each gateway by itself at the same rate.",
     ),
     key(
         "rate_limit.max_keys",
