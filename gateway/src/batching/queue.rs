@@ -322,7 +322,7 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        (reply, mut permit, whole): (Reply, Permit, Place),
+        (reply, permit, whole): (Reply, Permit, Place),
     ) -> Holds {
         let largest = self.settings.max_batch;
         let counts: Vec<usize> =
@@ -335,10 +335,7 @@ impl Shared {
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
-            // The first part takes a trial along.
-            let rest = permit.part();
-            self.submit_one(inputs, rows, when, (reply, permit, place));
-            permit = rest;
+            self.submit_one(inputs, rows, when, (reply, permit.part(), place));
         }
         holds
     }
