@@ -52,6 +52,11 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
                 queue.pool.panicked("run");
                 let used = Used { time: started.elapsed(), is_typical: false };
                 let rest = slot.end().map(|running| running.fail(&Failure::Panicked));
+                // Before and after a run there is nothing in the slot, either.
+                if rest.is_none() && pool.has_given_up(id) {
+                    pool.recovered();
+                    return;
+                }
                 if let Some(run) = run {
                     pool.requeue(&queue, &run, used, rest.unwrap_or_default());
                 }
