@@ -10,6 +10,8 @@ use crate::config;
 use crate::telemetry::BreakerMetrics;
 use crate::types::{OutputSpec, Signature};
 
+mod trials;
+
 /// A rig whose calls pass a breaker.
 struct Guarded {
     rig: Rig,
@@ -199,60 +201,6 @@ fn one_trial_at_a_time_reaches_the_engine_and_is_waited_for_though_its_caller_le
     guarded.rig.stub.release();
     until(|| guarded.breaker.state() == State::Closed);
     assert!(guarded.call(&[4]).is_ok());
-}
-
-const TWO_TRIALS: config::Breaker =
-    config::Breaker { open_time: Duration::from_millis(1), probes: 2, ..FIRST_FAILURE };
-
-/// Two threads, batches of two, and a breaker that waits for a trial.
-fn half_open() -> Guarded {
-    let settings = QueueSettings { max_rows: 100, ..QueueSettings::new("m/1", 2) };
-    let guarded = guard(rig_with(2, settings), TWO_TRIALS, (DataType::Uint8, false), false);
-    guarded.rig.stub.push(StubStep::Panic);
-    assert!(guarded.call(&[1]).is_err());
-    until(|| guarded.breaker.state() == State::HalfOpen);
-    guarded
-}
-
-#[test]
-fn a_trial_larger_than_a_batch_is_answered_whole_and_counts_once() {
-    let guarded = half_open();
-    let values = [1, 2, 3, 4, 5];
-    assert_eq!(answer(guarded.rig.submit(&values)), values);
-    assert_eq!(guarded.breaker.state(), State::HalfOpen, "one trial is not two");
-    assert_eq!(answer(guarded.rig.submit(&values)), values);
-    assert_eq!(guarded.breaker.state(), State::Closed);
-}
-
-#[test]
-fn the_parts_of_a_trial_run_one_after_the_other() {
-    let guarded = half_open();
-    guarded.rig.stub.push(StubStep::Hang);
-    let trial = guarded.rig.submit(&[1, 2, 3, 4, 5, 6]);
-    guarded.rig.stub.wait_hanging(1);
-    until(|| guarded.rig.pool.sleeping() == 1);
-    assert_eq!(guarded.rig.stub.batches(), [1, 2], "the other thread took no part");
-    guarded.rig.stub.release();
-    assert_eq!(answer(trial), [1, 2, 3, 4, 5, 6]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_call_that_comes_back_from_a_thread_that_hangs_is_refused_by_the_open_breaker() {
-    let guarded = guarded(FIRST_FAILURE);
-    let first = guarded.rig.block();
-    let (hangs, waits) = (guarded.rig.submit(&[1]), guarded.rig.submit(&[2]));
-    guarded.fail(Fault::Run);
-    guarded.rig.stub.push(StubStep::Hang);
-    guarded.rig.stub.release();
-    assert!(first.await.unwrap().is_ok());
-    guarded.rig.stub.wait_hanging(1);
-    tokio::time::advance(LIMIT * 100).await;
-    guarded.rig.pool.watch();
-    assert_eq!(hangs.await.unwrap().unwrap_err(), Failure::TimedOut(LIMIT));
-    let failure = waits.await.unwrap().unwrap_err();
-    assert!(matches!(failure, Failure::CircuitOpen(_)), "{failure:?}");
-    assert_eq!(guarded.rig.stub.batches(), [1, 2, 1]);
-    guarded.rig.stub.release();
 }
 
 #[test]
