@@ -61,11 +61,11 @@ async fn a_thread_that_was_given_up_and_then_panics_has_come_back() {
     while rig.stuck.panics() == 0 {
         std::thread::yield_now();
     }
-    let since = std::time::Instant::now();
-    while rig.stuck.count() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(10), "it is still counted as stuck");
+    let has_come_back = |_| {
         std::thread::yield_now();
-    }
+        rig.stuck.count() == 0
+    };
+    assert!((0..3_000_000).any(has_come_back), "it is still counted as stuck");
     // Panics where nothing was in the slot are no return of anybody.
     let failed = queue.submit(rows(&[1]), 1, Schedule::default()).unwrap().await.unwrap();
     assert_eq!(failed.unwrap_err(), Failure::Panicked);
