@@ -35,13 +35,20 @@ pub struct Breaker {
     metrics: BreakerMetrics,
 }
 
-/// The right of one call to run, or none worth counting (the default). Dropping a trial's without
-/// a result lets the next trial pass.
+/// The right of one call to run, or none worth counting (the default). The next trial passes once
+/// all permits of a trial are dropped.
 #[derive(Debug, Default)]
 pub struct Permit {
     epoch: u64,
     /// Of a trial alone: others have nothing to give back.
-    probe: Option<Arc<Breaker>>,
+    trial: Option<Arc<Trial>>,
+}
+
+/// What the parts of a trial share.
+#[derive(Debug)]
+struct Trial {
+    breaker: Arc<Breaker>,
+    epoch: u64,
 }
 
 impl Breaker {
@@ -72,7 +79,8 @@ impl Breaker {
         self.tell(transition);
         match result {
             Ok(Admitted { epoch, is_probe }) => {
-                Ok(Permit { epoch, probe: is_probe.then(|| self.clone()) })
+                let trial = || Arc::new(Trial { breaker: self.clone(), epoch });
+                Ok(Permit { epoch, trial: is_probe.then(trial) })
             }
             Err(after) => {
                 self.metrics.refused.increment(1);
@@ -175,25 +183,41 @@ impl Permit {
         self.epoch
     }
 
-    /// A permit for a part of the call. The trial, if it is one, stays with this.
+    /// A permit for a part of the call; all of them together are the trial, if it is one.
     #[must_use]
     pub fn part(&self) -> Self {
-        Self { epoch: self.epoch, probe: None }
+        Self { epoch: self.epoch, trial: self.trial.clone() }
+    }
+
+    /// Moves the trial, if it is one, into the permit that is returned; this keeps its epoch.
+    #[must_use]
+    pub fn take_trial(&mut self) -> Self {
+        Self { epoch: self.epoch, trial: self.trial.take() }
+    }
+
+    /// Whether it holds a trial.
+    #[must_use]
+    pub fn has_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// Whether it holds a trial of a breaker that is not closed yet.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| !trial.breaker.lock().is_closed())
     }
 
     /// Keeps a trial that has an engine from being given up before `until`.
     pub fn extend(&self, until: Instant) {
-        if let Some(breaker) = &self.probe {
-            breaker.lock().extend(self.epoch, until);
+        if let Some(trial) = &self.trial {
+            trial.breaker.lock().extend(trial.epoch, until);
         }
     }
 }
 
-impl Drop for Permit {
+impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(breaker) = self.probe.take() {
-            breaker.lock().release(self.epoch);
-        }
+        self.breaker.lock().release(self.epoch);
     }
 }
 

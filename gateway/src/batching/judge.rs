@@ -116,8 +116,10 @@ pub(super) fn open(queue: &Shared, mut jobs: Vec<Job>) -> (Vec<Job>, Judge) {
             job.ticket.reply.send(Err(Failure::CircuitOpen(held.retry_after)), &mut post);
         }
     }
-    let youngest = jobs.iter_mut().map(|job| &mut job.ticket.permit).max_by_key(|p| p.epoch());
-    let permit = youngest.map(std::mem::take).unwrap_or_default();
+    // Calls keep their epochs: they may come back to the queue and be looked at again.
+    let permits = jobs.iter_mut().map(|job| &mut job.ticket.permit);
+    let youngest = permits.max_by_key(|permit| (permit.epoch(), permit.has_trial()));
+    let permit = youngest.map(Permit::take_trial).unwrap_or_default();
     (jobs, Judge { permit, ..Judge::default() })
 }
 

@@ -255,25 +255,17 @@ impl Pool {
         }
         loop {
             let own = state.workers.iter_mut().find(|other| other.id == worker)?;
-            if let Some(warmup) = own.warmups.pop_front() {
+            let warmup = own.warmups.pop_front();
+            let now = Instant::now();
+            if let Some(warmup) = warmup {
+                self.hand_on(state, now);
                 return Some(Work::Warmup(warmup));
             }
-            let now = Instant::now();
             let closed = self.inner.closed.load(Ordering::Acquire);
             let mut cleared = Cleared::default();
             let next = state.scheduler.next(now, closed, &mut cleared);
             if let Next::Run(picked) = next {
-                // This thread will not be there when a delay ends.
-                let more = state.sleeping > state.waking
-                    && state
-                        .scheduler
-                        .outlook(now)
-                        .is_some_and(|at| at <= now || state.alarm.is_none_or(|alarm| at < alarm));
-                state.waking += usize::from(more);
-                drop(state);
-                if more {
-                    self.inner.changed.notify_one();
-                }
+                self.hand_on(state, now);
                 cleared.settle();
                 return Some(Work::Batch(picked));
             }
@@ -290,6 +282,21 @@ impl Pool {
             }
             let until = if let Next::At(at) = next { Some(at) } else { None };
             state = self.sleep(state, now, until);
+        }
+    }
+
+    /// Wakes another thread for what is left: the one that goes to work will not be there when a
+    /// delay ends, nor for what the end of its last run made room for.
+    fn hand_on(&self, mut state: MutexGuard<'_, State>, now: Instant) {
+        let more = state.sleeping > state.waking
+            && state
+                .scheduler
+                .outlook(now)
+                .is_some_and(|at| at <= now || state.alarm.is_none_or(|alarm| at < alarm));
+        state.waking += usize::from(more);
+        drop(state);
+        if more {
+            self.inner.changed.notify_one();
         }
     }
 

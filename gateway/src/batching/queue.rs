@@ -206,15 +206,22 @@ impl Queue {
     /// that the others go on with live calls.
     ///
     /// # Errors
-    /// The first failure.
+    /// The first failure, or `Panicked` when threads keep ending.
     pub async fn warm(&self, batch: &Batch, limit: Duration) -> Result<(), Failure> {
         let pool = &self.shared.pool;
-        for worker in pool.workers() {
+        let (mut asked, mut lost) = (Vec::new(), 0);
+        while let Some(worker) = pool.workers().into_iter().find(|id| !asked.contains(id)) {
+            asked.push(worker);
             let Some(receiver) = pool.warm(worker, &self.shared, batch, limit) else { continue };
-            // A dropped sender means that the thread has ended.
-            receiver.await.unwrap_or(Err(Failure::Panicked))?;
+            match receiver.await {
+                Ok(result) => result?,
+                // The thread was lost to what it did before; another takes its place.
+                Err(_) if lost < pool.size() && !pool.workers().contains(&worker) => lost += 1,
+                Err(_) => return Err(Failure::Panicked),
+            }
         }
-        Ok(())
+        // Whoever is not there yet has run nothing.
+        if asked.len() > lost { Ok(()) } else { Err(Failure::Panicked) }
     }
 
     /// What the device has to do, for whoever divides its time between callers.
@@ -322,7 +329,7 @@ impl Shared {
         inputs: &[Tensor],
         rows: usize,
         when: (Schedule, Instant),
-        (reply, mut permit, whole): (Reply, Permit, Place),
+        (reply, permit, whole): (Reply, Permit, Place),
     ) -> Holds {
         let largest = self.settings.max_batch;
         let counts: Vec<usize> =
@@ -335,10 +342,7 @@ impl Shared {
         for (position, (&rows, place)) in counts.iter().zip(places).enumerate() {
             let inputs = pieces.iter_mut().filter_map(Iterator::next).collect();
             let reply = Reply::Part(joint.clone(), position);
-            // The first part takes a trial along.
-            let rest = permit.part();
-            self.submit_one(inputs, rows, when, (reply, permit, place));
-            permit = rest;
+            self.submit_one(inputs, rows, when, (reply, permit.part(), place));
         }
         holds
     }

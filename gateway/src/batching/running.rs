@@ -51,6 +51,14 @@ impl Slot {
         *self.lock() = Some(running);
     }
 
+    /// Gives the work in hand its whole time once more, for what its thread runs next.
+    pub(super) fn begin_anew(&self, now: Instant) {
+        if let Some(running) = &mut *self.lock() {
+            running.since = now;
+            running.judge.begin(now, running.limit);
+        }
+    }
+
     /// Takes the work back; `None` means that the watchdog gave this thread up.
     pub(super) fn end(&self) -> Option<Running> {
         self.lock().take()

@@ -43,6 +43,8 @@ struct Waiting {
     delays: Option<Delays<RANKS>>,
     /// Batches that run now.
     running: usize,
+    /// Those of them that are trials of the breaker.
+    trials: usize,
     /// Engine seconds used, divided by the weight.
     clock: f64,
 }
@@ -62,6 +64,7 @@ pub(super) struct RunKey {
     pub(super) queue: u64,
     pub(super) key: Key,
     pub(super) rows: usize,
+    pub(super) is_trial: bool,
 }
 
 /// What a batch cost.
@@ -215,6 +218,7 @@ impl Scheduler {
     pub(super) fn finished(&mut self, run: &RunKey, weight: f64, used: Used) -> Option<Duration> {
         let waiting = self.queues.get_mut(&run.queue)?;
         waiting.running = waiting.running.saturating_sub(1);
+        waiting.trials = waiting.trials.saturating_sub(usize::from(run.is_trial));
         waiting.clock += used.time.as_secs_f64() / weight;
         if !used.is_typical {
             return None;
@@ -240,6 +244,11 @@ impl Scheduler {
             let mut first: Option<Candidate<'_>> = None;
             for (key, bucket) in &waiting.buckets {
                 let Some(head) = bucket.head() else { continue };
+                // Nor do the parts of a trial run beside each other: a model that hangs shall
+                // cost one thread.
+                if waiting.trials > 0 && head.ticket.permit.is_on_trial() {
+                    continue;
+                }
                 let why = match waiting.ripe(key, bucket, now, &queue.settings) {
                     Ripe::Now(why) => why,
                     Ripe::At(_) if hurry => Closed::Idle,
@@ -288,7 +297,9 @@ impl Scheduler {
         };
         // Padded calls ran at a length that none of them may have.
         let key = Key { rest: key.rest, length: taken.size(&queue.settings) };
-        let run = RunKey { queue: id, key, rows: taken.rows };
+        let is_trial = taken.jobs.iter().any(|job| job.ticket.permit.is_on_trial());
+        waiting.trials += usize::from(is_trial);
+        let run = RunKey { queue: id, key, rows: taken.rows, is_trial };
         Some(Picked { queue, jobs: taken.jobs, run, closed })
     }
 }

@@ -15,6 +15,7 @@ mod breaker;
 mod leaving;
 mod overload;
 mod schedules;
+mod threads;
 
 const LIMIT: Duration = Duration::from_secs(1);
 

@@ -52,6 +52,11 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
                 queue.pool.panicked("run");
                 let used = Used { time: started.elapsed(), is_typical: false };
                 let rest = slot.end().map(|running| running.fail(&Failure::Panicked));
+                // Before and after a run there is nothing in the slot, either.
+                if rest.is_none() && pool.has_given_up(id) {
+                    pool.recovered();
+                    return;
+                }
                 if let Some(run) = run {
                     pool.requeue(&queue, &run, used, rest.unwrap_or_default());
                 }
@@ -111,7 +116,7 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
     while let Some(jobs) = hand.groups.pop() {
         let (time, result) = hand.run_group(jobs, slot)?;
         used.time += time;
-        used.is_typical &= matches!(result, Ok(Answered { ran: true }));
+        used.is_typical &= matches!(result, Ok(Answered { is_typical: true }));
         let Err(Failed { tickets, inputs, failure }) = result else { continue };
         if matches!(&failure, Failure::Engine(error) if error.fault() == Fault::Memory)
             && std::mem::replace(&mut was_short_of_memory, true)
@@ -162,8 +167,8 @@ struct Hand {
 
 /// A group whose callers have their answers.
 struct Answered {
-    /// Whether the model ran it.
-    ran: bool,
+    /// Whether the model ran it, and nothing else in the same time.
+    is_typical: bool,
 }
 
 /// A group that failed and can be told apart by running its halves.
@@ -197,14 +202,13 @@ impl Hand {
             rest: std::mem::take(&mut self.groups),
             judge: std::mem::take(&mut self.judge),
         });
-        let result = checked_run(&self.queue, &batch, inputs.len());
+        let Checked { result, time, probed } = checked_run(&self.queue, &batch, inputs.len(), slot);
         let Some(Running { waiters: Waiters::Calls(tickets), rest, judge, .. }) = slot.end() else {
             return None;
         };
         (self.groups, self.judge) = (rest, judge);
-        let time = started.elapsed();
         Some((
-            time,
+            started.elapsed(),
             match result {
                 Ok(run) => {
                     // What waits in the other groups is not to be lost with this one.
@@ -213,14 +217,14 @@ impl Hand {
                     if catch_unwind(AssertUnwindSafe(body)).is_err() {
                         error!(model = self.queue.settings.label, "answering a batch panicked");
                     }
-                    Ok(Answered { ran: true })
+                    Ok(Answered { is_typical: !probed })
                 }
                 Err(failure) if tickets.len() > 1 && may_be_one_call(&failure) => {
                     Err(Failed { tickets, inputs, failure })
                 }
                 Err(failure) => {
                     self.fail(tickets, &failure);
-                    Ok(Answered { ran: false })
+                    Ok(Answered { is_typical: false })
                 }
             },
         ))
@@ -250,7 +254,7 @@ impl Hand {
     fn answer(
         &mut self,
         batch: &Batch,
-        Checked { run, look }: Checked,
+        (run, look): (Run, Look),
         (tickets, inputs, padded): (Vec<Ticket>, Vec<Vec<Tensor>>, Option<usize>),
         (started, time): (Instant, Duration),
     ) {
@@ -278,29 +282,42 @@ impl Hand {
     }
 }
 
-/// A run that gave what it should, and what its outputs look like.
+/// A run and what is to be thought of it.
 struct Checked {
-    run: Run,
-    look: Look,
+    /// What it gave and what its outputs look like, or why it failed.
+    result: Result<(Run, Look), Failure>,
+    /// How long it took.
+    time: Duration,
+    /// Whether the model's own inputs were run, too.
+    probed: bool,
 }
 
-/// The run of a group of so many calls, if it gave what it should; else why not.
-fn checked_run(queue: &Shared, batch: &Batch, calls: usize) -> Result<Checked, Failure> {
+/// Runs a group of so many calls. Looks at the model's own inputs are runs of their own.
+fn checked_run(queue: &Shared, batch: &Batch, calls: usize, slot: &Slot) -> Checked {
+    let started = Instant::now();
     let mut result = guarded_run(queue, batch);
+    let time = started.elapsed();
+    let mut probed = false;
+    let mut probe = |batch: &Batch| {
+        probed = true;
+        slot.begin_anew(Instant::now());
+        guarded_run(queue, batch).ok()
+    };
     if calls > 1 {
         result = result.and_then(|run| with_all_rows(run, batch));
     }
     if let Some(guard) = queue.guard.get() {
         result = result.and_then(|run| guard.check(&run.outputs, batch.rows()).map(|()| run));
     }
-    match result {
+    let result = match result {
         Ok(run) => {
-            let look = judge::look(queue, &run.outputs, |batch| guarded_run(queue, batch).ok());
-            Ok(Checked { run, look })
+            let look = judge::look(queue, &run.outputs, probe);
+            Ok((run, look))
         }
-        Err(failure) if calls == 1 => Err(judged(queue, failure)),
+        Err(failure) if calls == 1 => Err(judged(queue, failure, |own| probe(own).is_some())),
         Err(failure) => Err(failure),
-    }
+    };
+    Checked { result, time, probed }
 }
 
 /// Whether the model has failed on its own inputs, too.
@@ -348,13 +365,10 @@ fn may_be_one_call(failure: &Failure) -> bool {
 
 /// Whose fault the failure of a lone call is: its own, unless the model fails on inputs that it
 /// could run before. Without such inputs nobody can tell, and the model answers for it.
-fn judged(queue: &Shared, failure: Failure) -> Failure {
+fn judged(queue: &Shared, failure: Failure, run: impl FnOnce(&Batch) -> bool) -> Failure {
     match failure {
         Failure::Engine(error) if may_be_judged(error.fault()) => {
-            let is_well = queue
-                .probe
-                .get()
-                .is_some_and(|probe| probe.is_well(|batch| guarded_run(queue, batch).is_ok()));
+            let is_well = queue.probe.get().is_some_and(|probe| probe.is_well(run));
             if is_well { Failure::Input(error) } else { Failure::Engine(error) }
         }
         other => other,

@@ -118,6 +118,8 @@ enum Phase {
     HalfOpen {
         /// Until when the trial under way may take; none is under way without it.
         lease: Option<Instant>,
+        /// Whether the trial under way has succeeded; parts of it may still wait or run.
+        decided: bool,
         succeeded: u32,
     },
 }
@@ -162,12 +164,15 @@ impl Machine {
         if let Phase::Open { until: Some(until) } = self.phase
             && now >= until
         {
-            self.phase = Phase::HalfOpen { lease: None, succeeded: 0 };
+            self.phase = Phase::HalfOpen { lease: None, decided: false, succeeded: 0 };
             transition = Some(self.changed(State::HalfOpen, Reason::TimeOver, None));
         }
         let result = match self.phase {
             Phase::Closed { .. } => Ok(Admitted { epoch: self.epoch, is_probe: false }),
-            Phase::HalfOpen { ref mut lease, .. } if lease.is_none_or(|until| now >= until) => {
+            Phase::HalfOpen { ref mut lease, ref mut decided, .. }
+                if lease.is_none_or(|until| now >= until) =>
+            {
+                *decided = false;
                 let until = now + self.settings.probe_timeout;
                 *lease = Some(deadline.map_or(until, |deadline| deadline.min(until)));
                 self.epoch += 1;
@@ -187,7 +192,7 @@ impl Machine {
         }
     }
 
-    /// A trial was given up without a result.
+    /// All parts of a trial are gone.
     pub(super) fn release(&mut self, epoch: u64) {
         if let Phase::HalfOpen { lease, .. } = &mut self.phase
             && epoch == self.epoch
@@ -212,8 +217,8 @@ impl Machine {
                 self.cause = Some(reason);
                 Some(self.trip(now, reason))
             }
-            Phase::HalfOpen { succeeded, .. } => self.judge_probe(now, sample, succeeded),
-            Phase::Open { .. } => None,
+            Phase::HalfOpen { decided: false, .. } => self.judge_probe(now, sample),
+            Phase::HalfOpen { decided: true, .. } | Phase::Open { .. } => None,
         }
     }
 
@@ -235,6 +240,10 @@ impl Machine {
             Phase::Closed { .. } => None,
             _ => Some(Held { epoch: self.epoch, retry_after: self.retry_after(now) }),
         }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. })
     }
 
     /// What a call would meet now. An open breaker whose time is over lets a trial pass.
@@ -291,11 +300,9 @@ impl Machine {
         }
     }
 
-    fn judge_probe(&mut self, now: Instant, sample: Sample, succeeded: u32) -> Option<Transition> {
-        let Some(outcome) = sample.outcome else {
-            self.phase = Phase::HalfOpen { lease: None, succeeded };
-            return None;
-        };
+    /// Judges the first part of a trial that says anything.
+    fn judge_probe(&mut self, now: Instant, sample: Sample) -> Option<Transition> {
+        let outcome = sample.outcome?;
         let is_no_better = match self.cause {
             Some(Reason::NanStorm) => sample.with_nan > 0,
             Some(Reason::SlowRate) => self.is_slow(sample.time),
@@ -304,14 +311,15 @@ impl Machine {
         if outcome != Outcome::Success || is_no_better {
             return Some(self.trip(now, Reason::ProbeFailed));
         }
-        let succeeded = succeeded + 1;
-        if succeeded >= self.settings.probes {
-            return Some(self.close(now, Reason::Recovered));
+        // The epoch stays: other parts of the same trial may run, they only decide no more.
+        if let Phase::HalfOpen { decided, succeeded, .. } = &mut self.phase {
+            *decided = true;
+            *succeeded += 1;
+            if *succeeded < self.settings.probes {
+                return None;
+            }
         }
-        // Other parts of the same trial decide no more.
-        self.epoch += 1;
-        self.phase = Phase::HalfOpen { lease: None, succeeded };
-        None
+        Some(self.close(now, Reason::Recovered))
     }
 
     fn trip(&mut self, now: Instant, reason: Reason) -> Transition {

@@ -36,6 +36,7 @@ impl Pool {
                 }
             }
         }
+        let mut lost = Vec::new();
         for (running, warmups) in expired {
             let Running { limit, since, .. } = running;
             let (queue, run) = (running.queue.clone(), running.run.clone());
@@ -43,11 +44,8 @@ impl Pool {
                 device = %self.inner.device, model = queue.settings.label, ?limit,
                 "gave up an engine thread that is stuck in native code"
             );
-            let failure = Failure::TimedOut(limit);
-            let rest = running.fail(&failure);
-            for warmup in warmups {
-                drop(warmup.reply.send(Err(failure.clone())));
-            }
+            let rest = running.fail(&Failure::TimedOut(limit));
+            lost.push(warmups);
             if let Some(run) = run {
                 let used = Used { time: now.saturating_duration_since(since), is_typical: false };
                 self.requeue(&queue, &run, used, rest);
@@ -55,6 +53,8 @@ impl Pool {
             self.gauge().decrement(1);
         }
         self.replace_lost();
+        // What they wait for says nothing about what hangs: they are for the fresh threads.
+        drop(lost);
     }
 
     /// Starts threads in the place of those that were given up or died. A thread that cannot be
@@ -149,6 +149,12 @@ impl Pool {
         drop(state);
         self.inner.changed.notify_all();
         Some(receiver)
+    }
+
+    /// Whether a thread no longer takes work. One that hung was taken out with its batch, which is
+    /// somebody else's since.
+    pub(in crate::batching) fn has_given_up(&self, worker: usize) -> bool {
+        self.lock().workers.iter().all(|other| other.id != worker)
     }
 
     /// A thread that had been given up came back from native code.

@@ -95,7 +95,7 @@ impl Bench {
     }
 
     fn ran(&mut self, queue: &Queue, rows: usize, time: u64) {
-        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows };
+        let run = RunKey { queue: queue.shared.id, key: Key::default(), rows, ..RunKey::default() };
         let used = Used { time: millis(time), is_typical: true };
         self.scheduler.finished(&run, queue.shared.settings.weight, used);
     }

@@ -10,6 +10,8 @@ use crate::config;
 use crate::telemetry::BreakerMetrics;
 use crate::types::{OutputSpec, Signature};
 
+mod trials;
+
 /// A rig whose calls pass a breaker.
 struct Guarded {
     rig: Rig,
@@ -26,7 +28,15 @@ fn guarded_as(
     finite: bool,
     watch_nan: bool,
 ) -> Guarded {
-    let rig = rig(8, 100);
+    guard(rig(8, 100), settings, (datatype, finite), watch_nan)
+}
+
+fn guard(
+    rig: Rig,
+    settings: config::Breaker,
+    (datatype, finite): (DataType, bool),
+    watch_nan: bool,
+) -> Guarded {
     let breaker = Breaker::seeded("m/1", settings, BreakerMetrics::new("m", "1"), 7);
     let spec = engine::TensorSpec { name: "y".into(), datatype, shape: vec![-1, 1] };
     let input = engine::TensorSpec { name: "x".into(), ..spec.clone() };

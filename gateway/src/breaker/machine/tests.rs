@@ -42,6 +42,13 @@ impl Bench {
     }
 
     fn finish(&mut self, admitted: Admitted, sample: Sample) -> Option<Reason> {
+        let changed = self.part(admitted, sample);
+        self.machine.release(admitted.epoch);
+        changed
+    }
+
+    /// One of several parts of a call ends.
+    fn part(&mut self, admitted: Admitted, sample: Sample) -> Option<Reason> {
         self.machine.record(self.now, admitted.epoch, sample).map(|changed| changed.reason)
     }
 
@@ -160,6 +167,20 @@ fn three_trials_one_at_a_time_close_it() {
     assert_eq!(bench.call(GOOD), Some(Reason::Recovered));
     assert!(!bench.admit().unwrap().is_probe);
     assert_eq!(bench.calls(4, BAD), None, "it begins to count anew");
+}
+
+#[test]
+fn a_trial_is_decided_by_its_first_part_and_makes_room_once_all_are_gone() {
+    let mut bench = tripped();
+    bench.wait_out();
+    let probe = bench.admit().unwrap();
+    assert_eq!(bench.part(probe, NOTHING), None);
+    assert_eq!(bench.part(probe, GOOD), None);
+    assert_eq!(bench.machine.held(bench.now).unwrap().epoch, probe.epoch, "the rest may run");
+    assert!(bench.admit().is_none(), "the rest is under way");
+    assert_eq!([GOOD, GOOD, BAD].map(|sample| bench.part(probe, sample)), [None; 3]);
+    bench.machine.release(probe.epoch);
+    assert_eq!((bench.call(GOOD), bench.call(GOOD)), (None, Some(Reason::Recovered)));
 }
 
 #[test]
