@@ -142,8 +142,9 @@ impl Bucket {
     ) -> Option<Closed> {
         let stopped = loop {
             let Some(job) = self.head() else { break None };
-            // Nothing is lost by dropping it as long as others fill the batch.
-            let has_others = self.rows >= job.ticket.rows + settings.max_batch;
+            // Nothing is lost by dropping it as long as others fill the batch. The last one runs:
+            // only runs teach how long they take.
+            let has_others = self.rows >= job.ticket.rows + settings.max_batch.max(1);
             let soonest = if has_others { now + taken.expected } else { now };
             if let Some(failure) = left(&job.ticket, now).or(doomed(&job.ticket, soonest)) {
                 if let Some(job) = self.pop() {
