@@ -176,10 +176,18 @@ impl Bucket {
     }
 
     /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
-    pub(super) fn least(&self, rank: Rank) -> Option<(Rank, Urgency)> {
+    /// Looks at `steps` calls at most and counts them down.
+    pub(super) fn least(&self, rank: Rank, steps: &mut usize) -> Option<(Rank, Urgency)> {
+        *steps = steps.saturating_sub(1);
         let last = (rank.index() + 1..RANKS).rev().find(|&rank| self.ranks[rank] > 0)?;
         let mut jobs = self.jobs.values().rev().map(|job| &job.ticket);
-        let ticket = jobs.find(|ticket| ticket.rank().index() == last)?;
+        let ticket = jobs.find(|ticket| {
+            *steps = steps.saturating_sub(1);
+            *steps == 0 || ticket.rank().index() == last
+        })?;
+        if ticket.rank() <= rank {
+            return None;
+        }
         Some((ticket.rank(), ticket.urgency))
     }
 
