@@ -19,6 +19,8 @@ use memory::{Memory, Pressure};
 
 /// While memory is short, larger bodies than this are refused.
 const LARGE: usize = 1 << 20;
+/// Of the length that a head declares, so much is held before it has come.
+const AHEAD: usize = 64 << 10;
 /// When a refused caller may try again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -69,7 +71,8 @@ impl Overload {
         })
     }
 
-    /// Lets a call in whose request will have so many bytes, as far as is known.
+    /// Lets a call in whose request will have so many bytes, as far as is known. A length is
+    /// declared at no cost, so most of it is held only as it comes.
     ///
     /// # Errors
     /// `Overloaded` when too much is in flight or memory is short.
@@ -83,7 +86,8 @@ impl Overload {
         if self.memory.pressure() == Pressure::Hard {
             return Err(self.refuse(Shed::Memory, "memory is short"));
         }
-        permit.cover(bytes)?;
+        permit.cover(bytes.min(AHEAD))?;
+        permit.check(self.bytes.load(Ordering::Relaxed) - permit.bytes, bytes)?;
         Ok(permit)
     }
 
@@ -140,6 +144,12 @@ impl Permit {
         }
         let others = overload.bytes.fetch_add(more, Ordering::Relaxed) - self.bytes;
         self.bytes = bytes;
+        self.check(others, bytes)
+    }
+
+    /// Whether so many bytes would be within the bounds beside those of others.
+    fn check(&self, others: usize, bytes: usize) -> Result<(), Rejection> {
+        let Some(overload) = &self.overload else { return Ok(()) };
         if others > 0 && others.saturating_add(bytes) > overload.max_bytes {
             return Err(overload.refuse(Shed::Bytes, "the requests in flight are too large"));
         }
@@ -196,6 +206,19 @@ mod tests {
         alone.cover(1000).unwrap();
         assert!(overload.enter(1).is_err());
         drop(alone);
+        assert_eq!(held(&overload), (0, 0));
+    }
+
+    #[test]
+    fn a_declared_length_holds_little_before_it_comes() {
+        let overload = overload("[limits]\nmax_in_flight_bytes = '64MiB'\n");
+        let declared = 60 << 20;
+        let mut permits: Vec<_> = (0..16).map(|_| overload.enter(declared).unwrap()).collect();
+        assert_eq!(held(&overload), (16, 16 * AHEAD));
+        permits[0].cover(declared).unwrap();
+        assert!(permits[1].cover(declared).is_err(), "it counts as it comes");
+        assert!(overload.enter(declared).is_err(), "what would not fit is refused at once");
+        drop(permits);
         assert_eq!(held(&overload), (0, 0));
     }
 

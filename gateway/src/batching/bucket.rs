@@ -142,8 +142,9 @@ impl Bucket {
     ) -> Option<Closed> {
         let stopped = loop {
             let Some(job) = self.head() else { break None };
-            // Nothing is lost by dropping it as long as others fill the batch.
-            let has_others = self.rows >= job.ticket.rows + settings.max_batch;
+            // Nothing is lost by dropping it as long as others fill the batch. The last one runs:
+            // only runs teach how long they take.
+            let has_others = self.rows >= job.ticket.rows + settings.max_batch.max(1);
             let soonest = if has_others { now + taken.expected } else { now };
             if let Some(failure) = left(&job.ticket, now).or(doomed(&job.ticket, soonest)) {
                 if let Some(job) = self.pop() {
@@ -175,10 +176,18 @@ impl Bucket {
     }
 
     /// Of the calls behind `rank` one that would have run last: of the last rank, the newest.
-    pub(super) fn least(&self, rank: Rank) -> Option<(Rank, Urgency)> {
+    /// Looks at `steps` calls at most and counts them down.
+    pub(super) fn least(&self, rank: Rank, steps: &mut usize) -> Option<(Rank, Urgency)> {
+        *steps = steps.saturating_sub(1);
         let last = (rank.index() + 1..RANKS).rev().find(|&rank| self.ranks[rank] > 0)?;
         let mut jobs = self.jobs.values().rev().map(|job| &job.ticket);
-        let ticket = jobs.find(|ticket| ticket.rank().index() == last)?;
+        let ticket = jobs.find(|ticket| {
+            *steps = steps.saturating_sub(1);
+            *steps == 0 || ticket.rank().index() == last
+        })?;
+        if ticket.rank() <= rank {
+            return None;
+        }
         Some((ticket.rank(), ticket.urgency))
     }
 

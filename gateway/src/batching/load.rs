@@ -187,18 +187,19 @@ impl Place {
         self.0.clone().map(Hold)
     }
 
-    /// The same room for the parts of a call, by their rows. The bytes stay with the first part.
+    /// The same room for the parts of a call, by their rows. The bytes stay with the last
+    /// part, since the parts share what they are cut from.
     pub(super) fn split(mut self, rows: &[usize]) -> Vec<Self> {
         // Nobody else knows of this room yet: its counts move into the parts.
         let Some(room) = self.0.take() else { return Vec::new() };
-        let (mut left, mut bytes) = (room.nanos, room.bytes);
+        let mut left = room.nanos;
         let mut parts = Vec::with_capacity(rows.len());
-        for &count in rows {
+        for (part, &count) in (1..).zip(rows) {
             let nanos = (room.nanos / room.rows.max(1) as u64).saturating_mul(count as u64);
             let nanos = nanos.min(left);
             left -= nanos;
             room.load.calls.fetch_add(1, Ordering::Relaxed);
-            let bytes = std::mem::take(&mut bytes);
+            let bytes = if part == rows.len() { room.bytes } else { 0 };
             parts.push(Self::new(room.load.clone(), count, bytes, nanos));
         }
         room.load.calls.fetch_sub(1, Ordering::Relaxed);
@@ -266,9 +267,15 @@ mod tests {
     fn parts_take_the_room_of_their_whole() {
         let load = Arc::new(Load::default());
         load.set_times(Duration::from_nanos(7), Duration::ZERO);
-        let parts = Load::take(&load, 10, 40, (5, 50)).unwrap().split(&[4, 4, 2]);
+        let mut parts = Load::take(&load, 10, 40, (5, 50)).unwrap().split(&[4, 4, 2]);
         assert_eq!((load.calls(), load.rows(), load.bytes()), (3, 10, 40));
         assert_eq!(load.backlog.time(), Duration::from_nanos(70));
+        drop(parts.remove(0));
+        assert_eq!(
+            (load.calls(), load.rows(), load.bytes()),
+            (2, 6, 40),
+            "the others are cut of it"
+        );
         drop(parts);
         assert_eq!((load.calls(), load.rows(), load.bytes()), (0, 0, 0));
         assert_eq!(load.backlog.time(), Duration::ZERO);

@@ -24,6 +24,10 @@ use crate::telemetry::{Dropped, Shed, metrics};
 
 mod threads;
 
+/// Calls and buckets that one call looks at to find those that give way to it; some tens of
+/// microseconds.
+const STEPS: usize = 1000;
+
 /// Name of a device: `cpu` or `cuda:N`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Device(pub String);
@@ -224,11 +228,19 @@ impl Pool {
     }
 
     /// Refuses waiting calls of a version that are behind `rank`, the last ones first, until
-    /// `fits` says that there is room or none of them is left.
+    /// `fits` says that there is room, none of them is left or it has looked for too long: every
+    /// thread of the device waits for this.
     pub(super) fn displace(&self, queue: &Arc<Shared>, rank: Rank, fits: impl Fn() -> bool) {
         let mut cleared = Cleared::default();
         let mut state = self.lock();
-        while !fits() && state.scheduler.displace(queue, rank, &mut cleared) {}
+        let mut steps = STEPS;
+        while !fits() && steps > 0 {
+            if !state.scheduler.displace(queue, (rank, &mut steps), &mut cleared) {
+                break;
+            }
+            // What found its call was not in vain.
+            steps += 2;
+        }
         drop(state);
         cleared.settle();
     }

@@ -158,21 +158,31 @@ impl Scheduler {
     }
 
     /// Takes out the waiting call of a version that is the first to give way to one of `rank`;
-    /// returns its items and bytes.
+    /// says whether it found one before it had looked at `steps` calls and buckets, which it
+    /// counts down.
     pub(super) fn displace(
         &mut self,
         queue: &Arc<Shared>,
-        rank: Rank,
+        (rank, steps): (Rank, &mut usize),
         cleared: &mut Cleared,
     ) -> bool {
         let Some(waiting) = self.queues.get_mut(&queue.id) else { return false };
-        let least = waiting.buckets.iter().filter_map(|(key, bucket)| {
-            bucket.least(rank).map(|(rank, urgency)| (rank, urgency, key.clone()))
-        });
-        let Some((_, urgency, key)) = least.max() else {
-            queue.load.has_none_behind(rank.index());
+        let mut least = None;
+        for (key, bucket) in &waiting.buckets {
+            let found = bucket.least(rank, steps);
+            least = least.max(found.map(|(rank, urgency)| (rank, urgency, key)));
+            if *steps == 0 {
+                break;
+            }
+        }
+        let Some((_, urgency, key)) = least else {
+            // Those that were not looked at may be behind.
+            if *steps > 0 {
+                queue.load.has_none_behind(rank.index());
+            }
             return false;
         };
+        let key = key.clone();
         let Some(bucket) = waiting.buckets.get_mut(&key) else { return false };
         let job = bucket.remove(&urgency);
         if bucket.is_empty() {
@@ -322,7 +332,16 @@ impl Waiting {
 
     /// Lets go of the version once nothing waits for it.
     fn spent(&mut self) -> Option<Arc<Shared>> {
-        if self.buckets.is_empty() { self.queue.take() } else { None }
+        if !self.buckets.is_empty() {
+            return None;
+        }
+        let queue = self.queue.take()?;
+        if let Some(delays) = &mut self.delays
+            && delays.emptied()
+        {
+            queue.standing.set(delays.view());
+        }
+        Some(queue)
     }
 
     fn ripe(&self, key: &Key, bucket: &Bucket, now: Instant, settings: &QueueSettings) -> Ripe {

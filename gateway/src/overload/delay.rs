@@ -81,6 +81,14 @@ impl<const N: usize> Delays<N> {
         self.rows = self.rows.saturating_add(u32::try_from(rows).unwrap_or(u32::MAX));
     }
 
+    /// Notes that nobody waits any more: what stood is gone. Says whether that changes the view.
+    pub fn emptied(&mut self) -> bool {
+        self.shortest = [Some(Duration::ZERO); N];
+        let stood = self.view.standing != [Duration::ZERO; N];
+        self.view.standing = [Duration::ZERO; N];
+        stood
+    }
+
     /// Ends the interval if it is over. Batches take `batch`, and of some ranks calls wait.
     pub fn roll(&mut self, now: Instant, batch: Duration, waits: impl Fn(usize) -> bool) {
         let since = *self.since.get_or_insert(now);
@@ -97,7 +105,9 @@ impl<const N: usize> Delays<N> {
             // Whoever stands behind others stands as long as they do.
             longest = longest.max(own);
             let stands = longest > threshold;
-            self.held[rank] = if stands { HOLD } else { self.held[rank].saturating_sub(1) };
+            let passed = time.as_nanos() / self.shedding.interval.as_nanos().max(1);
+            let passed = u8::try_from(passed).unwrap_or(u8::MAX);
+            self.held[rank] = if stands { HOLD } else { self.held[rank].saturating_sub(passed) };
             self.view.standing[rank] = longest;
             self.view.stands[rank] = self.held[rank] > 0;
         }
@@ -181,6 +191,24 @@ mod tests {
         delays.note(0, 1, Duration::ZERO);
         delays.roll(start + millis(200), Duration::ZERO, |_| false);
         assert_eq!(delays.view().drain, millis(2));
+    }
+
+    #[test]
+    fn what_stood_is_forgotten_once_nobody_waits() {
+        let start = Instant::now();
+        let mut delays = Delays::<2>::new(Shedding { target: millis(5), interval: millis(100) });
+        for at in [0, 100] {
+            delays.note(1, 1, millis(50));
+            delays.roll(start + millis(at), Duration::ZERO, |_| true);
+        }
+        delays.note(1, 1, millis(50));
+        assert_eq!((delays.view().standing[1], delays.view().stands[1]), (millis(50), true));
+        assert!(delays.emptied() && !delays.emptied());
+        assert_eq!((delays.view().standing[1], delays.view().stands[1]), (millis(0), true));
+        // It is watched for some time, whether anybody comes or not.
+        delays.note(0, 1, millis(0));
+        delays.roll(start + Duration::from_secs(3600), Duration::ZERO, |_| false);
+        assert_eq!(delays.view().stands, [false; 2]);
     }
 
     #[test]

@@ -40,6 +40,17 @@ pub enum Inputs {
     Raw(Bytes),
 }
 
+impl Inputs {
+    /// Bytes of all tensors.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Named(inputs) => inputs.iter().map(|input| input.tensor.data().len()).sum(),
+            Self::Raw(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// A decoded prediction call.
 #[derive(Debug)]
 pub struct Call {

@@ -111,6 +111,17 @@ impl Rig {
             Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes() }
         })
     }
+
+    /// The status that a unary call is refused with, if it is.
+    fn grpc_status(&self, door: &Grpc, path: &str, message: &[u8]) -> Option<String> {
+        let body = Full::new(Bytes::from(seeds::frame(message)));
+        let mut request = Request::post(path).body(body).unwrap();
+        let content_type = HeaderValue::from_static("application/grpc");
+        request.headers_mut().insert("content-type", content_type);
+        let answer = self.runtime.block_on(door.call(request, peer()));
+        let status = answer.headers().get("grpc-status")?;
+        Some(status.to_str().unwrap().to_owned())
+    }
 }
 
 impl Drop for Rig {
@@ -283,4 +294,56 @@ fn unchanged_seeds_are_answered() {
         let refused = answer.headers().get("grpc-status").is_some_and(|status| status != "0");
         assert!(!refused, "{}: {:?}", seed.path, answer.headers());
     }
+}
+
+#[test]
+fn small_grpc_calls_spend_nothing_of_what_predictions_may_hold() {
+    let rig = Rig::start();
+    let door = Grpc::new(&rig.api()).unwrap();
+    let mut others = rig.api().pipeline.overload.hold();
+    others.cover(rig.api().pipeline.overload.status().max_request_bytes).unwrap();
+    let service = "/inference.GRPCInferenceService";
+    // A field that the message does not have: number 9, so many bytes.
+    let unknown = |size: u16| {
+        let low = u8::try_from(size & 127).unwrap() | 128;
+        let message = [vec![0x4a, low, u8::try_from(size >> 7).unwrap()], vec![0; size.into()]];
+        message.concat()
+    };
+    let refused = Some("14".to_owned());
+    assert_eq!(rig.grpc_status(&door, &format!("{service}/ModelInfer"), &unknown(100)), refused);
+    for call in ["ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"] {
+        let status = rig.grpc_status(&door, &format!("{service}/{call}"), &unknown(100));
+        assert_ne!(status, refused, "{call}");
+    }
+}
+
+#[test]
+fn typed_contents_count_as_the_tensors_that_they_are() {
+    let rig = Rig::start();
+    let door = Grpc::new(&rig.api()).unwrap();
+    let infer = || {
+        use prost::Message as _;
+        let contents = proto::inference::InferTensorContents {
+            int64_contents: vec![1; 1000],
+            ..Default::default()
+        };
+        let input = proto::inference::model_infer_request::InferInputTensor {
+            name: "x".to_owned(),
+            datatype: "INT64".to_owned(),
+            shape: vec![1, 1000],
+            contents: Some(contents),
+            ..Default::default()
+        };
+        let message = proto::inference::ModelInferRequest {
+            model_name: "floats".to_owned(),
+            inputs: vec![input],
+            ..Default::default()
+        };
+        let path = "/inference.GRPCInferenceService/ModelInfer";
+        rig.grpc_status(&door, path, &message.encode_to_vec())
+    };
+    assert_eq!(infer().as_deref(), Some("3"), "the model takes no integers");
+    let mut others = rig.api().pipeline.overload.hold();
+    others.cover(rig.api().pipeline.overload.status().max_request_bytes - 4000).unwrap();
+    assert_eq!(infer().as_deref(), Some("14"), "a byte on the wire, eight as a tensor");
 }

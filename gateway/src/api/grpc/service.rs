@@ -37,9 +37,9 @@ impl Service {
         }
         // Its bytes stay until the answer is encoded.
         let mut held = pipeline.overload.hold();
-        let size = request.raw_input_contents.iter().map(bytes::Bytes::len).sum();
-        let decoded =
-            held.cover(size).and_then(|()| self.decode(request, caller, arrival, metadata));
+        let decoded = self
+            .decode(request, caller, arrival, metadata)
+            .and_then(|decoded| held.cover(decoded.0.inputs.size()).map(|()| decoded));
         let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
             Err(rejection) => {

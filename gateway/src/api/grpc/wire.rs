@@ -12,16 +12,20 @@ use tokio::time::{Sleep, sleep};
 use tonic::{Code, Status};
 
 use super::status;
-use crate::error::Kind;
+use crate::error::{Kind, Rejection};
 use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::Protocol;
+
+/// The largest message of a call that carries no tensors and no files.
+const SMALL: usize = 64 << 10;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls whose messages may come at any time.
 const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
+const LOADING: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -102,14 +106,16 @@ pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
 }
 
 /// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while
-/// they come.
+/// they come. Calls that carry little spend none of what predictions may hold.
 pub(super) fn bounded<B>(
     request: http::Request<B>,
     limit: Duration,
     held: Permit,
 ) -> http::Request<Timed<B>> {
-    let limit = (request.uri().path() != STREAMING).then_some(limit);
-    request.map(|body| Timed { body, limit, alarm: None, held, read: 0 })
+    let path = request.uri().path();
+    let limit = (path != STREAMING).then_some(limit);
+    let is_small = !matches!(path, STREAMING | UNARY | LOADING);
+    request.map(|body| Timed { body, limit, is_small, alarm: None, held, read: 0 })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
@@ -117,6 +123,7 @@ pub(super) fn bounded<B>(
 pub(super) struct Timed<B> {
     body: B,
     limit: Option<Duration>,
+    is_small: bool,
     alarm: Option<Pin<Box<Sleep>>>,
     held: Permit,
     read: usize,
@@ -129,10 +136,18 @@ impl<B> Timed<B> {
             && let Some(data) = frame.data_ref()
         {
             self.read += data.len();
+            if self.is_small {
+                return if self.read <= SMALL { Ok(()) } else { Err(status(&too_large())) };
+            }
             self.held.cover(self.read).map_err(|rejection| status(&rejection))?;
         }
         Ok(())
     }
+}
+
+fn too_large() -> Rejection {
+    let text = format!("the message is larger than {SMALL} bytes, which such a call never needs");
+    Rejection::new(Kind::TooLarge, text)
 }
 
 impl<B> Body for Timed<B>
@@ -173,5 +188,29 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_that_carry_little_are_small() {
+        let read = async |path: &str, size: usize| {
+            let body = Full::new(Bytes::from(vec![0; size]));
+            let request = http::Request::post(path).body(body).unwrap();
+            let bounded = bounded(request, Duration::from_secs(1), Permit::default());
+            bounded.into_body().collect().await.is_ok()
+        };
+        for call in ["ServerLive", "ServerReady", "ModelMetadata", "RepositoryIndex"] {
+            let path = format!("{SERVICE}{call}");
+            assert!(read(&path, SMALL).await && !read(&path, SMALL + 1).await, "{call}");
+        }
+        for path in [UNARY, STREAMING, LOADING] {
+            assert!(read(path, SMALL + 1).await, "{path}");
+        }
     }
 }

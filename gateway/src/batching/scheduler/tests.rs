@@ -354,3 +354,25 @@ proptest! {
         prop_assert_eq!(left, (1..=asks.len() as u64).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn looking_for_a_call_that_gives_way_ends_after_some_steps() {
+    let mut bench = Bench::new();
+    let queue = bench.queue(QueueSettings::new("m/1", 8));
+    let aged = Ask { level: 9, ..ASK };
+    bench.push(&queue, aged);
+    for _ in 0..3000 {
+        bench.push(&queue, Ask { level: 1, at: 5000, ..ASK });
+    }
+    let rank = Rank::new(false, 1);
+    let mut displace = |mut steps| {
+        let mut cleared = Cleared::default();
+        let found = bench.scheduler.displace(&queue.shared, (rank, &mut steps), &mut cleared);
+        (found, steps, cleared.dropped.len())
+    };
+    assert_eq!(displace(1000), (false, 0, 0));
+    assert!(queue.shared.load.may_have_behind(rank.index()), "nobody knows");
+    assert_eq!(displace(4000), (true, 998, 1));
+    assert_eq!(displace(4000), (false, 3999, 0));
+    assert!(!queue.shared.load.may_have_behind(rank.index()));
+}

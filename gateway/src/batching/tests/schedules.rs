@@ -134,6 +134,15 @@ fn a_call_that_would_come_late_is_refused_once_the_cost_is_known() {
 }
 
 #[test]
+fn the_last_call_runs_however_long_runs_took_before() {
+    for max_batch in [0, 1, 8] {
+        let rig = rig(max_batch, 100);
+        rig.queue.shared.load.set_times(FAR, FAR);
+        assert_eq!(answer(rig.submit_as(&[1], due_in(FAR / 2))), [1], "{max_batch}");
+    }
+}
+
+#[test]
 fn runs_that_fail_teach_nothing_about_cost() {
     let rig = rig_with(1, QueueSettings::new("m/1", 1));
     rig.stub.poison(9);

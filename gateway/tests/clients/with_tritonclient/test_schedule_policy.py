@@ -208,7 +208,7 @@ def test_a_model_may_refuse_at_once_what_it_cannot_answer_in_time(start_gateway:
     # It learns what a run takes; until then nothing is refused.
     for _ in range(5):
         assert wire.infer(prompt.http, "slow", loops(SHORT)).status == 200
-    impatient = loops(SHORT) | {"parameters": {"timeout": 100}}
+    impatient = loops(SHORT) | {"parameters": {"timeout": 2_000}}
     answer = wire.infer(prompt.http, "slow", impatient)
     assert answer.status == 504 and "would answer after the deadline" in answer.error()
     assert int(answer.headers["retry-after"]) >= 1

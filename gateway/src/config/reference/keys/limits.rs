@@ -45,7 +45,7 @@ pub(super) const KEYS: &[Key] = &[
         "limits.max_in_flight_bytes",
         Type::Size,
         "\"1GiB\"",
-        "Bytes of the requests under way in the whole process, as declared or as they come. One request is held whatever its size.",
+        "Bytes of the requests under way in the whole process, as they come; of a declared length 64 KiB count before. One request is held whatever its size.",
     ),
     key(
         "limits.queue_rows",
