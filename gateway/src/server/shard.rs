@@ -114,6 +114,7 @@ mod tests {
         let (left, drained) = std_mpsc::sync_channel(1);
         let release = CancellationToken::new();
         let stop = Stop { drain: Duration::from_secs(9), left, release: release.clone() };
+        #[expect(clippy::disallowed_methods, reason = "the test needs its end")]
         let ending = tokio::spawn(async move { stop.wait(&TaskTracker::new()).await });
         let undrained = tasks::blocking(move || drained.recv()).await;
         assert_eq!(undrained, Ok(0));
