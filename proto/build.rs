@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(true)
         .build_transport(false)
         .bytes(".")
+        .codec_path("crate::codec::Codec")
         .compile_fds(files.clone())?;
 
     // Comments have reached the generated code; reflection has no use for them.

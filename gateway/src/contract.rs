@@ -19,13 +19,14 @@ use self::numeric::numeric;
 use self::tally::{Counters, Labels, Tally};
 use self::text::text;
 use crate::error::Rejection;
-use crate::types::{Inputs, NamedTensor, OrderedInputs, Signature};
+use crate::types::{Inputs, OrderedInputs, Signature};
 
 pub use tally::Flags;
 pub use terms::{FeatureTerms, InputTerms, Report, Terms};
 
-/// Largest stand-in for an optional input, in bytes: its size follows from the call's rows.
-const LARGEST_FILL: usize = 64 << 20;
+/// Most memory that the stand-ins for the optional inputs of a call take while they are made, in
+/// bytes: their size follows from the call's rows, which need not have data behind them.
+const LARGEST_FILL: usize = 16 << 20;
 
 /// What a rule asks of a value. A value breaks at most one: the first in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,9 @@ trait Check: std::fmt::Debug + Send + Sync {
 
     /// The data of a tensor of this shape that holds nothing but defaults.
     fn filled(&self, shape: &[usize]) -> Vec<u8>;
+
+    /// Most memory that one value of it takes while it is made, in bytes.
+    fn fill_cost(&self) -> usize;
 }
 
 /// The first value that a rule rejects.
@@ -164,22 +168,26 @@ impl Contract {
         self.inputs.get(index).and_then(Option::as_ref).is_some_and(|input| input.terms.optional)
     }
 
-    /// Fills in the optional inputs that a call leaves out.
-    fn complete(&self, inputs: Inputs, tally: &mut Tally) -> Result<Inputs, Rejection> {
-        let Inputs::Named(mut given) = inputs else { return Ok(inputs) };
-        // Rows are those of the other inputs; the signature's check compares them.
-        let Some(first) = given.first() else { return Ok(Inputs::Named(given)) };
-        let rows = first.tensor.rows();
-        for input in self.inputs.iter().flatten().filter(|input| input.terms.optional) {
-            let name = &input.spec.name;
-            if given.iter().any(|tensor| tensor.name == *name) {
-                continue;
-            }
-            let tensor = input.fill(self.batches.then_some(rows))?;
-            given.push(NamedTensor { name: name.clone(), tensor });
-            tally.add(input.label, Rule::Missing, Action::Impute);
+    /// Checks inputs against the signature, and fills in the optional ones that a call leaves out.
+    fn complete(
+        &self,
+        signature: &Signature,
+        inputs: Inputs,
+        tally: &mut Tally,
+    ) -> Result<OrderedInputs, Rejection> {
+        let Inputs::Named(given) = inputs else { return signature.check(inputs) };
+        // A call that brings nothing has no rows to go by.
+        if given.is_empty() {
+            return signature.order(given);
         }
-        Ok(Inputs::Named(given))
+        let mut room = LARGEST_FILL;
+        signature.complete(given, |index, rows| {
+            let input = self.inputs.get(index).and_then(Option::as_ref);
+            let Some(input) = input.filter(|input| input.terms.optional) else { return Ok(None) };
+            let tensor = input.fill(self.batches.then_some(rows), &mut room)?;
+            tally.add(input.label, Rule::Missing, Action::Impute);
+            Ok(Some(tensor))
+        })
     }
 
     fn apply(&self, tensors: &mut [Tensor], tally: &mut Tally) -> Result<(), (usize, Offence)> {
@@ -261,18 +269,19 @@ impl InputContract {
     }
 
     /// A tensor of defaults with so many rows; a model that does not batch has none.
-    fn fill(&self, rows: Option<usize>) -> Result<Tensor, Rejection> {
+    fn fill(&self, rows: Option<usize>, room: &mut usize) -> Result<Tensor, Rejection> {
         let refuse = |text| Rejection::invalid(format!("input '{}' {text}", self.spec.name));
         let mut shape: Vec<usize> =
             self.spec.shape.iter().map(|&size| usize::try_from(size).unwrap_or(1)).collect();
         if let (Some(rows), Some(first)) = (rows, shape.first_mut()) {
             *first = rows;
         }
-        let size = self.spec.datatype.size().unwrap_or(4);
-        let bytes = engine::tensor::element_count(&shape).ok().and_then(|n| n.checked_mul(size));
-        if bytes.is_none_or(|bytes| bytes > LARGEST_FILL) {
+        let count = engine::tensor::element_count(&shape).ok();
+        let bytes = count.and_then(|count| count.checked_mul(self.values.fill_cost()));
+        let Some(left) = bytes.and_then(|bytes| room.checked_sub(bytes)) else {
             return Err(refuse("is left out of a call that is too large to fill it in"));
-        }
+        };
+        *room = left;
         let data = self.values.filled(&shape).into();
         Tensor::new(self.spec.datatype, shape, data)
             .map_err(|_| refuse("is left out and cannot be filled in"))
@@ -315,8 +324,7 @@ impl Checker {
         inputs: Inputs,
     ) -> Result<(OrderedInputs, Option<Flags>), Rejection> {
         let mut tally = Tally::default();
-        let given = self.contract.complete(inputs, &mut tally)?;
-        let mut inputs = signature.check(given)?;
+        let mut inputs = self.contract.complete(signature, inputs, &mut tally)?;
         if let Err((index, offence)) = self.contract.apply(&mut inputs.tensors, &mut tally) {
             let mut tally = Tally::default();
             tally.add(offence.label, offence.rule, Action::Reject);

@@ -155,15 +155,19 @@ impl Server {
         self.tls.as_ref()
     }
 
-    /// Closes the doors, lets calls in flight end for at most `drain`, then ends the shards.
+    /// Closes the doors, lets calls in flight end for at most `drain`, then ends the shards, all
+    /// together: calls with one key wait for the same run, wherever their connections are.
     pub async fn stop(self, drain: Duration) {
         self.accepting.cancel();
-        let shards = self.shards.clone();
+        let (shards, release) = (self.shards.clone(), CancellationToken::new());
+        let released = release.clone().drop_guard();
         let undrained = tasks::blocking(move || {
-            let undrained: Vec<_> = shards.iter().map(|shard| shard.begin_stop(drain)).collect();
+            let stops = shards.iter().map(|shard| shard.begin_stop(drain, release.clone()));
+            let undrained: Vec<_> = stops.collect();
             undrained.into_iter().map(|left| left.recv().unwrap_or(0)).sum::<usize>()
         })
         .await;
+        drop(released);
         if undrained > 0 {
             warn!(connections = undrained, ?drain, "closed connections that did not drain in time");
         }

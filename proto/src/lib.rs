@@ -1,12 +1,15 @@
 //! The Open Inference Protocol over gRPC: messages, client and server.
 //!
-//! All of it is generated at build time from `inference/*.proto`; this crate adds no behaviour.
+//! All of it is generated at build time from `inference/*.proto`; this crate adds no behaviour but
+//! bounds on what a request may hold, in [`mod@codec`].
 //! Every `bytes` field is a [`bytes::Bytes`], so decoding a request shares the received buffer
 //! instead of copying tensors out of it.
 //! The client is generic over its channel: hand `GrpcInferenceServiceClient::new` a tonic
 //! `Channel` or any other `GrpcService`.
 
 #![forbid(unsafe_code)]
+
+pub mod codec;
 
 /// Package `inference`: the messages, and one module each for the client and the server of
 /// `GRPCInferenceService`.

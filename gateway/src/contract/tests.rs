@@ -8,7 +8,7 @@ use super::*;
 use crate::codec::numbers;
 use crate::config::value::Scalar;
 use crate::error::Kind;
-use crate::types::OutputSpec;
+use crate::types::{NamedTensor, OutputSpec};
 
 fn spec(datatype: DataType, shape: &[i64]) -> TensorSpec {
     TensorSpec { name: "x".into(), datatype, shape: shape.into() }
@@ -417,6 +417,45 @@ fn an_optional_input_is_filled_with_its_default_in_the_rows_of_the_others() {
     let huge = named("z", &[], &[usize::MAX / 64, 0]);
     let refused = checker.check(&signature, Inputs::Named(vec![huge])).unwrap_err();
     assert_eq!(refused.kind(), Kind::InvalidInput);
+}
+
+/// A contract for `x`, which may be left out, beside `other`, which may not and stands behind it.
+fn with_optional(datatype: DataType, shape: &[i64], default: Scalar) -> (Checker, Signature) {
+    let other = TensorSpec { name: "other".into(), ..spec(DataType::Fp32, &[-1, -1]) };
+    let signature = signature(vec![spec(datatype, shape), other]);
+    let wide = Terms { default: Some(default), ..Terms::default() };
+    let terms = vec![Some(InputTerms { optional: true, wide, features: vec![] }), None];
+    let contract = Contract::build(&signature, terms, |_, key, text| panic!("{key}: {text}"));
+    (Checker::new(Arc::new(contract.unwrap()), "m", "1"), signature)
+}
+
+#[test]
+fn what_is_filled_in_follows_only_inputs_that_keep_the_signature() {
+    let (checker, mut signature) = with_optional(DataType::Uint8, &[-1, 1], Scalar::Integer(1));
+    signature.splits = false;
+    let refusal = |given: NamedTensor| {
+        let refused = checker.check(&signature, Inputs::Named(vec![given])).unwrap_err();
+        refused.public_message().to_owned()
+    };
+    // Rows without data: of an input that the model lacks, and of one that it takes.
+    assert!(refusal(named("foreign", &[], &[usize::MAX, 0])).contains("unexpected input"));
+    let rows = refusal(named("other", &[], &[usize::MAX, 0]));
+    assert!(rows.contains("'other' has batch size") && rows.contains("at most 8"), "{rows}");
+}
+
+#[test]
+fn what_is_filled_in_is_bounded_with_all_that_it_takes() {
+    let given = |rows| Inputs::Named(vec![named("other", &[], &[rows, 0])]);
+    let (bytes, signature) = with_optional(DataType::Uint8, &[-1, 1], Scalar::Integer(1));
+    let (inputs, _) = bytes.check(&signature, given(LARGEST_FILL)).unwrap();
+    assert_eq!(inputs.tensors[0].data().len(), LARGEST_FILL);
+    assert!(inputs.tensors[0].data().iter().all(|&byte| byte == 1));
+    assert!(bytes.check(&signature, given(LARGEST_FILL + 1)).is_err());
+    let default = Scalar::Text("a".repeat(1004));
+    let (texts, signature) = with_optional(DataType::Bytes, &[-1, 1], default);
+    assert!(texts.check(&signature, given(LARGEST_FILL / 1024)).is_ok());
+    let refused = texts.check(&signature, given(LARGEST_FILL / 1024 + 1)).unwrap_err();
+    assert!(refused.public_message().contains("too large to fill it in"), "{refused}");
 }
 
 #[test]

@@ -105,6 +105,13 @@ impl Check for Texts {
         let elements: Vec<&[u8]> = (0..count).map(value).collect();
         frame_strings(&elements).into()
     }
+
+    fn fill_cost(&self) -> usize {
+        let defaults = self.columns.iter().chain([&self.wide]).flat_map(|scope| &scope.default);
+        let longest = defaults.map(|default| default.len()).max().unwrap_or(0);
+        // Its length goes before it.
+        size_of::<u32>() + longest + size_of::<&[u8]>()
+    }
 }
 
 impl Scope {

@@ -1,8 +1,9 @@
 //! Calls with an idempotency key: the first one runs, its repeats get how it ended.
 //!
 //! A run belongs to all who wait for it: it goes on while one of them is left. What is kept is an
-//! answer, or a failure of the run itself; a refusal before the run (a full queue, a model that is
-//! not ready, a deadline) is told to those who wait and forgotten, so that a retry can succeed.
+//! answer, or a failure of the run itself; a refusal before the run (a model that is not ready) is
+//! told to those who wait and forgotten, so that a retry can succeed. What is one caller's or one
+//! moment's own (a deadline, a limit, a full queue) is told to that caller alone: the next one runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,7 +63,7 @@ impl Pipeline {
         call: Call,
     ) -> Result<Reply, Rejection> {
         let (name, body) = (idempotency::name(&call, key.as_str()), idempotency::body(&call));
-        let (protocol, deadline) = (call.protocol, call.schedule.deadline);
+        let protocol = call.protocol;
         let mut call = Some(call);
         loop {
             let entered = keys.enter(name, &body, |claim| {
@@ -77,6 +78,7 @@ impl Pipeline {
                     return ended.result.map(|given| given.reply(account, false));
                 }
                 Ok(Entered::Joined(flight)) => {
+                    let deadline = call.as_ref().and_then(|call| self.deadline(call));
                     let Some(ended) = self.join(flight, protocol, deadline).await else { continue };
                     return replay(ended, protocol);
                 }
@@ -113,8 +115,18 @@ impl Pipeline {
         Ended { result, record: Arc::new(Mutex::new(record)) }
     }
 
-    /// Waits for the run of another call; `None` when that came too late for its own caller, but
-    /// not for this one.
+    /// How long a call may wait that another one runs for: as if it ran itself.
+    fn deadline(&self, call: &Call) -> Option<Deadline> {
+        let asked = call.schedule.deadline;
+        match self.snapshots.load().find(&call.model, call.version.as_deref()) {
+            Ok(served) => served.timeouts.deadline(call.arrived, asked),
+            // The run goes on with a version that has left; it ends as its first caller asked.
+            Err(_) => asked,
+        }
+    }
+
+    /// Waits for the run of another call; `None` when that was refused for what is its own
+    /// caller's or its own moment's (a deadline, a limit, a full queue), and this one has time.
     async fn join(
         &self,
         flight: Flight<Ended>,
@@ -137,7 +149,7 @@ impl Pipeline {
         let has_time = deadline.is_none_or(|deadline| !deadline.has_passed(Instant::now()));
         waiting.outcome = None;
         match result {
-            Err(late) if late.kind() == Kind::DeadlineExceeded && has_time => None,
+            Err(other) if has_time && !ended_for_all(other.kind()) => None,
             Err(rejection) => {
                 waiting.outcome = Some(Outcome::Refused(rejection.kind()));
                 Some(Err(rejection))
@@ -145,6 +157,11 @@ impl Pipeline {
             Ok(given) => Some(Ok(given)),
         }
     }
+}
+
+/// Whether those who wait for a call are refused with it. Otherwise one of them runs it anew.
+const fn ended_for_all(kind: Kind) -> bool {
+    !matches!(kind, Kind::DeadlineExceeded | Kind::Overloaded | Kind::RateLimited)
 }
 
 /// What a repeat is told.

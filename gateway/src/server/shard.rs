@@ -29,8 +29,16 @@ pub(super) struct Shard {
 #[derive(Debug)]
 enum Order {
     Serve(Door, Accepted, Permit),
-    /// Drain, then say how many connections were left.
-    Stop(Duration, std_mpsc::SyncSender<usize>),
+    Stop(Stop),
+}
+
+/// How a shard stops: it drains, says how many connections were left, and lives on until it is
+/// released. Calls on other shards may wait for a run that has its timers here.
+#[derive(Debug)]
+struct Stop {
+    drain: Duration,
+    left: std_mpsc::SyncSender<usize>,
+    release: CancellationToken,
 }
 
 impl Shard {
@@ -49,10 +57,16 @@ impl Shard {
         drop(self.orders.send(Order::Serve(door, accepted, permit)).await);
     }
 
-    /// Asks the shard to end; the number of undrained connections comes over the receiver.
-    pub(super) fn begin_stop(&self, drain: Duration) -> std_mpsc::Receiver<usize> {
-        let (sender, receiver) = std_mpsc::sync_channel(1);
-        drop(self.orders.blocking_send(Order::Stop(drain, sender)));
+    /// Asks the shard to drain; the number of undrained connections comes over the receiver. It
+    /// ends once it is released.
+    pub(super) fn begin_stop(
+        &self,
+        drain: Duration,
+        release: CancellationToken,
+    ) -> std_mpsc::Receiver<usize> {
+        let (left, receiver) = std_mpsc::sync_channel(1);
+        let stop = Stop { drain, left, release };
+        drop(self.orders.blocking_send(Order::Stop(stop)));
         receiver
     }
 }
@@ -70,17 +84,43 @@ async fn serve(mut orders: mpsc::Receiver<Order>, services: Arc<Services>) {
                 }
                 Err(error) => warn!(%error, "cannot take a connection"),
             },
-            Order::Stop(drain, left) => {
+            Order::Stop(stop) => {
                 draining.cancel();
-                open.close();
-                let undrained = match timeout(drain, open.wait()).await {
-                    Ok(()) => 0,
-                    Err(_) => open.len(),
-                };
-                // The server waits for this word, so it is there to hear it.
-                let _heard = left.send(undrained);
-                return;
+                return stop.wait(&open).await;
             }
         }
+    }
+}
+
+impl Stop {
+    async fn wait(self, open: &TaskTracker) {
+        open.close();
+        let undrained = match timeout(self.drain, open.wait()).await {
+            Ok(()) => 0,
+            Err(_) => open.len(),
+        };
+        // The server waits for this word, so it is there to hear it.
+        let _heard = self.left.send(undrained);
+        self.release.cancelled().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shard_that_has_drained_lives_until_all_are_released() {
+        let (left, drained) = std_mpsc::sync_channel(1);
+        let release = CancellationToken::new();
+        let stop = Stop { drain: Duration::from_secs(9), left, release: release.clone() };
+        #[expect(clippy::disallowed_methods, reason = "the test needs its end")]
+        let ending = tokio::spawn(async move { stop.wait(&TaskTracker::new()).await });
+        let undrained = tasks::blocking(move || drained.recv()).await;
+        assert_eq!(undrained, Ok(0));
+        tokio::task::yield_now().await;
+        assert!(!ending.is_finished(), "calls elsewhere may need its timers");
+        release.cancel();
+        ending.await.unwrap();
     }
 }

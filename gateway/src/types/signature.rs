@@ -95,6 +95,19 @@ impl Signature {
     /// `InvalidInput`, naming the input, for anything missing, extra, given twice, of another
     /// type or shape, or of a batch size out of bounds.
     pub fn order(&self, given: Vec<NamedTensor>) -> Result<OrderedInputs, Rejection> {
+        self.complete(given, |_, _| Ok(None))
+    }
+
+    /// The same, with a stand-in for each input that is not given: `absent` is told its index and
+    /// the call's rows, once all that was given is checked.
+    ///
+    /// # Errors
+    /// As [`Signature::order`], and those of `absent`.
+    pub fn complete(
+        &self,
+        given: Vec<NamedTensor>,
+        mut absent: impl FnMut(usize, usize) -> Result<Option<Tensor>, Rejection>,
+    ) -> Result<OrderedInputs, Rejection> {
         let mut slots: Vec<Option<Tensor>> = vec![None; self.inputs.len()];
         for NamedTensor { name, tensor } in given {
             let Some(index) = self.inputs.iter().position(|spec| spec.name == name) else {
@@ -109,17 +122,21 @@ impl Signature {
                 return Err(Rejection::invalid(format!("input '{name}' is given twice")));
             }
         }
+        let rows = self.batch_rows(&slots)?;
         let mut tensors = Vec::with_capacity(slots.len());
-        for (slot, spec) in slots.into_iter().zip(&self.inputs) {
-            tensors.push(slot.ok_or_else(|| {
+        for (index, slot) in slots.into_iter().enumerate() {
+            let tensor = match slot {
+                Some(tensor) => Some(tensor),
+                None => absent(index, rows)?,
+            };
+            tensors.push(tensor.ok_or_else(|| {
                 Rejection::invalid(format!(
                     "input '{}' is missing: the model takes {}",
-                    spec.name,
+                    self.inputs[index].name,
                     self.input_names()
                 ))
             })?);
         }
-        let rows = self.batch_rows(&tensors)?;
         Ok(OrderedInputs { tensors, rows })
     }
 
@@ -157,22 +174,20 @@ impl Signature {
         Ok(())
     }
 
-    fn batch_rows(&self, tensors: &[Tensor]) -> Result<usize, Rejection> {
+    /// The rows that all given inputs have.
+    fn batch_rows(&self, slots: &[Option<Tensor>]) -> Result<usize, Rejection> {
         if self.max_batch_size == 0 {
             return Ok(1);
         }
-        let rows = tensors.first().map_or(1, Tensor::rows);
-        for (tensor, spec) in tensors.iter().zip(&self.inputs) {
-            let name = &spec.name;
-            if tensor.rows() != rows {
-                return Err(Rejection::invalid(format!(
-                    "input '{name}' has batch size {}, input '{}' has {rows}",
-                    tensor.rows(),
-                    self.inputs[0].name
-                )));
-            }
+        let mut given = slots.iter().zip(&self.inputs).filter_map(|(slot, spec)| {
+            slot.as_ref().map(|tensor| (spec.name.as_str(), tensor.rows()))
+        });
+        let Some((first, rows)) = given.next() else { return Ok(1) };
+        if let Some((name, other)) = given.find(|&(_, other)| other != rows) {
+            return Err(Rejection::invalid(format!(
+                "input '{name}' has batch size {other}, input '{first}' has {rows}"
+            )));
         }
-        let first = self.inputs.first().map_or("", |spec| spec.name.as_str());
         if rows == 0 {
             return Err(Rejection::invalid(format!("input '{first}' has batch size 0")));
         }

@@ -274,6 +274,23 @@ fn the_admin_port_answers_any_bytes_with_a_status_of_the_table() {
     });
 }
 
+#[test]
+fn a_grpc_call_that_would_grow_in_memory_is_refused_before_it_is_decoded() {
+    let rig = Rig::start();
+    let grpc = Grpc::new(&rig.api()).unwrap();
+    // Empty inputs: two bytes each on the wire, hundreds in memory.
+    let body = Full::new(Bytes::from(seeds::frame(&[0x2a, 0x00].repeat(1025))));
+    let mut request =
+        Request::post("/inference.GRPCInferenceService/ModelInfer").body(body).unwrap();
+    let content_type = HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert("content-type", content_type);
+    let answer = rig.runtime.block_on(grpc.call(request, peer()));
+    let of = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(of("grpc-status"), Kind::InvalidInput.grpc().to_string());
+    let text = of("grpc-message");
+    assert!(text.contains("ModelInferRequest.inputs") && text.contains("1024"), "{text}");
+}
+
 /// Keeps the generated mutations honest: without any, the seeds are valid.
 #[test]
 fn unchanged_seeds_are_answered() {

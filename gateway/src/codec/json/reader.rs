@@ -244,6 +244,17 @@ impl<'a> Reader<'a> {
         self.fault_behind(format!("missing field `{field}`"))
     }
 
+    /// Refuses one more item where there are `count` of at most `most`.
+    ///
+    /// # Errors
+    /// When there are as many as may be.
+    pub fn bound(&self, count: usize, most: usize) -> Result<(), Fault> {
+        match count < most {
+            true => Ok(()),
+            false => Err(self.fault_here(format!("more than {most} entries"))),
+        }
+    }
+
     fn enter(&mut self, open: u8, expected: &str) -> Result<(), Fault> {
         if self.peek() != Some(open) {
             return Err(self.wrong_type(expected));

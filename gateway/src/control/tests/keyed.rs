@@ -131,6 +131,44 @@ async fn a_repeat_with_more_time_than_the_first_call_runs_by_itself() {
 }
 
 #[tokio::test]
+async fn a_repeat_waits_no_longer_than_the_model_lets_it_run() {
+    let rig = Rig::keyed().await;
+    rig.manifest("latest = 1\n[deadline]\ndefault = '2s'");
+    rig.sync().await;
+    rig.stub.push(StubStep::Hang);
+    let mut patient = rig.call_with("a");
+    let minute = Duration::from_secs(60);
+    patient.schedule.deadline = Deadline::after(tokio::time::Instant::now(), minute);
+    let mut first = pin!(rig.pipeline.infer(patient));
+    start(&mut first);
+    rig.hanging().await;
+    tokio::time::pause();
+    let before = tokio::time::Instant::now();
+    let refused = rig.answer("a").await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::DeadlineExceeded);
+    assert!(before.elapsed() < 3 * Duration::from_secs(1), "not the minute of the first one");
+    rig.stub.release();
+}
+
+#[tokio::test]
+async fn a_repeat_runs_by_itself_when_the_first_call_met_an_overload() {
+    let rig = Rig::keyed().await;
+    rig.stub.push(StubStep::Hang);
+    rig.stub.push(StubStep::Fail(EngineError::new(Fault::Memory, "no memory")));
+    // Keeps the only thread busy, so that the first call of the key waits in the queue.
+    let mut busy = pin!(rig.pipeline.infer(rig.call(None)));
+    start(&mut busy);
+    rig.hanging().await;
+    let mut first = pin!(rig.answer("a"));
+    start(&mut first);
+    let mut repeat = pin!(rig.answer("a"));
+    start(&mut repeat);
+    rig.stub.release();
+    assert_eq!(first.await.unwrap_err().kind(), Kind::Overloaded);
+    assert!(!repeat.await.unwrap().is_replayed, "it has become the first one");
+}
+
+#[tokio::test]
 async fn a_kept_answer_holds_no_memory_of_its_batch() {
     let rig = Rig::keyed().await;
     let first = rig.answer("a").await.unwrap();

@@ -9,6 +9,11 @@ use crate::codec::json;
 use crate::codec::json::reader::{Fault, Reader, Scalar};
 use crate::error::Rejection;
 
+/// Most `inputs` and `outputs` each, and most dimensions of an input, as over gRPC: what an entry
+/// takes in memory is many times its text.
+const ENTRIES: usize = 1024;
+const DIMENSIONS: usize = 64;
+
 /// An infer request as it stands in JSON.
 #[derive(Debug, Default)]
 pub(super) struct Body<'a> {
@@ -110,6 +115,7 @@ fn body<'a>(reader: &mut Reader<'a>) -> Result<Body<'a>, Fault> {
         match field {
             0 => {
                 reader.list(|reader| {
+                    reader.bound(body.inputs.len(), ENTRIES)?;
                     body.inputs.push(input(reader)?);
                     Ok(())
                 })?;
@@ -119,6 +125,7 @@ fn body<'a>(reader: &mut Reader<'a>) -> Result<Body<'a>, Fault> {
             3 if !reader.null()? => {
                 let mut outputs = Vec::new();
                 reader.list(|reader| {
+                    reader.bound(outputs.len(), ENTRIES)?;
                     outputs.push(output(reader)?);
                     Ok(())
                 })?;
@@ -144,6 +151,7 @@ fn input<'a>(reader: &mut Reader<'a>) -> Result<Input<'a>, Fault> {
             0 => input.name = reader.string()?,
             1 => {
                 reader.list(|reader| {
+                    reader.bound(input.shape.0.as_ref().map_or(0, Vec::len), DIMENSIONS)?;
                     input.shape.push(reader.unsigned()?);
                     Ok(())
                 })?;

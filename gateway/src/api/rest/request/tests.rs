@@ -121,6 +121,25 @@ fn errors_name_the_field() {
 }
 
 #[test]
+fn entries_and_dimensions_are_bounded() {
+    let input = r#"{"name":"x","shape":[0],"datatype":"UINT8","data":[]}"#;
+    let inputs = |count| json(&format!(r#"{{"inputs":[{}]}}"#, vec![input; count].join(",")));
+    let outputs = |count| {
+        let outputs = vec![r#"{"name":"y"}"#; count].join(",");
+        json(&format!(r#"{{"inputs":[],"outputs":[{outputs}]}}"#))
+    };
+    let shape = |count| {
+        let shape = vec!["0"; count].join(",");
+        let input = format!(r#"{{"name":"x","shape":[{shape}],"datatype":"UINT8","data":[]}}"#);
+        json(&format!(r#"{{"inputs":[{input}]}}"#))
+    };
+    assert!(inputs(1024).is_ok() && outputs(1024).is_ok() && shape(64).is_ok());
+    assert!(refusal(inputs(1025)).contains("at inputs[1024]: more than 1024 entries"));
+    assert!(refusal(outputs(1025)).contains("at outputs[1024]: more than 1024 entries"));
+    assert!(refusal(shape(65)).contains("at inputs[0].shape[64]: more than 64 entries"));
+}
+
+#[test]
 fn shared_memory_is_unsupported_not_ignored() {
     let body = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r"}}]}"#;
     assert_eq!(json(body).unwrap_err().kind(), Kind::Unsupported);
