@@ -1,5 +1,8 @@
 //! The twenty calls of `GRPCInferenceService`.
 
+use std::sync::Arc;
+
+use http::HeaderMap;
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::model_repository_parameter::ParameterChoice;
@@ -11,12 +14,15 @@ use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
+use crate::identity::credentials;
 use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     pub(super) api: Api,
+    /// Of the stream that it answers.
+    pub(super) credentials: Option<Arc<HeaderMap>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -79,10 +85,17 @@ impl Service {
     pub(super) async fn message(
         &self,
         request: pb::ModelInferRequest,
-        caller: Caller,
+        mut caller: Caller,
         arrival: Arrival,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
+        // A stream may outlive the key or token that it began with.
+        if let Some(credentials) = &self.credentials {
+            let identity = self.api.identities.identify(credentials, &caller.peer);
+            caller.identity = identity.inspect_err(|rejection| {
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
+            })?;
+        }
         // First what costs the caller nothing of its limits.
         let entered = pipeline.overload.enter(0);
         let _permit = entered.inspect_err(|rejection| {
@@ -285,7 +298,9 @@ impl GrpcInferenceService for Service {
                         parameter 'idempotency_key'";
             return Err(status(&Rejection::invalid(text)));
         }
-        Ok(Response::new(stream::replies(self.clone(), caller, request)))
+        let credentials = Some(Arc::new(credentials(request.metadata().as_ref())));
+        let service = Self { credentials, ..self.clone() };
+        Ok(Response::new(stream::replies(service, caller, request)))
     }
 
     async fn model_config(
