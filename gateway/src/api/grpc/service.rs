@@ -15,7 +15,7 @@ use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
 use crate::identity::credentials;
-use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
+use crate::types::{Call, Caller, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -103,26 +103,6 @@ impl Service {
         })?;
         pipeline.limit(Protocol::Grpc, &caller).await?;
         self.infer(request, caller, arrival, &MetadataMap::new()).await
-    }
-
-    fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
-        let snapshot = self.api.pipeline.snapshots.load();
-        let served = snapshot.find(model, Some(version))?;
-        let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
-        let tensor = |spec: &engine::TensorSpec| pb::model_metadata_response::TensorMetadata {
-            name: spec.name.clone(),
-            datatype: spec.datatype.name().to_owned(),
-            shape: spec.shape.clone(),
-        };
-        let signature = served.signature();
-        Ok(pb::ModelMetadataResponse {
-            name: model.to_owned(),
-            versions: all.ready.keys().map(ToString::to_string).collect(),
-            platform: model_config::platform(&served.manifest).to_owned(),
-            inputs: signature.inputs.iter().map(tensor).collect(),
-            outputs: signature.outputs.iter().map(|output| tensor(&output.spec)).collect(),
-            ..pb::ModelMetadataResponse::default()
-        })
     }
 
     /// Whether the caller may read what describes a model.
@@ -274,7 +254,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<pb::ModelMetadataResponse> {
         let named = request.get_ref();
         let allowed = self.may_read(&request, &named.name);
-        reply(allowed.and_then(|()| self.metadata(&named.name, &named.version)))
+        reply(allowed.and_then(|()| encode::metadata(&self.api, &named.name, &named.version)))
     }
 
     async fn model_infer(

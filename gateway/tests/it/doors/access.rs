@@ -156,3 +156,28 @@ fn a_stream_ends_its_calls_with_the_key_it_began_with() {
         timeout(LIMIT, refused).await.expect("the key was taken back");
     });
 }
+
+#[test]
+fn pages_of_browsers_change_nothing_without_credentials() {
+    let rig = Rig::start_with("", |_| {});
+    let http = Http::new(rig.api());
+    let admin = admin::router(rig.api());
+    for path in ["/v2/repository/models/floats/unload", "/v2/logging", "/v1/drain"] {
+        for origin in [Some("https://stranger.example"), None] {
+            let mut request = Request::post(path).extension(peer());
+            if let Some(origin) = origin {
+                request = request.header("origin", origin);
+            }
+            let body =
+                Bytes::from_static(if path == "/v1/drain" { b"{\"on\":false}" } else { b"{}" });
+            let status = if path == "/v1/drain" {
+                let request = request.body(axum::body::Body::from(body)).unwrap();
+                rig.runtime.block_on(admin.clone().oneshot(request)).unwrap().status().as_u16()
+            } else {
+                rig.http(&http, request.body(Full::new(body)).unwrap()).status
+            };
+            let expected = if origin.is_some() { 403 } else { 200 };
+            assert_eq!(status, expected, "{path} {origin:?}");
+        }
+    }
+}
