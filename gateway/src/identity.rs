@@ -28,6 +28,8 @@ use crate::types::{Identity, Peer, Roles};
 
 use certificates::Certificates;
 use credential::{Credential, presented};
+
+pub use credential::credentials;
 use jwt::Tokens;
 use keys::Keys;
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 mod breakers;
 
-use super::{Api, rest};
+use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
@@ -37,18 +37,18 @@ pub fn router(api: Api) -> Router {
         .route("/v1/drain", post(drain))
         .route("/v1/limits", get(limits))
         .merge(breakers::routes())
-        .layer(from_fn_with_state(api.clone(), guard))
+        .layer(from_fn_with_state(api.clone(), check))
         .with_state(api)
 }
 
-async fn guard(
+async fn check(
     State(api): State<Arc<Api>>,
     Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    let allowed = api
-        .identify_operator(request.headers(), peer)
+    let allowed = guard::refuse_pages(request.headers())
+        .and_then(|()| api.identify_operator(request.headers(), peer))
         .and_then(|caller| api.authorize(&caller, Role::Operate));
     match allowed {
         Ok(()) => next.run(request).await,

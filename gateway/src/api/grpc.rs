@@ -32,6 +32,11 @@ use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Caller, Peer, Protocol, Role};
 
+/// The longest question about health: a name.
+const HEALTH_MESSAGE: usize = 4 << 10;
+/// The longest question of reflection: a file, a symbol or a type.
+const REFLECTION_MESSAGE: usize = 64 << 10;
+
 /// The gRPC door: the protocol's own calls go straight to their service, everything else through
 /// the router. Cheap to clone.
 #[derive(Clone)]
@@ -56,21 +61,27 @@ impl Grpc {
     /// When the protocol's descriptors, made by the build, cannot be read.
     pub fn new(api: &Api) -> anyhow::Result<Self> {
         let limit = api.limits.max_request;
-        let inference = GrpcInferenceServiceServer::new(service::Service { api: api.clone() })
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            // Answers go out plain: every Python client says by itself that it could inflate them.
-            .accept_compressed(CompressionEncoding::Deflate);
-        let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api));
+        let inference = GrpcInferenceServiceServer::new(service::Service {
+            api: api.clone(),
+            credentials: None,
+        })
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        // Answers go out plain: every Python client says by itself that it could inflate them.
+        .accept_compressed(CompressionEncoding::Deflate);
+        let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api))
+            .max_decoding_message_size(HEALTH_MESSAGE);
         let descriptors = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let others = Routes::new(health)
-            .add_service(descriptors().build_v1()?)
-            .add_service(descriptors().build_v1alpha()?)
+            .add_service(descriptors().build_v1()?.max_decoding_message_size(REFLECTION_MESSAGE))
+            .add_service(
+                descriptors().build_v1alpha()?.max_decoding_message_size(REFLECTION_MESSAGE),
+            )
             .prepare()
             .into_axum_router();
         let (metrics, patience) = (api.pipeline.wire.clone(), api.limits.body_timeout);
@@ -83,12 +94,13 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.admit(&request, peer) {
+        match self.admit(&request, &peer) {
             Ok(Some(mut caller)) => {
                 self.api.pipeline.limiter.mark(&mut caller, request.headers());
                 drop(request.extensions_mut().insert(caller));
             }
-            Ok(None) => {}
+            // Who it is matters to some calls that everybody may make, and is worked out there.
+            Ok(None) => drop(request.extensions_mut().insert(peer)),
             Err(rejection) => {
                 if wire::is_call(&request) {
                     self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
@@ -114,6 +126,8 @@ impl Grpc {
                 Ok(response) => response,
             }
         } else {
+            let held = self.api.pipeline.overload.hold();
+            let request = wire::bounded(request, self.patience, held);
             match self.others.clone().call(request).await {
                 Ok(response) => response.map(Body::new),
             }
@@ -123,14 +137,14 @@ impl Grpc {
 }
 
 impl Grpc {
-    /// Who calls, if anybody is known, from the head of a call alone.
-    fn admit<B>(&self, request: &Request<B>, peer: Peer) -> Result<Option<Caller>, Rejection> {
+    /// Who calls, where a call asks for it, from the head of a call alone.
+    fn admit<B>(&self, request: &Request<B>, peer: &Peer) -> Result<Option<Caller>, Rejection> {
         let access = wire::access(request.uri().path());
         if access == Access::Open {
-            // Load balancers have no credentials.
-            return Ok(self.api.known(request.headers(), peer));
+            // Load balancers have no credentials, and a signature is not checked for nothing.
+            return Ok(None);
         }
-        let caller = self.api.identify(request.headers(), peer)?;
+        let caller = self.api.identify(request.headers(), peer.clone())?;
         if access == Access::Predict {
             self.api.authorize(&caller, Role::Predict)?;
         }

@@ -1,11 +1,29 @@
 //! Who may do what: the identity behind a request, and the role that an endpoint asks for.
 //! docs/protocol.md has the table of endpoints and roles.
 
-use http::HeaderMap;
+use http::header::{HeaderMap, HeaderValue, ORIGIN};
 
 use super::Api;
 use crate::error::{Kind, Rejection};
+use crate::identity::credentials;
 use crate::types::{Caller, Peer, Role};
+
+/// Refuses what a browser sends for a page: a page of a stranger, open on the machine of an
+/// operator, would act with the rights of that machine. Credentials in headers are the caller's
+/// own doing; no page can add them.
+///
+/// # Errors
+/// `PermissionDenied` for a request of a page without credentials.
+pub fn refuse_pages(headers: &HeaderMap) -> Result<(), Rejection> {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_page = headers.contains_key(ORIGIN)
+        || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"));
+    if is_page && credentials(headers).is_empty() {
+        let text = "pages of browsers may not change the server without credentials";
+        return Err(Rejection::new(Kind::PermissionDenied, text));
+    }
+    Ok(())
+}
 
 impl Api {
     /// Settles who calls, from the head of a request alone.
@@ -98,4 +116,28 @@ fn may_use(caller: &Caller, model: &str) -> Result<(), Rejection> {
         return Ok(());
     }
     Err(Rejection::new(Kind::PermissionDenied, "this caller may not use this model"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pairs: &[(&'static str, &'static str)]) -> bool {
+        let pair = |&(name, value): &(&'static str, &'static str)| {
+            (name.parse().unwrap(), HeaderValue::from_static(value))
+        };
+        refuse_pages(&pairs.iter().map(pair).collect()).is_ok()
+    }
+
+    #[test]
+    fn pages_act_with_credentials_alone() {
+        assert!(of(&[]) && of(&[("sec-fetch-site", "none")]));
+        for page in [("origin", "https://a"), ("origin", "null"), ("sec-fetch-site", "cross-site")]
+        {
+            assert!(!of(&[page]), "{page:?}");
+            assert!(of(&[page, ("x-api-key", "k")]), "{page:?}");
+            assert!(of(&[page, ("authorization", "Bearer k")]), "{page:?}");
+        }
+        assert!(!of(&[("sec-fetch-site", "same-site")]));
+    }
 }

@@ -38,6 +38,18 @@ pub(super) fn presented(headers: &HeaderMap) -> Result<Option<Credential<'_>>, R
     Ok(Some(Credential { text, may_be_token }))
 }
 
+/// What tells of a caller in the headers of a request, for calls that last: who it is may change.
+#[must_use]
+pub fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [AUTHORIZATION, API_KEY] {
+        for value in headers.get_all(&name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
 /// The one value of a header.
 fn single<'h>(
     headers: &'h HeaderMap,

@@ -1,4 +1,5 @@
-//! Keeps keys up to date without a restart. Whatever fails leaves the last good ones in use.
+//! Keeps keys up to date without a restart. Whatever fails leaves the last good ones in use: of one
+//! client, or of the issuer.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -15,6 +16,9 @@ use crate::config::auth::Jwks;
 use crate::config::{Digest, Problem};
 use crate::tasks;
 use crate::telemetry::metrics;
+
+/// In metrics and the log.
+const KEY_FILES: &str = "key_files";
 
 /// What earlier looks at a file saw.
 #[derive(Debug, Default)]
@@ -58,7 +62,7 @@ impl Identities {
 
     async fn follow_files(&self) -> Infallible {
         let has_key_files = self.settings.keys.iter().any(|client| client.file.is_some());
-        let (mut of_keys, mut of_tokens) = (Looks::default(), Looks::default());
+        let (mut of_keys, mut of_tokens) = (<[Looks; 2]>::default(), Looks::default());
         let mut ticks = interval(self.settings.reload);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -72,15 +76,17 @@ impl Identities {
         }
     }
 
-    async fn look_at_keys(&self, looks: &mut Looks) {
-        let clients = self.settings.keys.clone();
-        let read = tasks::blocking(move || keys::read(&clients)).await;
-        let read = read.map_err(|problems| {
-            problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
-        });
-        let found = read.as_ref().map(|keys| keys.seen).map_err(Clone::clone);
-        let step = looks.step(found, Some(self.keys.load().seen));
-        settle("key_files", step, read, |keys| self.keys.store(Arc::new(keys)));
+    /// What can be read counts, whatever is wrong with the rest.
+    async fn look_at_keys(&self, [of_keys, of_faults]: &mut [Looks; 2]) {
+        let (clients, before) = (self.settings.keys.clone(), self.keys.load_full());
+        let current = before.seen;
+        let (keys, problems) = tasks::blocking(move || keys::read_again(&clients, &before)).await;
+        let step = of_keys.step(Ok(keys.seen), Some(current));
+        settle(KEY_FILES, step, Ok(keys), |keys| self.keys.store(Arc::new(keys)));
+        let texts: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        let read = if texts.is_empty() { Ok(()) } else { Err(texts.join("; ")) };
+        let step = of_faults.step(read.clone().map(|()| current), Some(current));
+        settle(KEY_FILES, step, read, |()| {});
     }
 
     async fn follow_address(&self) -> Infallible {

@@ -22,6 +22,10 @@ use crate::types::Identity;
 
 /// Tokens that are kept with what they mean; about a kilobyte each.
 const MOST_KEPT: u64 = 10_000;
+/// Refused tokens that are kept, so that one that is sent again and again costs one check.
+const MOST_REFUSED: u64 = 10_000;
+/// Shorter than any exchange of keys.
+const REFUSED_KEPT: Duration = Duration::from_secs(5);
 /// A token is checked anew after this time, whatever it says.
 const LONGEST_KEPT: Duration = Duration::from_secs(10 * 60);
 
@@ -45,6 +49,7 @@ struct Trust {
     /// `None` until they were fetched for the first time.
     keyring: Option<Keyring>,
     kept: Cache<[u8; 32], Kept>,
+    refused: Cache<[u8; 32], Refusal>,
 }
 
 /// A token that was found good.
@@ -57,7 +62,9 @@ struct Kept {
 impl Trust {
     fn new(keyring: Option<Keyring>) -> Self {
         let kept = Cache::builder().max_capacity(MOST_KEPT).time_to_live(LONGEST_KEPT).build();
-        Self { keyring, kept }
+        let refused =
+            Cache::builder().max_capacity(MOST_REFUSED).time_to_live(REFUSED_KEPT).build();
+        Self { keyring, kept, refused }
     }
 }
 
@@ -118,7 +125,15 @@ impl Tokens {
         {
             return Ok(kept.identity);
         }
-        let claims = self.verify(&trust, token)?;
+        if let Some(refusal) = trust.refused.get(digest.bytes()) {
+            return Err(refusal);
+        }
+        let claims = self.verify(&trust, token).inspect_err(|&refusal| {
+            // What costs no signature is not worth a place.
+            if matches!(refusal, Refusal::Signature | Refusal::Time | Refusal::Claims) {
+                trust.refused.insert(*digest.bytes(), refusal);
+            }
+        })?;
         let identity = Arc::new(claims::identity(&self.settings, &claims).ok_or(Refusal::Claims)?);
         let until =
             expiry(&claims, self.settings.leeway).map_or(now, |at| at.min(now + LONGEST_KEPT));

@@ -33,6 +33,8 @@ pub(super) struct Keys {
     /// By the first bytes of the digest, which tell nothing of the key; the whole is compared in
     /// constant time.
     by_start: HashMap<[u8; 8], Vec<(Digest, Arc<Identity>)>>,
+    /// What the file of each client held, in the order of the clients.
+    of_files: Vec<Vec<Digest>>,
 }
 
 impl Keys {
@@ -71,35 +73,82 @@ pub(super) fn random() -> Result<String, String> {
 /// # Errors
 /// Every file and variable that cannot be used; no text of them.
 pub(super) fn read(clients: &[KeyClient]) -> Result<Keys, Vec<Problem>> {
-    let (mut keys, mut problems, mut seen) =
-        (Keys { seen: Digest::new([0; 32]), by_start: HashMap::new() }, Vec::new(), Sha256::new());
-    for client in clients {
-        let mut add = |key: &str, found: Result<Vec<Digest>, String>| match found {
-            Ok(digests) => {
-                for digest in digests {
-                    seen.update(digest.bytes());
-                    if !keys.insert(digest, &client.identity) {
-                        let text = "holds a key that another client has too".to_owned();
-                        problems.push(Problem::new(format!("{}.{key}", client.path), text));
-                    }
-                }
-                // Where one list ends and the next begins.
-                seen.update([0]);
-            }
-            Err(text) => problems.push(Problem::new(format!("{}.{key}", client.path), text)),
-        };
-        add("hashes", Ok(client.hashes.clone()));
-        if let Some(path) = &client.file {
-            add("file", read_bounded(path).and_then(|text| digests(&text)));
-        }
-        if let Some(name) = &client.env {
+    let (keys, problems) = gather(clients, None);
+    if problems.is_empty() { Ok(keys) } else { Err(problems) }
+}
+
+/// Reads them again. A file that cannot be used leaves its own client with the keys of `before`,
+/// and no other; one without keys takes them all back. With the problems.
+pub(super) fn read_again(clients: &[KeyClient], before: &Keys) -> (Keys, Vec<Problem>) {
+    gather(clients, Some(before))
+}
+
+fn gather(clients: &[KeyClient], before: Option<&Keys>) -> (Keys, Vec<Problem>) {
+    let (mut lists, mut of_files, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, client) in clients.iter().enumerate() {
+        let mut fault =
+            |key: &str, text| problems.push(Problem::new(format!("{}.{key}", client.path), text));
+        let last = before.and_then(|before| before.of_files.get(index));
+        let of_file = client.file.as_ref().map_or(Ok(Vec::new()), |path| {
+            let digests = read_bounded(path).and_then(|text| digests(&text))?;
+            if last.is_some() { Ok(digests) } else { some(digests) }
+        });
+        let of_file = of_file.unwrap_or_else(|text| {
+            fault("file", text);
+            last.cloned().unwrap_or_default()
+        });
+        let of_env = client.env.as_ref().map_or(Ok(Vec::new()), |name| {
             let missing = || format!("the environment has no variable {name}, or an empty one");
-            let text = environment::secret(name).ok_or_else(missing);
-            add("env", text.and_then(|text| digests(&text)));
+            let text = environment::secret(name).ok_or_else(missing)?;
+            digests(&text).and_then(some)
+        });
+        let of_env = of_env.unwrap_or_else(|text| {
+            fault("env", text);
+            Vec::new()
+        });
+        let parts = [("hashes", client.hashes.clone()), ("file", of_file.clone()), ("env", of_env)];
+        lists.extend(parts.map(|(key, digests)| (client, key, digests)));
+        of_files.push(of_file);
+    }
+    let keys = Keys { seen: seen(&lists), by_start: HashMap::new(), of_files };
+    assign(keys, &lists, (before, problems))
+}
+
+/// Gives every key to its client. One that two clients have stays with the one that had it.
+fn assign(
+    mut keys: Keys,
+    lists: &[(&KeyClient, &str, Vec<Digest>)],
+    (before, mut problems): (Option<&Keys>, Vec<Problem>),
+) -> (Keys, Vec<Problem>) {
+    let had = |client: &KeyClient, digest| {
+        before.and_then(|before| before.find(digest)) == Some(&client.identity)
+    };
+    for earlier in [true, false] {
+        for (client, key, digests) in lists {
+            for digest in digests.iter().filter(|digest| had(client, digest) == earlier) {
+                if !keys.insert(*digest, &client.identity) {
+                    let text = "holds a key that another client has too".to_owned();
+                    problems.push(Problem::new(format!("{}.{key}", client.path), text));
+                }
+            }
         }
     }
-    keys.seen = Digest::new(seen.finalize().into());
-    if problems.is_empty() { Ok(keys) } else { Err(problems) }
+    (keys, problems)
+}
+
+/// A digest of all that was read.
+fn seen(lists: &[(&KeyClient, &str, Vec<Digest>)]) -> Digest {
+    let mut seen = Sha256::new();
+    for (_, _, digests) in lists {
+        digests.iter().for_each(|digest| seen.update(digest.bytes()));
+        // Where one list ends and the next begins.
+        seen.update([0]);
+    }
+    Digest::new(seen.finalize().into())
+}
+
+fn some(digests: Vec<Digest>) -> Result<Vec<Digest>, String> {
+    if digests.is_empty() { Err("holds no key".to_owned()) } else { Ok(digests) }
 }
 
 /// The text of a small file.
@@ -128,7 +177,7 @@ fn digests(text: &str) -> Result<Vec<Digest>, String> {
         };
         found.push(read.map_err(|problem| format!("line {}: {problem}", index + 1))?);
     }
-    if found.is_empty() { Err("holds no key".to_owned()) } else { Ok(found) }
+    Ok(found)
 }
 
 fn of_key(key: &str) -> Result<Digest, String> {
@@ -216,8 +265,8 @@ mod tests {
         assert!(problems[0].starts_with("auth.key[gone].file: cannot read"), "{problems:?}");
         assert_eq!(problems[1], "auth.key[empty].file: holds no key");
         assert!(problems[2].starts_with("auth.key[short].file: line 2: a key has 20"));
-        assert!(problems[4].contains("auth.key[two].hashes: holds a key that another client"));
-        assert!(problems[5].contains("no variable PENSTOCK_TEST_NOT_SET"));
+        assert!(problems[5].contains("auth.key[two].hashes: holds a key that another client"));
+        assert!(problems[4].contains("no variable PENSTOCK_TEST_NOT_SET"));
         assert!(!problems.concat().contains("hunter2"));
     }
 
@@ -227,5 +276,43 @@ mod tests {
         let (x, y) = (digest(b"x"), digest(b"y"));
         assert_eq!(of(&[x]), of(&[x]));
         assert!(of(&[x]) != of(&[y]) && of(&[x]) != of(&[x, y]));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_its_own_client_alone_with_the_last_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(folder.path().join(name));
+        let put = |name: &str, digests: &[Digest]| {
+            let lines: Vec<_> = digests.iter().map(Digest::to_string).collect();
+            fs::write(folder.path().join(name), lines.join("\n")).unwrap();
+        };
+        let [x, y, z] = [b"x", b"y", b"z"].map(|text| digest(text));
+        put("a", &[x]);
+        put("b", &[y]);
+        let clients = [client("a", path("a"), &[]), client("b", path("b"), &[])];
+        let first = read(&clients).unwrap();
+        let who =
+            |keys: &Keys, digest: &Digest| keys.find(digest).map(|identity| identity.name.clone());
+
+        fs::remove_file(folder.path().join("a")).unwrap();
+        put("b", &[z]);
+        let (second, problems) = read_again(&clients, &first);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(
+            [x, y, z].map(|key| who(&second, &key)),
+            [Some("a".into()), None, Some("b".into())]
+        );
+
+        // A key of another client stays with that client.
+        put("a", &[z]);
+        let (third, problems) = read_again(&clients, &second);
+        assert!(problems[0].to_string().starts_with("auth.key[a].file: holds a key that another"));
+        assert_eq!([x, z].map(|key| who(&third, &key)), [None, Some("b".into())]);
+
+        put("a", &[]);
+        put("b", &[]);
+        let (fourth, problems) = read_again(&clients, &third);
+        assert!(problems.is_empty() && who(&fourth, &z).is_none(), "{problems:?}");
+        assert!(fourth.seen != third.seen);
     }
 }

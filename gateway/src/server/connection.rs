@@ -58,11 +58,6 @@ impl Door {
             Self::Admin => "admin",
         }
     }
-
-    /// Whether callers come here, not operators.
-    pub(super) const fn is_for_data(self) -> bool {
-        matches!(self, Self::Http | Self::Grpc)
-    }
 }
 
 /// What goes with a connection from its acceptance to its end.

@@ -9,17 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::connection::Door;
 use crate::config::Limits;
 
-/// Connections that the metrics and the admin door may have together.
+/// Connections that the metrics door may have, and the admin door.
 const OPERATORS: usize = 256;
 
 /// Counts open connections against the limits.
 #[derive(Debug)]
 pub(super) struct Gate {
     data: AtomicUsize,
-    operators: AtomicUsize,
+    metrics: AtomicUsize,
+    admin: AtomicUsize,
     max_data: usize,
-    /// Open connections by address, no more entries than connections; nothing where there is no
-    /// limit.
+    /// Open connections by address but those of the admin door, no more entries than connections;
+    /// nothing where there is no limit.
     addresses: Option<(usize, Mutex<HashMap<Prefix, usize>>)>,
 }
 
@@ -50,7 +51,8 @@ impl Gate {
         let addresses = limits.max_connections_per_address;
         Self {
             data: AtomicUsize::new(0),
-            operators: AtomicUsize::new(0),
+            metrics: AtomicUsize::new(0),
+            admin: AtomicUsize::new(0),
             max_data: limits.max_connections,
             addresses: addresses.map(|limit| (limit, Mutex::default())),
         }
@@ -70,7 +72,7 @@ impl Gate {
         // From here on the drop of the permit gives the place back.
         let mut permit = Permit { gate: self.clone(), door, from: None };
         let (Some((limit, addresses)), Some(address), true) =
-            (&self.addresses, address, door.is_for_data())
+            (&self.addresses, address, door != Door::Admin)
         else {
             return Ok(permit);
         };
@@ -87,7 +89,11 @@ impl Gate {
     }
 
     fn count(&self, door: Door) -> (&AtomicUsize, usize) {
-        if door.is_for_data() { (&self.data, self.max_data) } else { (&self.operators, OPERATORS) }
+        match door {
+            Door::Http | Door::Grpc => (&self.data, self.max_data),
+            Door::Metrics => (&self.metrics, OPERATORS),
+            Door::Admin => (&self.admin, OPERATORS),
+        }
     }
 }
 
@@ -164,9 +170,22 @@ mod tests {
         let _data = gate.admit(Door::Http, address("10.0.0.1")).unwrap();
         let operators: Vec<_> =
             (0..OPERATORS).map(|_| gate.admit(Door::Admin, address("10.0.0.1")).unwrap()).collect();
-        assert_eq!(gate.admit(Door::Metrics, None).unwrap_err(), Full::Connections);
+        assert_eq!(gate.admit(Door::Admin, None).unwrap_err(), Full::Connections);
         drop(operators);
-        assert!(gate.admit(Door::Metrics, None).is_ok());
+        assert!(gate.admit(Door::Admin, None).is_ok());
+    }
+
+    #[test]
+    fn a_crowd_at_the_metrics_door_leaves_operators_theirs() {
+        let gate = gate(1, Some(2));
+        let crowd: Vec<_> =
+            (0..OPERATORS).map(|_| gate.admit(Door::Metrics, None).unwrap()).collect();
+        assert_eq!(gate.admit(Door::Metrics, None).unwrap_err(), Full::Connections);
+        assert!(gate.admit(Door::Admin, address("10.0.0.1")).is_ok());
+        drop(crowd);
+        let same = || gate.admit(Door::Metrics, address("10.0.0.1"));
+        let _two = (same().unwrap(), same().unwrap());
+        assert_eq!(same().unwrap_err(), Full::Address);
     }
 
     #[test]

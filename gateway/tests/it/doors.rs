@@ -2,11 +2,13 @@
 //! a status of the error table, soon, and memory stays bounded. The model is `identity`, so that
 //! nothing but the gateway's own code can fail.
 
+mod access;
 mod mutation;
 mod seeds;
 
 use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +46,16 @@ const LONGEST_ERROR: usize = 8 << 10;
 struct Rig {
     runtime: Runtime,
     app: Option<App>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Rig {
     fn start() -> Self {
+        Self::start_with("", |_| {})
+    }
+
+    /// With more settings, and files that `prepare` puts beside the models.
+    fn start_with(more: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = TempDir::new().unwrap();
         for (name, dtype) in [("floats", "FP32"), ("texts", "BYTES"), ("small", "INT8")] {
             let tensor = |name| format!("name = '{name}'\ndtype = '{dtype}'\nshape = [-1, -1]\n");
@@ -64,13 +71,14 @@ impl Rig {
             "version = 1\n[listen]\nhttp = '127.0.0.1:0'\ngrpc = 'off'\nmetrics = 'off'\n\
              admin = 'off'\n[log]\nlevel = 'error'\n[server]\nio_threads = 1\n\
              [engine]\ncpu_threads = 1\n[limits]\nmax_request = '{MAX_REQUEST}B'\n\
-             [repository]\npath = '{}'\npoll = 'off'\nuploads = true\nmax_upload = '1MiB'\n",
+             [repository]\npath = '{}'\npoll = 'off'\nuploads = true\nmax_upload = '1MiB'\n{more}",
             folder.path().display()
         );
+        prepare(folder.path());
         let config = config::parse(&text, folder.path()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let app = runtime.block_on(App::start(config, penstock::app::engines(), None)).unwrap();
-        Self { runtime, app: Some(app), _folder: folder }
+        Self { runtime, app: Some(app), folder }
     }
 
     fn api(&self) -> Api {

@@ -1,5 +1,8 @@
 //! The twenty calls of `GRPCInferenceService`.
 
+use std::sync::Arc;
+
+use http::HeaderMap;
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::model_repository_parameter::ParameterChoice;
@@ -11,12 +14,15 @@ use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
-use crate::types::{Call, Caller, ModelName, Protocol, Role, Version};
+use crate::identity::credentials;
+use crate::types::{Call, Caller, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     pub(super) api: Api,
+    /// Of the stream that it answers.
+    pub(super) credentials: Option<Arc<HeaderMap>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -79,10 +85,17 @@ impl Service {
     pub(super) async fn message(
         &self,
         request: pb::ModelInferRequest,
-        caller: Caller,
+        mut caller: Caller,
         arrival: Arrival,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
+        // A stream may outlive the key or token that it began with.
+        if let Some(credentials) = &self.credentials {
+            let identity = self.api.identities.identify(credentials, &caller.peer);
+            caller.identity = identity.inspect_err(|rejection| {
+                pipeline.refused_early(Protocol::Grpc, rejection.kind());
+            })?;
+        }
         // First what costs the caller nothing of its limits.
         let entered = pipeline.overload.enter(0);
         let _permit = entered.inspect_err(|rejection| {
@@ -90,26 +103,6 @@ impl Service {
         })?;
         pipeline.limit(Protocol::Grpc, &caller).await?;
         self.infer(request, caller, arrival, &MetadataMap::new()).await
-    }
-
-    fn metadata(&self, model: &str, version: &str) -> Result<pb::ModelMetadataResponse, Rejection> {
-        let snapshot = self.api.pipeline.snapshots.load();
-        let served = snapshot.find(model, Some(version))?;
-        let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
-        let tensor = |spec: &engine::TensorSpec| pb::model_metadata_response::TensorMetadata {
-            name: spec.name.clone(),
-            datatype: spec.datatype.name().to_owned(),
-            shape: spec.shape.clone(),
-        };
-        let signature = served.signature();
-        Ok(pb::ModelMetadataResponse {
-            name: model.to_owned(),
-            versions: all.ready.keys().map(ToString::to_string).collect(),
-            platform: model_config::platform(&served.manifest).to_owned(),
-            inputs: signature.inputs.iter().map(tensor).collect(),
-            outputs: signature.outputs.iter().map(|output| tensor(&output.spec)).collect(),
-            ..pb::ModelMetadataResponse::default()
-        })
     }
 
     /// Whether the caller may read what describes a model.
@@ -261,7 +254,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<pb::ModelMetadataResponse> {
         let named = request.get_ref();
         let allowed = self.may_read(&request, &named.name);
-        reply(allowed.and_then(|()| self.metadata(&named.name, &named.version)))
+        reply(allowed.and_then(|()| encode::metadata(&self.api, &named.name, &named.version)))
     }
 
     async fn model_infer(
@@ -285,7 +278,9 @@ impl GrpcInferenceService for Service {
                         parameter 'idempotency_key'";
             return Err(status(&Rejection::invalid(text)));
         }
-        Ok(Response::new(stream::replies(self.clone(), caller, request)))
+        let credentials = Some(Arc::new(credentials(request.metadata().as_ref())));
+        let service = Self { credentials, ..self.clone() };
+        Ok(Response::new(stream::replies(service, caller, request)))
     }
 
     async fn model_config(

@@ -27,6 +27,7 @@ const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const LOADING: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// The kind behind a status that tonic made of a message it could not take.
 fn kind_of(code: Code, message: &str) -> Option<Kind> {
@@ -86,13 +87,14 @@ pub(super) fn access(path: &str) -> Access {
     if let Some(call) = path.strip_prefix(SERVICE) {
         return match call {
             "ServerLive" | "ServerReady" | "ServerMetadata" => Access::Open,
+            "ModelInfer" | "ModelStreamInfer" => Access::Predict,
             _ => Access::Known,
         };
     }
     if path.starts_with("/grpc.health.v1.Health/") {
         return Access::Open;
     }
-    if path.starts_with("/grpc.reflection.") { Access::Predict } else { Access::Known }
+    if path.starts_with(REFLECTION) { Access::Predict } else { Access::Known }
 }
 
 /// Whether a call that is turned away would have been a prediction.
@@ -106,16 +108,18 @@ pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
 }
 
 /// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while
-/// they come. Calls that carry little spend none of what predictions may hold.
+/// they come. Calls that carry little spend none of what predictions may hold; streams of
+/// reflection end when nothing comes for that time.
 pub(super) fn bounded<B>(
     request: http::Request<B>,
     limit: Duration,
     held: Permit,
 ) -> http::Request<Timed<B>> {
     let path = request.uri().path();
-    let limit = (path != STREAMING).then_some(limit);
+    let is_stream = path == STREAMING || path.starts_with(REFLECTION);
     let is_small = !matches!(path, STREAMING | UNARY | LOADING);
-    request.map(|body| Timed { body, limit, is_small, alarm: None, held, read: 0 })
+    let limit = (path != STREAMING).then_some(limit);
+    request.map(|body| Timed { body, limit, is_small, is_stream, alarm: None, held, read: 0 })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
@@ -124,6 +128,7 @@ pub(super) struct Timed<B> {
     body: B,
     limit: Option<Duration>,
     is_small: bool,
+    is_stream: bool,
     alarm: Option<Pin<Box<Sleep>>>,
     held: Permit,
     read: usize,
@@ -132,7 +137,7 @@ pub(super) struct Timed<B> {
 impl<B> Timed<B> {
     /// Counts a piece of a unary call; those of a stream are messages that come and go.
     fn count(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
-        if self.limit.is_some()
+        if !self.is_stream
             && let Some(data) = frame.data_ref()
         {
             self.read += data.len();
@@ -165,6 +170,10 @@ where
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
             Poll::Ready(Some(Ok(frame))) => {
+                if self.is_stream {
+                    // The time is that of one message.
+                    self.alarm = None;
+                }
                 let counted = self.count(&frame);
                 return Poll::Ready(Some(counted.map(|()| frame).map_err(Into::into)));
             }

@@ -13,6 +13,7 @@ use super::payload::Payload;
 use super::respond;
 use super::{infer, router};
 use crate::api::Api;
+use crate::api::guard::refuse_pages;
 use crate::types::{Peer, Protocol};
 
 /// Answers requests over HTTP; cheap to clone.
@@ -38,7 +39,8 @@ impl Http {
         if is_open(&head) {
             return self.route(Request::from_parts(head, body)).await;
         }
-        let caller = match self.api.identify(&head.headers, peer) {
+        let allowed = if is_change(&head) { refuse_pages(&head.headers) } else { Ok(()) };
+        let caller = match allowed.and_then(|()| self.api.identify(&head.headers, peer)) {
             Ok(caller) => caller,
             Err(rejection) => {
                 if is_call(&head) {
@@ -69,6 +71,13 @@ impl Http {
 /// Whether everybody may ask: load balancers have no credentials.
 fn is_open(head: &Parts) -> bool {
     matches!(head.uri.path(), "/v2" | "/v2/" | "/v2/health/live" | "/v2/health/ready")
+}
+
+/// Whether a request would change the server.
+fn is_change(head: &Parts) -> bool {
+    let path = head.uri.path();
+    head.method == Method::POST
+        && (path.starts_with("/v2/repository/models/") || path.starts_with("/v2/logging"))
 }
 
 /// Whether a request that is turned away would have been a prediction.

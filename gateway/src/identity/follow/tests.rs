@@ -95,7 +95,7 @@ async fn keys_in_files_are_exchanged_without_a_restart() {
     }
 
     for broken in ["", "not a key set at all"] {
-        fs::write(&file, broken).unwrap();
+        fs::write(&file, "not a key at all").unwrap();
         fs::write(&jwks, broken).unwrap();
         looked().await;
         assert!(kind(&all, KEY).is_ok() && kind(&all, &of_old).is_ok(), "the last ones count");
@@ -108,6 +108,10 @@ async fn keys_in_files_are_exchanged_without_a_restart() {
     for gone in [KEY, &of_old] {
         assert_eq!(kind(&all, gone), Err(Kind::Unauthenticated));
     }
+
+    fs::write(&file, "# none\n").unwrap();
+    looked().await;
+    assert_eq!(kind(&all, NEXT), Err(Kind::Unauthenticated), "an empty file takes keys back");
     task.abort();
 }
 

@@ -273,3 +273,21 @@ fn sets_without_a_key_that_could_count_are_refused_whole() {
     assert_eq!(keyring.len(), 1);
     assert!(Keyring::read(Path::new("/nowhere/jwks"), &[Algorithm::ES256]).is_err());
 }
+
+#[test]
+fn a_refused_token_costs_one_check_until_the_keys_change() {
+    let (known, other) = (Issuer::new(Algorithm::ES256, "a"), Issuer::new(Algorithm::ES256, "a"));
+    let tokens = tokens(&set(&[&known]), SETTINGS);
+    let forged = other.token(&claims());
+    let is_kept = || {
+        let trust = tokens.trust.load();
+        trust.refused.get(digest(forged.as_bytes()).bytes())
+    };
+    assert_eq!(is_kept(), None);
+    for _ in 0..2 {
+        assert_eq!(find(&tokens, &forged), Err(Refusal::Signature));
+        assert_eq!(is_kept(), Some(Refusal::Signature));
+    }
+    tokens.replace(Keyring::parse(set(&[&other]).as_bytes(), tokens.allowed()).unwrap());
+    assert_eq!(find(&tokens, &forged), Ok("ann".into()), "its key is known now");
+}
