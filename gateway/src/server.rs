@@ -3,6 +3,7 @@
 
 mod connection;
 mod gate;
+mod patient;
 mod retire;
 mod shard;
 mod socket;

@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::Services;
 use super::gate::Permit;
+use super::patient::Patient;
 use super::retire::{self, Activity};
 use super::stream::Stream;
 use crate::tasks;
@@ -38,6 +39,9 @@ const GIVEN_UP: usize = 64;
 const FAULTY: usize = 256;
 /// An HTTP/2 peer that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(30);
+
+/// How long calls may go on once their connection is retired.
+const GRACE: Duration = Duration::from_secs(600);
 
 /// Which port a connection came through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +101,7 @@ pub(super) fn serve(
 /// Serves a connection whose bytes are those of its protocol.
 fn begin(door: Door, (stream, peer): (Stream, Peer), services: &Arc<Services>, life: Life) {
     let limits = &services.limits;
-    let life = Open::new(door, life);
+    let life = Open::new(door, GRACE, life);
     match door {
         Door::Grpc => begin_grpc((stream, peer), services, life),
         Door::Http => {
@@ -107,7 +111,8 @@ fn begin(door: Door, (stream, peer): (Stream, Peer), services: &Arc<Services>, l
                 let (http, peer) = (http.clone(), peer.clone());
                 async move { Ok::<_, Infallible>(http.call(request, peer).await) }
             });
-            let connection = http1(services).serve_connection(TokioIo::new(stream), service);
+            let connection =
+                http1(services).serve_connection(patient(stream, limits.body_timeout), service);
             let retired = retire::age(limits.max_connection_age);
             tasks::spawn_busy("connection", run(connection, life, retired));
         }
@@ -117,7 +122,8 @@ fn begin(door: Door, (stream, peer): (Stream, Peer), services: &Arc<Services>, l
                 _ => services.metrics.clone(),
             };
             let service = service_fn(move |request| call(router.clone(), request, peer.clone()));
-            let connection = http1(services).serve_connection(TokioIo::new(stream), service);
+            let connection =
+                http1(services).serve_connection(patient(stream, limits.body_timeout), service);
             tasks::spawn("connection", run(connection, life, std::future::pending()));
         }
     }
@@ -126,6 +132,7 @@ fn begin(door: Door, (stream, peer): (Stream, Peer), services: &Arc<Services>, l
 fn begin_grpc((mut stream, peer): (Stream, Peer), services: &Arc<Services>, life: Open) {
     let limits = &services.limits;
     let patience = limits.header_timeout;
+    let silence = limits.body_timeout;
     let (idle, age) = (limits.idle_timeout, limits.max_connection_age);
     let builder = http2(services);
     let grpc = Arc::new(services.grpc.clone());
@@ -151,9 +158,13 @@ fn begin_grpc((mut stream, peer): (Stream, Peer), services: &Arc<Services>, life
                 Ok::<_, Infallible>(answer.map(|body| under_way.answer(body)))
             }
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(patient(stream, silence), service);
         run(connection, life, retired).await;
     });
+}
+
+fn patient(stream: Stream, limit: Duration) -> TokioIo<Patient<Stream>> {
+    TokioIo::new(Patient::new(stream, limit))
 }
 
 fn http1(services: &Services) -> http1::Builder {
@@ -181,7 +192,8 @@ fn http2(services: &Services) -> http2::Builder<TokioExecutor> {
 }
 
 /// Serves a connection to its end, which comes by itself, with the stop of the gateway or when
-/// the connection is retired; calls under way are answered first.
+/// the connection is retired; calls under way are answered first; what goes on
+/// for long is cut off.
 async fn run<C>(connection: C, open: Open, retired: impl Future<Output = ()>)
 where
     C: GracefulConnection<Error = hyper::Error>,
@@ -197,7 +209,14 @@ where
         Some(result) => result,
         None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // A stop has a time limit of its own.
+            tokio::select! {
+                result = connection => result,
+                () = sleep(open.grace), if !draining.is_cancelled() => {
+                    debug!(door = open.door.label(), "a retired connection did not end in time");
+                    return;
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -227,18 +246,55 @@ fn call(
 /// Counts a connection while it is open.
 struct Open {
     door: Door,
+    /// How long calls may go on once the connection is retired.
+    grace: Duration,
     life: Life,
 }
 
 impl Open {
-    fn new(door: Door, life: Life) -> Self {
+    fn new(door: Door, grace: Duration, life: Life) -> Self {
         metrics::CONNECTIONS.gauge(&[door.label()]).increment(1);
-        Self { door, life }
+        Self { door, grace, life }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         metrics::CONNECTIONS.gauge(&[self.door.label()]).decrement(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::Full;
+    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::server::gate::Gate;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_connection_ends_when_no_call_could_take_longer() {
+        let limits = Config::for_repository(Path::new("")).limits;
+        let life = Life {
+            draining: CancellationToken::new(),
+            _open: TaskTracker::new().token(),
+            _permit: Arc::new(Gate::new(&limits)).admit(Door::Http, None).unwrap(),
+        };
+        let (here, mut there) = duplex(1024);
+        there.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let service =
+            service_fn(|_| std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>());
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(here), service);
+        let begun = Instant::now();
+        let open = Open::new(Door::Http, GRACE, life);
+        run(connection, open, sleep(Duration::from_secs(1))).await;
+        assert_eq!(begun.elapsed().as_secs(), 601);
     }
 }
