@@ -19,9 +19,10 @@ pub(super) struct Gate {
     metrics: AtomicUsize,
     admin: AtomicUsize,
     max_data: usize,
-    /// Open connections by address but those of the admin door, no more entries than connections;
-    /// nothing where there is no limit.
-    addresses: Option<(usize, Mutex<HashMap<Prefix, usize>>)>,
+    /// Open connections by address but those of the admin door, those of the metrics door apart:
+    /// a crowd of callers must not blind who watches from the same address. No more entries than
+    /// connections; nothing where there is no limit.
+    addresses: Option<(usize, Mutex<HashMap<Origin, usize>>)>,
 }
 
 /// The right to be open; gives its place back when dropped.
@@ -29,7 +30,7 @@ pub(super) struct Gate {
 pub(super) struct Permit {
     gate: Arc<Gate>,
     door: Door,
-    from: Option<Prefix>,
+    from: Option<Origin>,
 }
 
 /// Why there is no place.
@@ -38,6 +39,9 @@ pub(super) enum Full {
     Connections,
     Address,
 }
+
+/// An address, and whether it is the metrics door that it came to.
+type Origin = (Prefix, bool);
 
 /// Whom an address counts to: itself, or the /64 of an IPv6 network, which is one customer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,15 +80,15 @@ impl Gate {
         else {
             return Ok(permit);
         };
-        let prefix = Prefix::of(address);
+        let origin = (Prefix::of(address), door == Door::Metrics);
         let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = addresses.entry(prefix).or_insert(0);
+        let open = addresses.entry(origin).or_insert(0);
         if *open >= *limit {
             drop(addresses);
             return Err(Full::Address);
         }
         *open += 1;
-        permit.from = Some(prefix);
+        permit.from = Some(origin);
         Ok(permit)
     }
 
@@ -100,12 +104,12 @@ impl Gate {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.count(self.door).0.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(prefix), Some((_, addresses))) = (self.from, &self.gate.addresses) {
+        if let (Some(origin), Some((_, addresses))) = (self.from, &self.gate.addresses) {
             let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(open) = addresses.get_mut(&prefix) {
+            if let Some(open) = addresses.get_mut(&origin) {
                 *open -= 1;
                 if *open == 0 {
-                    addresses.remove(&prefix);
+                    addresses.remove(&origin);
                 }
             }
         }

@@ -172,7 +172,7 @@ def connects(server: redis_server.RedisServer) -> int:
 def test_a_server_that_answers_and_fails_calls_is_left_alone(
     start_gateway: Any, server: redis_server.RedisServer, fault: str
 ) -> None:
-    settings = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{rule("m", "1000/s")}'
+    settings = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{rule("m", "100000/s")}'
     gateway = start_gateway(settings, identities=False, prepare=models("m"))
     wait_until(lambda: is_up(gateway))
     if fault == "read-only":
