@@ -3,7 +3,7 @@
 //!
 //! A [`Breaker`] counts batches, not calls: thirty-two callers who share a failed run are one
 //! failure. It is closed (all pass), open (none passes) or half-open (one passes at a time, as a
-//! trial); [`machine`] holds the rules. Whoever passes carries a [`Permit`], which knows the
+//! trial); `machine` holds the rules. Whoever passes carries a [`Permit`], which knows the
 //! epoch it was given in. A breaker knows nothing of models: it has a name, and hears
 //! [`Sample`]s.
 

@@ -2,8 +2,8 @@
 //! Checked after the signature and before the queue; a call that breaks a rule is refused, mended
 //! or flagged.
 //!
-//! Values are first compared in blocks without a branch, [`mod@numeric`] and [`mod@text`] look at
-//! single ones only where a block holds something wrong. [`mod@terms`] is what the file says.
+//! Values are first compared in blocks without a branch, `numeric` and `text` look at
+//! single ones only where a block holds something wrong. `terms` is what the file says.
 
 mod element;
 mod numeric;

@@ -1,6 +1,6 @@
 //! The gateway's own log: lines on standard error, for people or as JSON, with a filter that the
 //! logging extension of the protocol can change while the gateway runs. Nobody who logs waits for
-//! it to be written: see [`writer`].
+//! it to be written: see `writer`.
 
 mod writer;
 

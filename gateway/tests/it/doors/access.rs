@@ -30,11 +30,14 @@ async fn call(door: &Grpc, path: &str, key: &str) -> (Pieces, Response<Body>) {
     (pieces, answer.expect("an answer"))
 }
 
+/// A body that goes on for as long as its sender lives.
+type Messages = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
 fn request(
     path: &str,
     key: &str,
     body: mpsc::Receiver<Result<Frame<Bytes>, Infallible>>,
-) -> Request<StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>> {
+) -> Request<Messages> {
     Request::post(path)
         .header("content-type", "application/grpc")
         .header("x-api-key", key)
