@@ -75,13 +75,9 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         .index(false)
         .iter()
         .map(|entry| {
-            json!({
-                "name": entry.name.as_str(),
-                "version": entry.version.map(|version| version.0),
-                "state": entry.state.map(|state| state.name()),
-                "reason": entry.reason,
-                "breaker": breaker(entry),
-            })
+            let mut model = entry.json();
+            model["breaker"] = json!(breaker(entry));
+            model
         })
         .collect();
     let state = api.health.state();

@@ -231,20 +231,7 @@ fn index_table(entries: &[IndexEntry]) -> String {
 
 fn summary_json(app: &App, libtorch: Option<&Libtorch>) -> Value {
     let addresses = app.addresses();
-    let models: Vec<Value> = app
-        .api()
-        .control
-        .index(false)
-        .iter()
-        .map(|entry| {
-            json!({
-                "name": entry.name.as_str(),
-                "version": entry.version.map(|version| version.0),
-                "state": entry.state.map(|state| state.name()),
-                "reason": entry.reason,
-            })
-        })
-        .collect();
+    let models: Vec<Value> = app.api().control.index(false).iter().map(IndexEntry::json).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "http": addresses.http,

@@ -37,6 +37,19 @@ pub struct IndexEntry {
     pub reason: String,
 }
 
+impl IndexEntry {
+    /// As operators and scripts read it.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name.as_str(),
+            "version": self.version.map(|version| version.0),
+            "state": self.state.map(|state| state.name()),
+            "reason": self.reason,
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Model {
     /// Why the model as a whole cannot be served.

@@ -87,16 +87,13 @@ def test_two_gateways_share_one_limit_exactly(
 def test_a_refusal_says_when_to_come_back(
     start_gateway: Any, server: redis_server.RedisServer
 ) -> None:
-    settings = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{rule("m", "2/s")}'
+    settings = f'[redis]\nurl = "{server.url}"\ntimeout = "500ms"\n{rule("m", "2/m")}'
     gateway = start_gateway(settings, identities=False, prepare=models("m"))
     wait_until(lambda: is_up(gateway))
     answers = [wire.infer(gateway.http, "m", BODY, {"x-k": "a"}) for _ in range(3)]
-    refused = [answer for answer in answers if answer.status == 429]
-    if refused:  # on a very slow machine the third comes when there is room again
-        assert refused[0].headers["retry-after"] == "1"
-        assert refused[0].headers["ratelimit-policy"] == '"m";q=2;w=1'
-    time.sleep(1.1)
-    assert [call(gateway, "m"), call(gateway, "m")] == [200, 200]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert 20 <= int(answers[2].headers["retry-after"]) <= 30
+    assert answers[2].headers["ratelimit-policy"] == '"m";q=2;w=60'
 
 
 @pytest.mark.parametrize("fault", ["killed", "hanging"])
