@@ -16,8 +16,11 @@ pub mod listen;
 pub mod overload;
 pub mod rates;
 pub mod repository;
+pub mod routes;
 pub mod server;
+pub mod state;
 pub mod tls;
+pub mod upstreams;
 pub mod file;
 pub mod reference;
 
@@ -35,9 +38,12 @@ pub use rates::{
 };
 pub use reader::{Problem, Problems};
 pub use repository::{Control, Repository, Uploads};
+pub use routes::{Arm, Fallback, Route, Shadow, StaticOutput, Sticky, Target, VersionChoice};
 pub use secret::Digest;
 pub use server::{Log, LogFormat, Server};
+pub use state::State;
 pub use tls::{ClientAuth, Tls, TlsVersion};
+pub use upstreams::{Ejection, HealthCheck, Retry, Upstream, UpstreamProtocol, UpstreamTls};
 
 use std::path::Path;
 

@@ -17,13 +17,19 @@ pub mod limits;
 pub mod overload;
 pub mod idempotency;
 pub mod contract;
+pub mod routing;
+pub mod revisions;
+pub mod shadow;
 pub mod batching;
 pub mod models;
+pub mod upstream;
 
 // What is served, and the path of a request through it.
 pub mod snapshot;
 pub mod pipeline;
 pub mod control;
+pub mod traffic;
+pub mod reload;
 
 // The wire, the sockets, the process.
 pub mod api;

@@ -5,6 +5,7 @@ pub mod call;
 pub mod caller;
 pub mod id;
 pub mod key;
+pub mod route;
 pub mod schedule;
 pub mod signature;
 
@@ -12,5 +13,6 @@ pub use call::{Call, Inputs, NamedTensor, Protocol, Timings};
 pub use caller::{Caller, Certificate, Identity, Marks, Origin, Peer, Role, Roles, is_named};
 pub use id::{ModelName, Version};
 pub use key::IdempotencyKey;
+pub use route::{ArmName, BUCKETS, PredictionId, Share};
 pub use schedule::{Deadline, Patience, Priority, Schedule};
 pub use signature::{OrderedInputs, OutputSpec, Signature};

@@ -14,8 +14,11 @@ use super::overload::Overload;
 use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
+use super::routes::Route;
 use super::server::{Log, Server};
+use super::state::State;
 use super::tls::Tls;
+use super::upstreams::Upstream;
 
 /// A checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,9 @@ pub struct Config {
     pub overload: Overload,
     pub server: Server,
     pub log: Log,
+    pub state: State,
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Upstream>,
 }
 
 impl Config {
@@ -66,6 +72,9 @@ impl Config {
             overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
+            state: State::default(),
+            routes: Vec::new(),
+            upstreams: Vec::new(),
         };
         config.check_across(problems);
         root.finish();

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Kind, Rejection};
 
 /// Longest accepted model name, in bytes.
@@ -12,7 +14,8 @@ const MAX_NAME: usize = 128;
 
 /// The name of a model: also a folder, a metric label and a part of URLs, so letters, digits,
 /// `_`, `-`, `.` and `+` only, without a leading dot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ModelName(Arc<str>);
 
 impl ModelName {
@@ -49,6 +52,20 @@ impl FromStr for ModelName {
     }
 }
 
+impl TryFrom<String> for ModelName {
+    type Error = Rejection;
+
+    fn try_from(text: String) -> Result<Self, Rejection> {
+        text.parse()
+    }
+}
+
+impl From<ModelName> for String {
+    fn from(name: ModelName) -> Self {
+        name.0.as_ref().to_owned()
+    }
+}
+
 impl Borrow<str> for ModelName {
     fn borrow(&self) -> &str {
         &self.0
@@ -62,7 +79,7 @@ impl fmt::Display for ModelName {
 }
 
 /// The number of a model version: the name of its folder, without leading zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
 impl fmt::Display for Version {

@@ -1,0 +1,1 @@
+//! Follows the configuration file and applies it whole or not at all.

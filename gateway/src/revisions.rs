@@ -1,0 +1,1 @@
+//! The state folder: numbered revisions of the routes, and who changed what.

@@ -1,0 +1,1 @@
+//! Shadows: what they cost at most, and how their answers compare with the live ones.

@@ -1,0 +1,1 @@
+//! The effective routes: the file, what was changed by hand, and the way back.

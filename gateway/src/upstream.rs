@@ -1,0 +1,1 @@
+//! Other servers of the protocol, as arms of routes.
