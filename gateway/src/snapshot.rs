@@ -1,21 +1,51 @@
 //! The one immutable picture of what is served. A request loads it once; only `control` stores
 //! a new one, by one pointer swap that cannot fail.
 
+mod backend;
+mod route;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tracing::error;
 
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
-use crate::types::{ModelName, Version};
+use crate::routing::RoutePlan;
+use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
+
+pub use backend::Backend;
+pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};
+
+/// The header or metadata by which testers name an arm.
+pub const ARM_HEADER: &str = "penstock-arm";
 
 /// Every model that callers can reach, or could if it were ready.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub revision: u64,
     models: HashMap<ModelName, Arc<ServedModel>>,
+    routes: HashMap<ModelName, Arc<Route>>,
+    routing: Arc<Routing>,
+}
+
+/// The routes in effect, whatever models there are.
+#[derive(Debug, Default)]
+pub struct Routing {
+    /// Number of the revision that they make up.
+    pub revision: u64,
+    pub plans: Vec<Arc<RoutePlan>>,
+}
+
+/// Where a call goes.
+#[derive(Debug)]
+pub enum Destination {
+    /// A version that the call names, or the highest of a model without a route.
+    Direct(Arc<ServedVersion>),
+    /// An arm of a route.
+    Assigned(Assigned),
 }
 
 /// The versions of one model.
@@ -49,7 +79,10 @@ impl Snapshot {
                 Rejection::new(Kind::NotReady, format!("model '{model}' has no ready version"))
             });
         };
-        let version: Version = text.parse()?;
+        let version = match served.labelled(text) {
+            Some(version) => version,
+            None => text.parse()?,
+        };
         if let Some(served) = served.ready.get(&version) {
             return Ok(served);
         }
@@ -70,6 +103,52 @@ impl Snapshot {
         })
     }
 
+    /// Where a call goes: to the route of its name, unless it names a version by its number; a
+    /// name of a version is that of an arm, or a label of the model.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`]; `PermissionDenied` or `InvalidInput` when the caller names an arm
+    /// that it may not name or that is not there.
+    pub fn resolve(
+        &self,
+        call: &Call,
+        prediction: PredictionId,
+    ) -> Result<Destination, Rejection> {
+        let version = call.version.as_deref().filter(|text| !text.is_empty());
+        let forced = call.headers.get(ARM_HEADER);
+        let route = match self.routes.get(call.model.as_str()) {
+            Some(route) if version.is_none_or(|text| text.parse::<Version>().is_err()) => route,
+            _ if forced.is_some() => {
+                let text = format!("{ARM_HEADER}: the call names no route");
+                return Err(Rejection::invalid(text));
+            }
+            _ => return self.find(&call.model, version).cloned().map(Destination::Direct),
+        };
+        let (bucket, drawn, is_sticky) = route.assign(call, prediction);
+        let (index, is_forced) = match (version, forced) {
+            (None, None) => (drawn, false),
+            (Some(name), _) => match route.arm(name) {
+                Some(index) => (index, true),
+                None => return self.find(&call.model, version).cloned().map(Destination::Direct),
+            },
+            (None, Some(name)) => (forced_arm(route, call, name.as_bytes())?, true),
+        };
+        let route = route.clone();
+        Ok(Destination::Assigned(Assigned { route, index, bucket, is_sticky, is_forced }))
+    }
+
+    /// One route, if it is known.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// The routes in effect, as they were decided.
+    #[must_use]
+    pub fn routing(&self) -> &Arc<Routing> {
+        &self.routing
+    }
+
     /// One model, if it is known.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Arc<ServedModel>> {
@@ -88,6 +167,24 @@ impl Snapshot {
     pub fn ready(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models().into_iter().flat_map(|(_, model)| model.ready.values())
     }
+}
+
+/// The arm that a tester names.
+fn forced_arm(route: &Route, call: &Call, name: &[u8]) -> Result<usize, Rejection> {
+    let identity = &call.caller.identity;
+    let testers = &route.plan.route.testers;
+    let may = identity.roles.contains(Role::Operate)
+        || testers.iter().any(|pattern| is_named(pattern, &identity.name));
+    if !may {
+        let text = format!("{ARM_HEADER}: only testers of the route may name an arm");
+        return Err(Rejection::new(Kind::PermissionDenied, text));
+    }
+    let found = std::str::from_utf8(name).ok().and_then(|name| route.arm(name));
+    found.ok_or_else(|| {
+        let shown: String = String::from_utf8_lossy(name).chars().take(64).collect();
+        let text = format!("{ARM_HEADER}: route '{}' has no arm '{shown}'", route.name());
+        Rejection::invalid(text)
+    })
 }
 
 /// Holds the current snapshot.
@@ -118,8 +215,33 @@ impl SnapshotCell {
             Some(model) => models.insert(name.clone(), Arc::new(model)),
             None => models.remove(name),
         };
-        let revision = before.revision + 1;
-        self.current.store(Arc::new(Snapshot { revision, models }));
+        let mut routes = before.routes.clone();
+        let names = |plan: &RoutePlan| plan.names_model(name);
+        for plan in before.routing.plans.iter().filter(|plan| names(plan)) {
+            resolve_into(&mut routes, plan, &models);
+        }
+        let routing = before.routing.clone();
+        self.store(Snapshot { revision: before.revision + 1, models, routes, routing });
+    }
+
+    /// Replaces the routes. Callers hold the one commit lock of `control`.
+    pub fn commit_routing(&self, routing: Routing) {
+        let before = self.load();
+        let models = before.models.clone();
+        let mut routes = HashMap::with_capacity(routing.plans.len());
+        for plan in &routing.plans {
+            match before.routes.get(&plan.route.name).filter(|old| old.plan == *plan) {
+                Some(same) => drop(routes.insert(plan.route.name.clone(), same.clone())),
+                None => resolve_into(&mut routes, plan, &models),
+            }
+        }
+        let (revision, routing) = (before.revision + 1, Arc::new(routing));
+        self.store(Snapshot { revision, models, routes, routing });
+    }
+
+    fn store(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision;
+        self.current.store(Arc::new(snapshot));
         self.revision.send_replace(revision);
     }
 
@@ -127,6 +249,17 @@ impl SnapshotCell {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
+    }
+}
+
+fn resolve_into(
+    routes: &mut HashMap<ModelName, Arc<Route>>,
+    plan: &Arc<RoutePlan>,
+    models: &route::Models,
+) {
+    match Route::resolve(plan, models) {
+        Some(route) => drop(routes.insert(plan.route.name.clone(), Arc::new(route))),
+        None => error!(route = %plan.route.name, "the route cannot be served"),
     }
 }
 

@@ -59,6 +59,10 @@ macro_rules! declare {
 declare! {
     REQUESTS = "penstock_requests_total", Shape::Counter, &["model", "version", "protocol", "outcome"],
         "Prediction calls by outcome; model and version are empty where none was found.";
+    ROUTE_REQUESTS = "penstock_route_requests_total", Shape::Counter, &["route", "arm", "outcome"],
+        "Prediction calls of routes by the arm that their callers belong to, whoever answered, and by outcome.";
+    ROUTE_FALLBACKS = "penstock_route_fallbacks_total", Shape::Counter, &["route", "arm", "reason"],
+        "Calls of an arm that its fallback had to answer, by reason: what the arm would have refused with.";
     REQUEST_SECONDS = "penstock_request_seconds", Shape::Histogram(SECONDS), &["model", "version", "protocol"],
         "From the arrival of an answered call until its answer was encoded.";
     PHASE_SECONDS = "penstock_phase_seconds", Shape::Histogram(SECONDS), &["model", "version", "phase"],
