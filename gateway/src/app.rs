@@ -106,6 +106,7 @@ impl App {
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
+        snapshots.commit_settings(Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?);
         let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
             .with_breaker(config.breaker)
             .with_overload(&config.overload);
@@ -115,13 +116,12 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
-        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let (overloaded, repeats) = (overload.clone(), keys.clone());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire, overload, limiter, keys },
+            pipeline: Pipeline { snapshots, wire, overload, keys },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use crate::error::{Kind, Rejection};
+use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::routing::RoutePlan;
 use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
@@ -26,6 +27,8 @@ pub const ARM_HEADER: &str = "penstock-arm";
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub revision: u64,
+    /// The limits of callers. A call takes them once, at its head.
+    pub limiter: Arc<Limiter>,
     models: HashMap<ModelName, Arc<ServedModel>>,
     routes: HashMap<ModelName, Arc<Route>>,
     routing: Arc<Routing>,
@@ -206,6 +209,12 @@ impl SnapshotCell {
         self.current.load_full()
     }
 
+    /// The limits of this moment; a call takes them once, at its head, and meets no others.
+    #[must_use]
+    pub fn limiter(&self) -> Arc<Limiter> {
+        self.current.load().limiter.clone()
+    }
+
     /// Replaces the versions of one model; `None` forgets it. Callers hold the one commit lock
     /// of `control`, so no commit is lost between reading and storing.
     pub fn commit(&self, name: &ModelName, model: Option<ServedModel>) {
@@ -216,16 +225,16 @@ impl SnapshotCell {
             None => models.remove(name),
         };
         let mut routes = before.routes.clone();
-        let names = |plan: &RoutePlan| plan.names_model(name);
-        for plan in before.routing.plans.iter().filter(|plan| names(plan)) {
+        for plan in before.routing.plans.iter().filter(|plan| plan.names_model(name)) {
             resolve_into(&mut routes, plan, &models);
         }
-        let routing = before.routing.clone();
-        self.store(Snapshot { revision: before.revision + 1, models, routes, routing });
+        let (limiter, routing) = (before.limiter.clone(), before.routing.clone());
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
     }
 
-    /// Replaces the routes. Callers hold the one commit lock of `control`.
-    pub fn commit_routing(&self, routing: Routing) {
+    /// Replaces the routes and, where others are given, the limits of callers; the models stay.
+    /// Callers hold the commit lock, as for [`Self::commit`].
+    pub fn commit_routing(&self, routing: Routing, limiter: Option<Arc<Limiter>>) {
         let before = self.load();
         let models = before.models.clone();
         let mut routes = HashMap::with_capacity(routing.plans.len());
@@ -235,13 +244,24 @@ impl SnapshotCell {
                 None => resolve_into(&mut routes, plan, &models),
             }
         }
-        let (revision, routing) = (before.revision + 1, Arc::new(routing));
-        self.store(Snapshot { revision, models, routes, routing });
+        let limiter = limiter.unwrap_or_else(|| before.limiter.clone());
+        let routing = Arc::new(routing);
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
     }
 
-    fn store(&self, snapshot: Snapshot) {
-        let revision = snapshot.revision;
-        self.current.store(Arc::new(snapshot));
+    /// Replaces what callers are held to; the rest stays. Callers hold the commit lock, as for
+    /// [`Self::commit`].
+    pub fn commit_settings(&self, limiter: Arc<Limiter>) {
+        let before = self.load();
+        let (models, routes) = (before.models.clone(), before.routes.clone());
+        let routing = before.routing.clone();
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
+    }
+
+    /// The one place where a snapshot becomes the current one.
+    fn store(&self, next: Snapshot) {
+        let revision = self.load().revision + 1;
+        self.current.store(Arc::new(Snapshot { revision, ..next }));
         self.revision.send_replace(revision);
     }
 

@@ -100,7 +100,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
 
 /// The rules and what they have done, never who was limited.
 async fn limits(State(api): State<Arc<Api>>) -> Response {
-    let report = api.pipeline.limiter.report();
+    let report = api.pipeline.snapshots.limiter().report();
     let rates: Vec<Value> = report
         .rates
         .iter()
