@@ -66,6 +66,17 @@ pub enum Unready {
     Failed(String),
 }
 
+impl Destination {
+    /// What runs the call first; `None` for an arm that is not ready.
+    #[must_use]
+    pub fn backend(&self) -> Option<Backend> {
+        match self {
+            Self::Direct(served) => Some(Backend::Local(served.clone())),
+            Self::Assigned(assigned) => assigned.arm().backend.as_ref().ok().cloned(),
+        }
+    }
+}
+
 impl Snapshot {
     /// The version that a call reaches: the named one, or the highest ready one.
     ///

@@ -72,13 +72,14 @@ impl Routed {
 }
 
 impl Reply {
-    /// Says that the answer is encoded and will be sent.
-    pub fn encoded(mut self) {
+    /// Says that the answer is encoded and will be sent; returns it for what stands beside it.
+    pub fn encoded(mut self) -> Answer {
         match &mut self.account {
             Some(Account::Own(record)) => record.outcome = Outcome::Answered,
             Some(Account::Repeat(repeat)) => repeat.outcome = Outcome::Replayed,
             None => {}
         }
+        self.answer
     }
 
     /// Says that the answer could not be encoded for this caller.

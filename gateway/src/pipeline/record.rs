@@ -41,11 +41,10 @@ impl Record {
         call: &Call,
         wire: Arc<WireMetrics>,
     ) -> Self {
-        let (backend, assigned) = match destination {
-            Destination::Direct(served) => (Some(Backend::Local(served)), None),
-            Destination::Assigned(assigned) => {
-                (assigned.arm().backend.as_ref().ok().cloned(), Some(assigned))
-            }
+        let backend = destination.backend();
+        let assigned = match destination {
+            Destination::Direct(_) => None,
+            Destination::Assigned(assigned) => Some(assigned),
         };
         let now = Instant::now();
         Self {

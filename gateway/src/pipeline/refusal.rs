@@ -6,6 +6,7 @@ use tracing::error;
 use crate::batching::Failure;
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
+use crate::snapshot::Backend;
 
 /// A call that was not answered.
 #[derive(Debug)]
@@ -76,4 +77,10 @@ pub(super) fn of(served: &ServedVersion, failure: Failure) -> Refused {
         }
     };
     Refused { rejection, has_run }
+}
+
+/// The deadline had passed before anything was done.
+pub(super) fn expired(backend: &Backend) -> Refused {
+    let text = format!("model {}: the deadline passed before there was an answer", backend.label());
+    Rejection::new(Kind::DeadlineExceeded, text).into()
 }

@@ -1,11 +1,12 @@
 //! What answers a call: a version of a local model.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::contract::Checker;
 use crate::models::ServedVersion;
 use crate::telemetry::VersionMetrics;
-use crate::types::{AnsweredBy, Patience, Signature};
+use crate::types::{AnsweredBy, ModelName, Patience, Priority, Signature};
 
 /// What runs the calls of an arm.
 #[derive(Debug, Clone)]
@@ -65,6 +66,30 @@ impl Backend {
     pub fn local(&self) -> Option<&Arc<ServedVersion>> {
         match self {
             Self::Local(served) => Some(served),
+        }
+    }
+
+    /// The model whose version it is.
+    #[must_use]
+    pub fn model(&self) -> &ModelName {
+        match self {
+            Self::Local(served) => &served.model,
+        }
+    }
+
+    /// Of calls that name none.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        match self {
+            Self::Local(served) => served.manifest.batching.priority,
+        }
+    }
+
+    /// When trying again may help.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Local(served) => served.queue.retry_after(),
         }
     }
 

@@ -44,6 +44,17 @@ pub enum Inputs {
 }
 
 impl Inputs {
+    /// Items, as far as they can be told without a signature: dimension 0 of the first tensor.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Named(inputs) => {
+                inputs.first().and_then(|input| input.tensor.shape().first()).copied().unwrap_or(1)
+            }
+            Self::Raw(_) => 1,
+        }
+    }
+
     /// Bytes of all tensors.
     #[must_use]
     pub fn size(&self) -> usize {

@@ -1,8 +1,11 @@
 //! From a `ModelInferRequest` to a call. Raw tensors are shared with the received message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use engine::tensor::frame_strings;
 use engine::{DataType, Tensor};
+use http::HeaderMap;
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
@@ -26,7 +29,7 @@ pub(super) struct Wanted {
 /// Decodes a request.
 pub(super) fn decode(
     request: ModelInferRequest,
-    caller: Caller,
+    (caller, headers): (Caller, Arc<HeaderMap>),
     arrival: Arrival,
     check_key: impl FnOnce(&[u8]) -> Result<Option<IdempotencyKey>, Rejection>,
 ) -> Result<(Call, Wanted), Rejection> {
@@ -53,8 +56,22 @@ pub(super) fn decode(
         key,
         protocol: Protocol::Grpc,
         arrived: arrival.at,
+        headers,
+        parameters: request.parameters.into_iter().filter_map(plain).collect(),
     };
     Ok((call, Wanted { id: request.id, classes }))
+}
+
+/// A parameter that routes may read, as text.
+fn plain((name, value): (String, InferParameter)) -> Option<(String, String)> {
+    let text = match value.parameter_choice? {
+        ParameterChoice::StringParam(text) => text,
+        ParameterChoice::Int64Param(number) => number.to_string(),
+        ParameterChoice::Uint64Param(number) => number.to_string(),
+        ParameterChoice::BoolParam(flag) => flag.to_string(),
+        ParameterChoice::DoubleParam(number) => number.to_string(),
+    };
+    Some((name, text))
 }
 
 fn decode_inputs(
