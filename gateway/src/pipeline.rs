@@ -16,7 +16,6 @@ use std::sync::Arc;
 use engine::Tensor;
 use tokio::time::Instant;
 
-use crate::batching::Failure;
 use crate::contract::Flags;
 use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter};
@@ -25,7 +24,7 @@ use crate::overload::memory::Pressure;
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
 use crate::types::{
-    AnsweredBy, Call, Caller, Inputs, OrderedInputs, PredictionId, Protocol, Schedule, Signature,
+    Call, Caller, Inputs, OrderedInputs, PredictionId, Protocol, Schedule, Signature,
 };
 
 use answer::Account;
@@ -183,11 +182,7 @@ impl Pipeline {
 const NO_INPUTS: Inputs = Inputs::Named(Vec::new());
 
 /// A declared answer, for a call that nothing has looked at yet.
-async fn declared(
-    call: &Call,
-    limiter: &Limiter,
-    record: &mut Record,
-) -> Result<Answer, Refused> {
+async fn declared(call: &Call, limiter: &Limiter, record: &mut Record) -> Result<Answer, Refused> {
     let (rows, bytes) = (call.inputs.rows(), call.inputs.size());
     record.rows = rows;
     let demand = Demand { caller: &call.caller, model: &call.model, rows, bytes };
@@ -215,10 +210,7 @@ fn pick(outputs: Vec<Tensor>, wanted: &[usize]) -> Vec<(usize, Tensor)> {
 
 /// Checks the inputs of a call against the signature of what runs it and its input contract,
 /// which may replace values.
-fn check(
-    backend: &Backend,
-    inputs: Inputs,
-) -> Result<(OrderedInputs, Option<Flags>), Rejection> {
+fn check(backend: &Backend, inputs: Inputs) -> Result<(OrderedInputs, Option<Flags>), Rejection> {
     match backend.contract() {
         None => Ok((backend.signature().check(inputs)?, None)),
         Some(contract) => contract.check(backend.signature(), inputs),

@@ -123,11 +123,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::find`]; `PermissionDenied` or `InvalidInput` when the caller names an arm
     /// that it may not name or that is not there.
-    pub fn resolve(
-        &self,
-        call: &Call,
-        prediction: PredictionId,
-    ) -> Result<Destination, Rejection> {
+    pub fn resolve(&self, call: &Call, prediction: PredictionId) -> Result<Destination, Rejection> {
         let version = call.version.as_deref().filter(|text| !text.is_empty());
         let forced = call.headers.get(ARM_HEADER);
         let route = match self.routes.get(call.model.as_str()) {

@@ -8,5 +8,7 @@ pub mod handles;
 pub mod idempotency;
 pub mod logging;
 
-pub use handles::{ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
+pub use handles::{
+    ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics,
+};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};

@@ -53,7 +53,8 @@ fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> 
 pub fn from_f64(datatype: DataType, values: &[f64]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(values.len() * datatype.size()?);
     for &value in values {
-        let whole = || Some(value as i128).filter(|whole| (*whole as f64).total_cmp(&value).is_eq());
+        let whole =
+            || Some(value as i128).filter(|whole| (*whole as f64).total_cmp(&value).is_eq());
         match datatype {
             DataType::Bool => bytes.push(whole()?.try_into().ok().filter(|bit: &u8| *bit < 2)?),
             DataType::Uint8 => bytes.extend(u8::try_from(whole()?).ok()?.to_le_bytes()),

@@ -12,10 +12,10 @@ use engine::Tensor;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::Pipeline;
 use super::answer::{Account, Answer, Reply};
 use super::record::Record;
 use super::refusal::Refused;
-use super::Pipeline;
 use crate::error::{Kind, Rejection};
 use crate::idempotency::{self, Claim, Entered, Flight, Refusal, Table};
 use crate::limits::Limiter;

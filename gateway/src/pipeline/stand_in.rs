@@ -59,8 +59,8 @@ impl Record {
         self.fall_back(Kind::NotReady).ok_or_else(|| {
             let (route, arm) = (assigned.route.name(), &assigned.arm().name);
             let text = format!("arm '{arm}' of route '{route}' is not ready");
-            let why = assigned.arm().backend.as_ref().err().cloned().unwrap_or_default();
-            Rejection::new(Kind::NotReady, text).with_detail(&why)
+            let why = assigned.arm().backend.as_ref().err().map(String::as_str);
+            Rejection::new(Kind::NotReady, text).with_detail(why)
         })
     }
 
@@ -88,11 +88,7 @@ impl Record {
     }
 
     /// The route's declared answer.
-    pub(super) fn declare(
-        &mut self,
-        call: &Call,
-        flags: Option<Flags>,
-    ) -> Result<Answer, Refused> {
+    pub(super) fn declare(&mut self, call: &Call, flags: Option<Flags>) -> Result<Answer, Refused> {
         let missing = || Rejection::new(Kind::Internal, "the route declares no answer");
         let assigned = self.assigned.as_ref().ok_or_else(missing)?;
         let StandIn::Answer(answer) = &assigned.route.fallback else {

