@@ -78,7 +78,8 @@ impl Destination {
 }
 
 impl Snapshot {
-    /// The version that a call reaches: the named one, or the highest ready one.
+    /// The version that a name stands for, past any route of that name: the numbered or labelled
+    /// one, or the highest ready one.
     ///
     /// # Errors
     /// `NotFound` for what is not there, `NotReady` for what should be but is not.
@@ -87,7 +88,9 @@ impl Snapshot {
         model: &str,
         version: Option<&str>,
     ) -> Result<&Arc<ServedVersion>, Rejection> {
-        let served = self.models.get(model).ok_or_else(|| ModelName::unknown(model))?;
+        let Some(served) = self.models.get(model) else {
+            return self.behind_route(model, version).ok_or_else(|| ModelName::unknown(model));
+        };
         let Some(text) = version.filter(|text| !text.is_empty()) else {
             return served.ready.values().next_back().ok_or_else(|| {
                 Rejection::new(Kind::NotReady, format!("model '{model}' has no ready version"))
@@ -115,6 +118,17 @@ impl Snapshot {
                 format!("version {version} of model '{model}' is not found"),
             ),
         })
+    }
+
+    /// What describes a route that has no model of its name: the first arm that is loaded here, or
+    /// the named one.
+    fn behind_route(&self, name: &str, version: Option<&str>) -> Option<&Arc<ServedVersion>> {
+        let route = self.routes.get(name)?;
+        let is_meant = |arm: &&Arm| {
+            version.is_none_or(|version| version.is_empty() || version == arm.name.as_str())
+        };
+        let mut arms = route.arms.iter().filter(is_meant);
+        arms.find_map(|arm| arm.backend.as_ref().ok()?.local())
     }
 
     /// Where a call goes: to the route of its name, unless it names a version by its number; a

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
-use crate::limits::Limiter;
 use crate::overload::Overload;
 use crate::pipeline::{Pipeline, Reply};
 use crate::telemetry::WireMetrics;
@@ -19,6 +18,7 @@ use crate::types::{AnsweredBy, Call, Caller, Inputs, NamedTensor, Protocol, Sche
 mod breaker;
 mod deadlines;
 mod keyed;
+mod routes;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
