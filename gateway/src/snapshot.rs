@@ -247,7 +247,7 @@ impl SnapshotCell {
         };
         let mut routes = before.routes.clone();
         for plan in before.routing.plans.iter().filter(|plan| plan.names_model(name)) {
-            resolve_into(&mut routes, plan, &models);
+            resolve_into(&mut routes, plan, &models, &before);
         }
         let (limiter, routing) = (before.limiter.clone(), before.routing.clone());
         self.store(Snapshot { revision: 0, limiter, models, routes, routing });
@@ -262,7 +262,7 @@ impl SnapshotCell {
         for plan in &routing.plans {
             match before.routes.get(&plan.route.name).filter(|old| old.plan == *plan) {
                 Some(same) => drop(routes.insert(plan.route.name.clone(), same.clone())),
-                None => resolve_into(&mut routes, plan, &models),
+                None => resolve_into(&mut routes, plan, &models, &before),
             }
         }
         let limiter = limiter.unwrap_or_else(|| before.limiter.clone());
@@ -297,8 +297,10 @@ fn resolve_into(
     routes: &mut HashMap<ModelName, Arc<Route>>,
     plan: &Arc<RoutePlan>,
     models: &route::Models,
+    before: &Snapshot,
 ) {
-    match Route::resolve(plan, models) {
+    match Route::resolve(plan, models, before.route(plan.route.name.as_str()).map(|route| &**route))
+    {
         Some(route) => drop(routes.insert(plan.route.name.clone(), Arc::new(route))),
         None => error!(route = %plan.route.name, "the route cannot be served"),
     }

@@ -31,7 +31,7 @@ pub struct Arm {
     pub name: ArmName,
     /// What runs its calls, or why nothing does.
     pub backend: Result<Backend, String>,
-    pub metrics: ArmMetrics,
+    pub metrics: Arc<ArmMetrics>,
 }
 
 /// What answers instead of a broken arm.
@@ -77,7 +77,12 @@ pub(super) type Models = HashMap<ModelName, Arc<ServedModel>>;
 impl Route {
     /// The route, as the models of this moment let it be. A plan that does not divide all callers
     /// is refused when it is made; here it serves nobody.
-    pub(super) fn resolve(plan: &Arc<RoutePlan>, models: &Models) -> Option<Self> {
+    /// What has been counted goes on as in `before`, the same route of the snapshot before.
+    pub(super) fn resolve(
+        plan: &Arc<RoutePlan>,
+        models: &Models,
+        before: Option<&Self>,
+    ) -> Option<Self> {
         let route = &plan.route;
         let table = plan.table().ok()?;
         let arms: Vec<_> = route
@@ -86,7 +91,7 @@ impl Route {
             .map(|arm| Arm {
                 name: arm.name.clone(),
                 backend: backend(&arm.target, models),
-                metrics: ArmMetrics::new(route.name.as_str(), arm.name.as_str()),
+                metrics: counters(route.name.as_str(), arm.name.as_str(), before),
             })
             .collect();
         let fallback = match &route.fallback {
@@ -140,6 +145,12 @@ impl Route {
         let key = self.key(call);
         self.seed.is_sampled(key.unwrap_or_else(|| prediction.as_bytes()), share)
     }
+}
+
+/// The counters of an arm: those that it has already.
+fn counters(route: &str, arm: &str, before: Option<&Route>) -> Arc<ArmMetrics> {
+    let known = before.and_then(|before| Some(before.arms[before.arm(arm)?].metrics.clone()));
+    known.unwrap_or_else(|| Arc::new(ArmMetrics::new(route, arm)))
 }
 
 /// What runs the calls of a target, or why nothing does.
