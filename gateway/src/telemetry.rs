@@ -7,6 +7,8 @@ pub mod gpu;
 pub mod handles;
 pub mod idempotency;
 pub mod logging;
+pub mod shadow;
 
 pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
+pub use shadow::{ShadowMetrics, ShadowOutcome};
