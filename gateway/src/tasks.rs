@@ -60,3 +60,33 @@ where
     // The kernel keeps 15 bytes of a thread's name.
     std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)
 }
+
+/// Lets other threads go first where they want the same core. On Linux niceness belongs to the
+/// thread that asks, and cannot be taken back without rights.
+///
+/// # Errors
+/// When the system refuses.
+pub fn yield_to_others() -> io::Result<()> {
+    const NICENESS: i32 = 10;
+    Ok(rustix::process::setpriority_process(None, NICENESS)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn only_the_thread_that_asks_yields() {
+        let before = getpriority_process(None).unwrap();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let thread = thread("nice", move || {
+            yield_to_others().unwrap();
+            tell.send(getpriority_process(None).unwrap()).unwrap();
+        });
+        thread.unwrap().join().unwrap();
+        assert_eq!(told.recv(), Ok(10));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+}

@@ -7,8 +7,10 @@ pub mod gpu;
 pub mod handles;
 pub mod idempotency;
 pub mod logging;
+pub mod shadow;
 
 pub use handles::{
     ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics,
 };
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
+pub use shadow::{ShadowMetrics, ShadowOutcome};

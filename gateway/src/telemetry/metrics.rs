@@ -155,6 +155,14 @@ declare! {
         "1 while shared limits are checked in Redis, 0 while on_error decides.";
     SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
         "Calls refused because their group had its share of engine time while a device was behind.";
+    SHADOW_REQUESTS = "penstock_shadow_requests_total", Shape::Counter, &["route", "shadow", "outcome"],
+        "Calls that a shadow was meant to see, by outcome: compared, failed (an error, or an answer of another form), or dropped, because of full, bytes (its budget), pressure (of memory), circuit_open, expired (it waited too long), behind (comparing) or abandoned.";
+    SHADOW_AGREEMENT = "penstock_shadow_agreement", Shape::Gauge, &["route", "shadow", "output"],
+        "Share of labels that agree with live, or of equal rows for what is no float; NaN once the shadow is gone.";
+    SHADOW_DIFFERENCE = "penstock_shadow_relative_difference", Shape::Gauge, &["route", "shadow", "output"],
+        "Mean difference between shadow and live as a part of the largest live magnitude; NaN once the shadow is gone.";
+    SHADOW_LATENCY_RATIO = "penstock_shadow_latency_ratio", Shape::Gauge, &["route", "shadow"],
+        "Median of the time of a shadow as a multiple of the live time of the same call; NaN once the shadow is gone.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

@@ -52,7 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["telemetry"]),
     ("proto", &["upstream", "api"]),
     ("prost", &["upstream", "api"]),
-    ("rustix", &["app"]),
+    ("rustix", &["tasks", "app"]),
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
