@@ -7,6 +7,8 @@ pub mod gpu;
 pub mod handles;
 pub mod idempotency;
 pub mod logging;
+pub mod upstream;
 
 pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
+pub use upstream::UpstreamMetrics;
