@@ -8,9 +8,11 @@ pub mod handles;
 pub mod idempotency;
 pub mod logging;
 pub mod shadow;
+pub mod upstream;
 
 pub use handles::{
     ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics,
 };
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
+pub use upstream::UpstreamMetrics;

@@ -16,7 +16,7 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// Of one attempt; the caller's deadline ends it earlier.
     pub timeout: Duration,
-    /// Connections to each endpoint that are kept.
+    /// Connections to each endpoint that each I/O thread keeps.
     pub max_connections: usize,
     /// Calls in flight to all endpoints together.
     pub max_in_flight: usize,
@@ -80,4 +80,73 @@ pub struct Ejection {
     pub max_time: Duration,
     /// At most this part of the endpoints is out, from 0 to 1.
     pub max_part: f64,
+}
+
+impl Upstream {
+    /// With the defaults of everything that a file may leave out.
+    #[must_use]
+    pub fn new(
+        name: impl Into<String>,
+        protocol: UpstreamProtocol,
+        endpoints: Vec<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            protocol,
+            endpoints,
+            tls: None,
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(30),
+            max_connections: 32,
+            max_in_flight: 4096,
+            retry: Retry::default(),
+            health: HealthCheck::default(),
+            ejection: Ejection::default(),
+        }
+    }
+}
+
+impl UpstreamProtocol {
+    /// The word for it in files and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max: 2,
+            budget: 0.2,
+            min_per_second: 3,
+            backoff: Duration::from_millis(25),
+            max_backoff: Duration::from_millis(250),
+        }
+    }
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            every: Some(Duration::from_secs(5)),
+            timeout: Duration::from_secs(1),
+            unhealthy_after: 3,
+            healthy_after: 2,
+        }
+    }
+}
+
+impl Default for Ejection {
+    fn default() -> Self {
+        Self {
+            consecutive: 5,
+            time: Duration::from_secs(10),
+            max_time: Duration::from_secs(300),
+            max_part: 0.5,
+        }
+    }
 }

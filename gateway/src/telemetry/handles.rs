@@ -30,7 +30,10 @@ impl Outcome {
         }
     }
 
-    fn index(self) -> usize {
+    /// How many there are.
+    pub(super) const COUNT: usize = Kind::ALL.len() + 2;
+
+    pub(super) fn index(self) -> usize {
         match self {
             Self::Answered => 0,
             Self::Replayed => 1,
@@ -130,7 +133,7 @@ struct Outcomes {
     model: String,
     version: String,
     protocol: Protocol,
-    counters: [OnceLock<Counter>; Kind::ALL.len() + 2],
+    counters: [OnceLock<Counter>; Outcome::COUNT],
 }
 
 impl Outcomes {

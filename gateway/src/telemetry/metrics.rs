@@ -163,6 +163,18 @@ declare! {
         "Mean difference between shadow and live as a part of the largest live magnitude; NaN once the shadow is gone.";
     SHADOW_LATENCY_RATIO = "penstock_shadow_latency_ratio", Shape::Gauge, &["route", "shadow"],
         "Median of the time of a shadow as a multiple of the live time of the same call; NaN once the shadow is gone.";
+    UPSTREAM_REQUESTS = "penstock_upstream_requests_total", Shape::Counter, &["upstream", "outcome"],
+        "Calls for an upstream by outcome, whatever number of attempts they took.";
+    UPSTREAM_ATTEMPTS = "penstock_upstream_attempt_seconds", Shape::Histogram(SECONDS), &["upstream", "result"],
+        "Time of single attempts by result: answered, failed (the endpoint's fault), throttled, neutral (the caller's fault) or given_up (the deadline passed, or the caller left).";
+    UPSTREAM_RETRIES = "penstock_upstream_retries_total", Shape::Counter, &["upstream", "result"],
+        "Retries by result: sent, or over_budget where the failure of the attempt before was the answer.";
+    UPSTREAM_EJECTIONS = "penstock_upstream_ejections_total", Shape::Counter, &["upstream"],
+        "Endpoints taken out for a while because their calls failed.";
+    UPSTREAM_ENDPOINTS = "penstock_upstream_endpoints", Shape::Gauge, &["upstream", "state"],
+        "Endpoints by state: ready, unhealthy (health checks fail) or ejected (calls failed).";
+    UPSTREAM_IN_FLIGHT = "penstock_upstream_in_flight_calls", Shape::Gauge, &["upstream"],
+        "Calls under way to all endpoints of an upstream.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],
