@@ -9,6 +9,7 @@ mod attempt;
 mod keyed;
 mod record;
 mod refusal;
+mod shadowed;
 mod stand_in;
 
 use std::sync::Arc;
@@ -21,16 +22,18 @@ use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
+use crate::shadow::Comparer;
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
 use crate::types::{
-    Call, Caller, Inputs, OrderedInputs, PredictionId, Protocol, Schedule, Signature,
+    Call, Caller, Inputs, OrderedInputs, Patience, PredictionId, Protocol, Schedule, Signature,
 };
 
 use answer::Account;
 use attempt::{Ran, Terms, has_passed};
 use record::Record;
 use refusal::Refused;
+use shadowed::Seen;
 use stand_in::Next;
 
 pub use answer::{Answer, Reply, Routed};
@@ -44,6 +47,10 @@ pub struct Pipeline {
     pub overload: Arc<Overload>,
     /// Calls with idempotency keys; `None` where keys have no effect.
     pub keys: Option<Keys>,
+    /// Where answers of shadows are compared with the live ones.
+    pub comparer: Comparer,
+    /// How long calls may take where nothing else is said.
+    pub timeouts: Patience,
 }
 
 impl Pipeline {
@@ -99,7 +106,8 @@ impl Pipeline {
             Next::Declared => return declared(&call, limiter, record).await,
         };
         self.check_memory(&backend, &call.schedule)?;
-        let deadline = backend.timeouts().deadline(call.arrived, call.schedule.deadline);
+        let deadline =
+            backend.timeouts(self.timeouts).deadline(call.arrived, call.schedule.deadline);
         call.schedule.deadline = deadline;
         if has_passed(deadline) {
             return Err(refusal::expired(&backend));
@@ -110,36 +118,70 @@ impl Pipeline {
         let OrderedInputs { tensors, rows } = inputs;
         record.rows = rows;
         record.permits = limiter.admit(&demand(&call, &tensors, rows)).await?;
-        let spare = record.has_stand_in().then(|| tensors.clone());
-        let terms = Terms { limiter, caller: &call.caller, schedule: call.schedule };
+        let is_watched = record.is_watched(&call);
+        let spare = (is_watched || record.has_stand_in()).then(|| tensors.clone());
+        let terms = Terms {
+            payer: Some((limiter, &call.caller)),
+            schedule: call.schedule,
+            prediction: record.prediction,
+            headers: &call.headers,
+        };
         let mut ran = attempt::run(&backend, (tensors, rows), &terms).await;
-        if let (Err(refused), Some(spare)) = (&ran, spare)
+        if let (Err(refused), Some(spare)) = (&ran, &spare)
             && stand_in::is_broken(refused.rejection.kind())
             && !has_passed(deadline)
         {
             match record.fall_back(refused.rejection.kind()) {
                 Some(Next::Backend(other)) => {
-                    let inputs = stand_in::reorder(spare, backend.signature(), other.signature())?;
+                    let inputs =
+                        stand_in::reorder(spare.clone(), backend.signature(), other.signature())?;
                     ran = attempt::run(&other, (inputs, rows), &terms).await;
                 }
                 Some(Next::Declared) => return record.declare(&call, flags),
                 None => {}
             }
         }
-        let Ran { outputs, timings } = ran?;
+        let Ran { outputs, answered_by, timings } = ran?;
         record.timings = timings;
         record.computed = Instant::now();
         let served = record.backend.as_ref().unwrap_or(&backend);
+        if let Some(inputs) = spare.filter(|_| is_watched && record.fallback.is_none()) {
+            let outputs = outputs.clone();
+            self.show(record, &call, (inputs, rows), outputs);
+        }
         let outputs = pick(outputs, &wanted(&call.outputs, served.signature())?);
         Ok(Answer {
             prediction: record.prediction,
-            model: record.called(served),
-            version: served.answered_by(),
+            model: record.called.clone(),
+            version: answered_by,
             routed: record.routed(),
             signature: served.signature().clone(),
             outputs,
             flags,
         })
+    }
+
+    /// Shows an answered call to the shadows of its route.
+    fn show(
+        &self,
+        record: &Record,
+        call: &Call,
+        (inputs, rows): (Vec<Tensor>, usize),
+        outputs: Vec<Tensor>,
+    ) {
+        let (Some(assigned), Some(backend)) = (&record.assigned, &record.backend) else { return };
+        let seen = Seen {
+            prediction: record.prediction,
+            headers: call.headers.clone(),
+            inputs,
+            rows,
+            signature: backend.signature().clone(),
+            outputs,
+            timings: record.timings,
+            is_remote: matches!(backend, Backend::Remote(_)),
+        };
+        let memory_is_short = self.overload.memory().pressure() != Pressure::None;
+        shadowed::show(&self.comparer, &assigned.route, (call, &seen), memory_is_short);
     }
 
     /// Refuses what can wait while memory is short.

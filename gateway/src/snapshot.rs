@@ -3,6 +3,7 @@
 
 mod backend;
 mod route;
+mod shadow;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,9 +17,13 @@ use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::routing::RoutePlan;
 use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
+use crate::upstream::Upstreams;
 
-pub use backend::Backend;
+pub use backend::{Backend, Remote, Seat};
+use route::World;
+
 pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};
+pub use shadow::{Shadow, Watch};
 
 /// The header or metadata by which testers name an arm.
 pub const ARM_HEADER: &str = "penstock-arm";
@@ -40,6 +45,7 @@ pub struct Routing {
     /// Number of the revision that they make up.
     pub revision: u64,
     pub plans: Vec<Arc<RoutePlan>>,
+    pub upstreams: Arc<Upstreams>,
 }
 
 /// Where a call goes.
@@ -72,7 +78,7 @@ impl Destination {
     pub fn backend(&self) -> Option<Backend> {
         match self {
             Self::Direct(served) => Some(Backend::Local(served.clone())),
-            Self::Assigned(assigned) => assigned.arm().backend.as_ref().ok().cloned(),
+            Self::Assigned(assigned) => assigned.arm().seat.backend(),
         }
     }
 }
@@ -128,7 +134,7 @@ impl Snapshot {
             version.is_none_or(|version| version.is_empty() || version == arm.name.as_str())
         };
         let mut arms = route.arms.iter().filter(is_meant);
-        arms.find_map(|arm| arm.backend.as_ref().ok()?.local())
+        arms.find_map(|arm| arm.seat.local())
     }
 
     /// Where a call goes: to the route of its name, unless it names a version by its number; a
@@ -246,8 +252,9 @@ impl SnapshotCell {
             None => models.remove(name),
         };
         let mut routes = before.routes.clone();
+        let world = World { models: &models, upstreams: &before.routing.upstreams };
         for plan in before.routing.plans.iter().filter(|plan| plan.names_model(name)) {
-            resolve_into(&mut routes, plan, &models, &before);
+            resolve_into(&mut routes, plan, world, &before);
         }
         let (limiter, routing) = (before.limiter.clone(), before.routing.clone());
         self.store(Snapshot { revision: 0, limiter, models, routes, routing });
@@ -259,10 +266,13 @@ impl SnapshotCell {
         let before = self.load();
         let models = before.models.clone();
         let mut routes = HashMap::with_capacity(routing.plans.len());
+        let world = World { models: &models, upstreams: &routing.upstreams };
+        let same_upstreams = Arc::ptr_eq(&routing.upstreams, &before.routing.upstreams);
         for plan in &routing.plans {
-            match before.routes.get(&plan.route.name).filter(|old| old.plan == *plan) {
+            let old = before.routes.get(&plan.route.name).filter(|_| same_upstreams);
+            match old.filter(|old| old.plan == *plan) {
                 Some(same) => drop(routes.insert(plan.route.name.clone(), same.clone())),
-                None => resolve_into(&mut routes, plan, &models, &before),
+                None => resolve_into(&mut routes, plan, world, &before),
             }
         }
         let limiter = limiter.unwrap_or_else(|| before.limiter.clone());
@@ -296,10 +306,10 @@ impl SnapshotCell {
 fn resolve_into(
     routes: &mut HashMap<ModelName, Arc<Route>>,
     plan: &Arc<RoutePlan>,
-    models: &route::Models,
+    world: World<'_>,
     before: &Snapshot,
 ) {
-    match Route::resolve(plan, models, before.route(plan.route.name.as_str()).map(|route| &**route))
+    match Route::resolve(plan, world, before.route(plan.route.name.as_str()).map(|route| &**route))
     {
         Some(route) => drop(routes.insert(plan.route.name.clone(), Arc::new(route))),
         None => error!(route = %plan.route.name, "the route cannot be served"),

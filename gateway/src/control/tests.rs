@@ -12,8 +12,9 @@ use super::*;
 use crate::config::Config;
 use crate::overload::Overload;
 use crate::pipeline::{Pipeline, Reply};
+use crate::shadow::Comparer;
 use crate::telemetry::WireMetrics;
-use crate::types::{AnsweredBy, Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
+use crate::types::{AnsweredBy, Call, Caller, Inputs, NamedTensor, Patience, Protocol, Schedule};
 
 mod breaker;
 mod deadlines;
@@ -54,7 +55,9 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire, overload, keys: None };
+        let comparer = Comparer::start().unwrap();
+        let timeouts = Patience::default();
+        let pipeline = Pipeline { snapshots, wire, overload, keys: None, comparer, timeouts };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {

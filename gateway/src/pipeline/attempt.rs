@@ -1,6 +1,7 @@
 //! One run of a call by what answers it.
 
 use engine::Tensor;
+use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::refusal::{self, Refused};
@@ -8,21 +9,29 @@ use crate::batching::{Done, Failure};
 use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::ServedVersion;
-use crate::snapshot::Backend;
-use crate::types::{Caller, Deadline, Schedule, Timings};
+use crate::snapshot::{Backend, Remote};
+use crate::types::{AnsweredBy, Caller, Deadline, PredictionId, Schedule, Timings};
+use crate::upstream::{self, RemoteAnswer, RemoteCall};
+
+/// The trace that a call belongs to (W3C Trace Context).
+const TRACE: &str = "traceparent";
 
 /// What a run needs beside its inputs.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
-    pub(super) limiter: &'a Limiter,
-    pub(super) caller: &'a Caller,
+    /// Whose share of engine time it takes; nobody's for shadows.
+    pub(super) payer: Option<(&'a Limiter, &'a Caller)>,
     pub(super) schedule: Schedule,
+    pub(super) prediction: PredictionId,
+    /// Of the call.
+    pub(super) headers: &'a HeaderMap,
 }
 
 /// What a run gave: every output, in the signature's order.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) outputs: Vec<Tensor>,
+    pub(super) answered_by: AnsweredBy,
     pub(super) timings: Timings,
 }
 
@@ -34,6 +43,7 @@ pub(super) async fn run(
 ) -> Result<Ran, Refused> {
     match backend {
         Backend::Local(served) => run_here(served, (inputs, rows), terms).await,
+        Backend::Remote(remote) => run_there(remote, (&inputs, rows), terms).await,
     }
 }
 
@@ -43,9 +53,11 @@ async fn run_here(
     terms: &Terms<'_>,
 ) -> Result<Ran, Refused> {
     let deadline = terms.schedule.deadline;
-    let share = match terms.limiter.divides_engine_time() {
-        true => terms.limiter.share(terms.caller, &served.queue.pressure(), rows)?,
-        false => None,
+    let share = match terms.payer {
+        Some((limiter, caller)) if limiter.divides_engine_time() => {
+            limiter.share(caller, &served.queue.pressure(), rows)?
+        }
+        _ => None,
     };
     let mut waiting = served.queue.submit(inputs, rows, terms.schedule)?;
     let ending = match deadline {
@@ -72,7 +84,25 @@ async fn run_here(
     }
     let checked = served.signature().check_outputs(&outputs, rows);
     checked.map_err(|rejection| Refused { rejection, has_run: true })?;
-    Ok(Ran { outputs, timings })
+    Ok(Ran { outputs, answered_by: AnsweredBy::Version(served.version), timings })
+}
+
+async fn run_there(
+    remote: &Remote,
+    (tensors, rows): (&[Tensor], usize),
+    terms: &Terms<'_>,
+) -> Result<Ran, Refused> {
+    let call = RemoteCall {
+        tensors,
+        rows,
+        deadline: terms.schedule.deadline,
+        priority: terms.schedule.priority,
+        trace: terms.headers.get(TRACE),
+        prediction: terms.prediction,
+        hops: upstream::hops(terms.headers),
+    };
+    let RemoteAnswer { outputs, version, timings } = remote.model.infer(call).await?;
+    Ok(Ran { outputs, answered_by: AnsweredBy::Remote(version), timings })
 }
 
 pub(super) fn has_passed(deadline: Option<Deadline>) -> bool {

@@ -127,7 +127,7 @@ impl Pipeline {
         let asked = call.schedule.deadline;
         let found = self.snapshots.load().resolve(call, PredictionId::default());
         match found.ok().and_then(|destination| destination.backend()) {
-            Some(backend) => backend.timeouts().deadline(call.arrived, asked),
+            Some(backend) => backend.timeouts(self.timeouts).deadline(call.arrived, asked),
             // The run goes on with a version that has left; it ends as its first caller asked.
             None => asked,
         }

@@ -10,12 +10,14 @@ use crate::error::Kind;
 use crate::limits::Permits;
 use crate::snapshot::{Assigned, Backend, Destination};
 use crate::telemetry::{Outcome, WireMetrics};
-use crate::types::{Call, PredictionId, Protocol, Timings};
+use crate::types::{Call, ModelName, PredictionId, Protocol, Timings};
 
 /// How one call ended; written on drop.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) prediction: PredictionId,
+    /// The name that was called: that of a route or a model.
+    pub(super) called: ModelName,
     /// What ran it last; `None` while nothing did.
     pub(super) backend: Option<Backend>,
     /// The arm that the caller belongs to; what becomes of the call counts for it, whoever
@@ -42,13 +44,14 @@ impl Record {
         wire: Arc<WireMetrics>,
     ) -> Self {
         let backend = destination.backend();
-        let assigned = match destination {
-            Destination::Direct(_) => None,
-            Destination::Assigned(assigned) => Some(assigned),
+        let (called, assigned) = match destination {
+            Destination::Direct(served) => (served.model.clone(), None),
+            Destination::Assigned(assigned) => (assigned.route.name().clone(), Some(assigned)),
         };
         let now = Instant::now();
         Self {
             prediction,
+            called,
             backend,
             assigned,
             fallback: None,

@@ -9,7 +9,7 @@ use super::{pick, wanted};
 use crate::contract::Flags;
 use crate::error::{Kind, Rejection};
 use crate::snapshot::{Backend, StandIn};
-use crate::types::{AnsweredBy, Call, ModelName, Signature};
+use crate::types::{AnsweredBy, Call, Signature};
 
 /// Who answers next.
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl Record {
         self.fall_back(Kind::NotReady).ok_or_else(|| {
             let (route, arm) = (assigned.route.name(), &assigned.arm().name);
             let text = format!("arm '{arm}' of route '{route}' is not ready");
-            let why = assigned.arm().backend.as_ref().err().map(String::as_str);
-            Rejection::new(Kind::NotReady, text).with_detail(why)
+            let (_, why) = assigned.arm().seat.state();
+            Rejection::new(Kind::NotReady, text).with_detail(Some(&why))
         })
     }
 
@@ -77,9 +77,9 @@ impl Record {
             StandIn::Nobody => return None,
             StandIn::Arm(index) if *index == assigned.index => return None,
             StandIn::Arm(index) => {
-                let backend = assigned.route.arms[*index].backend.as_ref().ok()?;
+                let backend = assigned.route.arms[*index].seat.backend()?;
                 self.backend = Some(backend.clone());
-                Next::Backend(backend.clone())
+                Next::Backend(backend)
             }
             StandIn::Answer(_) => Next::Declared,
         };
@@ -98,21 +98,13 @@ impl Record {
         let wanted = wanted(&call.outputs, &answer.signature)?;
         Ok(Answer {
             prediction: self.prediction,
-            model: assigned.route.name().clone(),
+            model: self.called.clone(),
             version: AnsweredBy::Declared,
             routed: Some(Routed { arm: None, is_fallback: true }),
             signature: answer.signature.clone(),
             outputs: pick(outputs, &wanted),
             flags,
         })
-    }
-
-    /// The name by which the call was made.
-    pub(super) fn called(&self, served: &Backend) -> ModelName {
-        match &self.assigned {
-            Some(assigned) => assigned.route.name().clone(),
-            None => served.model().clone(),
-        }
     }
 
     /// Which arm answered.

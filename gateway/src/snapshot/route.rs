@@ -6,11 +6,14 @@ use std::sync::Arc;
 use engine::{DataType, Tensor, TensorSpec};
 
 use super::ServedModel;
-use super::backend::Backend;
-use crate::config::{Fallback, StaticOutput, Sticky, Target, VersionChoice};
+use super::backend::Seat;
+use super::shadow::Shadow;
+use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice};
+use crate::models::ServedVersion;
 use crate::routing::{RoutePlan, Seed, Table};
 use crate::telemetry::ArmMetrics;
 use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature, Version};
+use crate::upstream::Upstreams;
 
 /// The header or metadata that keeps a caller with its arm, whatever the route reads otherwise.
 pub const KEY_HEADER: &str = "penstock-key";
@@ -20,6 +23,7 @@ pub const KEY_HEADER: &str = "penstock-key";
 pub struct Route {
     pub plan: Arc<RoutePlan>,
     pub arms: Vec<Arm>,
+    pub shadows: Vec<Shadow>,
     pub fallback: StandIn,
     seed: Seed,
     table: Table,
@@ -29,8 +33,7 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Arm {
     pub name: ArmName,
-    /// What runs its calls, or why nothing does.
-    pub backend: Result<Backend, String>,
+    pub seat: Seat,
     pub metrics: Arc<ArmMetrics>,
 }
 
@@ -71,8 +74,12 @@ impl Assigned {
     }
 }
 
-/// What local models there are.
-pub(super) type Models = HashMap<ModelName, Arc<ServedModel>>;
+/// What there is to answer calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct World<'a> {
+    pub(super) models: &'a HashMap<ModelName, Arc<ServedModel>>,
+    pub(super) upstreams: &'a Upstreams,
+}
 
 impl Route {
     /// The route, as the models of this moment let it be. A plan that does not divide all callers
@@ -80,7 +87,7 @@ impl Route {
     /// What has been counted goes on as in `before`, the same route of the snapshot before.
     pub(super) fn resolve(
         plan: &Arc<RoutePlan>,
-        models: &Models,
+        world: World<'_>,
         before: Option<&Self>,
     ) -> Option<Self> {
         let route = &plan.route;
@@ -90,7 +97,7 @@ impl Route {
             .iter()
             .map(|arm| Arm {
                 name: arm.name.clone(),
-                backend: backend(&arm.target, models),
+                seat: seat(&arm.target, world),
                 metrics: counters(route.name.as_str(), arm.name.as_str(), before),
             })
             .collect();
@@ -102,7 +109,12 @@ impl Route {
             }
             Fallback::Static(outputs) => StandIn::Answer(StaticAnswer::new(outputs)?),
         };
-        Some(Self { plan: plan.clone(), arms, fallback, seed: plan.seed(), table })
+        let shadow = |settings: &config::Shadow| {
+            let known = before.and_then(|before| before.shadow(settings.name.as_str()));
+            Shadow::new(&route.name, settings, seat(&settings.target, world), known)
+        };
+        let shadows = route.shadows.iter().map(shadow).collect();
+        Some(Self { plan: plan.clone(), arms, shadows, fallback, seed: plan.seed(), table })
     }
 
     #[must_use]
@@ -114,6 +126,12 @@ impl Route {
     #[must_use]
     pub fn arm(&self, name: &str) -> Option<usize> {
         self.arms.iter().position(|arm| arm.name.as_str() == name)
+    }
+
+    /// A shadow by its name.
+    #[must_use]
+    pub fn shadow(&self, name: &str) -> Option<&Shadow> {
+        self.shadows.iter().find(|shadow| shadow.name.as_str() == name)
     }
 
     /// Bucket and arm of a call, and whether its caller would meet them again. A call without a
@@ -154,34 +172,40 @@ fn counters(route: &str, arm: &str, before: Option<&Route>) -> Arc<ArmMetrics> {
 }
 
 /// What runs the calls of a target, or why nothing does.
-fn backend(target: &Target, models: &Models) -> Result<Backend, String> {
+fn seat(target: &Target, world: World<'_>) -> Seat {
     match target {
-        Target::Local { model, version } => local(model, version, models),
-        Target::Upstream { upstream, .. } => Err(format!("upstream '{upstream}' is not known")),
+        Target::Local { model, version } => match local(model, version, world) {
+            Ok(served) => Seat::Local(served),
+            Err(reason) => Seat::Empty(reason),
+        },
+        Target::Upstream { upstream, model, version } => match world.upstreams.get(upstream) {
+            Some(upstream) => Seat::Remote(upstream.model(model, version.as_deref())),
+            None => Seat::Empty(format!("there is no upstream '{upstream}'")),
+        },
     }
 }
 
-fn local(model: &ModelName, choice: &VersionChoice, models: &Models) -> Result<Backend, String> {
-    let served =
-        models.get(model).ok_or_else(|| format!("model '{model}' is not in the repository"))?;
-    let found = match choice {
-        VersionChoice::Latest => served.ready.values().next_back(),
-        VersionChoice::Number(version) => served.ready.get(version),
+fn local(
+    model: &ModelName,
+    choice: &VersionChoice,
+    world: World<'_>,
+) -> Result<Arc<ServedVersion>, String> {
+    let served = world.models.get(model);
+    let served = served.ok_or_else(|| format!("model '{model}' is not in the repository"))?;
+    let (version, what) = match choice {
+        VersionChoice::Latest => {
+            let newest = served.ready.values().next_back().cloned();
+            return newest.ok_or_else(|| format!("model '{model}' has no ready version"));
+        }
+        VersionChoice::Number(version) => (*version, version.to_string()),
         VersionChoice::Label(label) => {
             let version = served.labelled(label);
-            let version =
-                version.ok_or_else(|| format!("model '{model}' has no label '{label}'"))?;
-            served.ready.get(&version)
+            let missing = || format!("model '{model}' has no label '{label}'");
+            (version.ok_or_else(missing)?, format!("'{label}'"))
         }
     };
-    let missing = || match choice {
-        VersionChoice::Latest => format!("model '{model}' has no ready version"),
-        VersionChoice::Number(version) => {
-            format!("version {version} of model '{model}' is not ready")
-        }
-        VersionChoice::Label(label) => format!("version '{label}' of model '{model}' is not ready"),
-    };
-    found.map(|served| Backend::Local(served.clone())).ok_or_else(missing)
+    let found = served.ready.get(&version).cloned();
+    found.ok_or_else(|| format!("version {what} of model '{model}' is not ready"))
 }
 
 impl StaticAnswer {

@@ -25,13 +25,15 @@ pub enum ShadowOutcome {
     Expired,
     /// Too many answers waited to be compared.
     Behind,
+    /// The shadow's model was not there.
+    NotLoaded,
     /// Nothing became of it: the gateway stopped, or the shadow was taken away.
     Abandoned,
 }
 
 impl ShadowOutcome {
     /// Every one, in the order of its number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Compared,
         Self::Failed,
         Self::Full,
@@ -40,6 +42,7 @@ impl ShadowOutcome {
         Self::CircuitOpen,
         Self::Expired,
         Self::Behind,
+        Self::NotLoaded,
         Self::Abandoned,
     ];
 
@@ -55,6 +58,7 @@ impl ShadowOutcome {
             Self::CircuitOpen => "circuit_open",
             Self::Expired => "expired",
             Self::Behind => "behind",
+            Self::NotLoaded => "not_loaded",
             Self::Abandoned => "abandoned",
         }
     }

@@ -46,7 +46,7 @@ impl Rig {
     fn route(&self, revision: u64, routes: Vec<Route>) {
         let plan = |route| Arc::new(RoutePlan::new(route, None, Source::File).unwrap());
         let plans = routes.into_iter().map(plan).collect();
-        self.control.commit_routing(Routing { revision, plans }, None);
+        self.control.commit_routing(Routing { revision, plans, ..Routing::default() }, None);
     }
 
     fn call_of(&self, headers: &[(&'static str, &str)]) -> Call {
@@ -94,7 +94,7 @@ async fn callers_keep_their_arm_and_raising_a_share_moves_nobody_out_of_it() {
         snapshot.route("m").unwrap().plan.divided()
     };
     let plan = RoutePlan::new(route("60%"), Some(&divided), Source::Overlay).unwrap();
-    let routing = Routing { revision: 2, plans: vec![Arc::new(plan)] };
+    let routing = Routing { revision: 2, plans: vec![Arc::new(plan)], ..Routing::default() };
     rig.control.commit_routing(routing, None);
     for (user, before) in before.iter().enumerate() {
         let arm = rig.arm(&[("x-user", &user.to_string())]).await.unwrap();
