@@ -1,5 +1,7 @@
 //! Sets of buckets, as few ranges as they can be written with.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::types::BUCKETS;
@@ -123,6 +125,17 @@ impl Joined {
     }
 }
 
+impl fmt::Display for Ranges {
+    /// `[0, 500) [9000, 10000)`, or a dash for none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("-");
+        }
+        let pairs = self.0.iter().map(|(from, to)| format!("[{from}, {to})"));
+        f.write_str(&pairs.collect::<Vec<_>>().join(" "))
+    }
+}
+
 impl TryFrom<Vec<(u16, u16)>> for Ranges {
     type Error = String;
 
@@ -163,6 +176,10 @@ mod tests {
         }
         let stored = serde_json::to_string(&ranges).unwrap();
         assert_eq!(stored, "[[0,3],[5,7]]");
+        assert_eq!(
+            (ranges.to_string(), Ranges::NONE.to_string()),
+            ("[0, 3) [5, 7)".into(), "-".into())
+        );
         assert_eq!(serde_json::from_str::<Ranges>(&stored).unwrap(), ranges);
         assert!(serde_json::from_str::<Ranges>("[[0,5],[4,6]]").is_err());
     }
