@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::config::Retry;
 
 /// Seconds that are remembered.
-const WINDOW: u64 = 10;
+const WINDOW: usize = 10;
 
 /// Calls and retries of the last seconds.
 #[derive(Debug)]
@@ -15,13 +15,13 @@ pub(super) struct Budget {
     share: f64,
     min_per_second: u32,
     started: Instant,
-    seconds: [Second; WINDOW as usize],
+    seconds: [Second; WINDOW],
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Second {
     /// Which one since the start.
-    number: u64,
+    number: usize,
     calls: u32,
     retries: u32,
 }
@@ -53,7 +53,8 @@ impl Budget {
 
     fn second(&mut self, now: Instant) -> &mut Second {
         let number = now.saturating_duration_since(self.started).as_secs();
-        let second = &mut self.seconds[usize::try_from(number % WINDOW).unwrap_or(0)];
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        let second = &mut self.seconds[number % WINDOW];
         if second.number != number {
             *second = Second { number, ..Second::default() };
         }

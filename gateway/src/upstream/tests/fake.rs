@@ -208,28 +208,10 @@ async fn connection(
     face: &Arc<Mutex<Face>>,
     seen: &Arc<Mutex<Seen>>,
 ) {
-    let service = service_fn(|request: Request<Incoming>| async move {
-        let (head, body) = request.into_parts();
-        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let path = head.uri.path().to_owned();
-        let now = face.lock().unwrap().clone();
-        let is_call = path.ends_with("/infer") || path.ends_with("/ModelInfer");
-        if is_call {
-            let mut seen = seen.lock().unwrap();
-            seen.calls += 1;
-            seen.last = head.headers.clone();
-        }
-        match now.mood {
-            Mood::Hangs if is_call => std::future::pending::<()>().await,
-            Mood::Slow(time) if is_call => tokio::time::sleep(time).await,
-            _ => {}
-        }
-        let answer = match protocol {
-            UpstreamProtocol::Http => over_http(&now, &path, &head.headers, &body, seen),
-            UpstreamProtocol::Grpc => over_grpc(&now, &path, &body, seen),
-        };
-        // An answer that ends in the middle ends the connection too.
-        answer.ok_or("cut")
+    let (face, seen) = (face.clone(), seen.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (face, seen) = (face.clone(), seen.clone());
+        async move { one(protocol, request, &face, &seen).await }
     });
     let io = TokioIo::new(stream);
     // How a connection ends is the caller's matter.
@@ -243,6 +225,35 @@ async fn connection(
                 .await,
         ),
     }
+}
+
+async fn one(
+    protocol: UpstreamProtocol,
+    request: Request<Incoming>,
+    face: &Mutex<Face>,
+    seen: &Mutex<Seen>,
+) -> Result<Response<Body>, &'static str> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let path = head.uri.path().to_owned();
+    let now = face.lock().unwrap().clone();
+    let is_call = path.ends_with("/infer") || path.ends_with("/ModelInfer");
+    if is_call {
+        let mut seen = seen.lock().unwrap();
+        seen.calls += 1;
+        seen.last = head.headers.clone();
+    }
+    match now.mood {
+        Mood::Hangs if is_call => std::future::pending::<()>().await,
+        Mood::Slow(time) if is_call => tokio::time::sleep(time).await,
+        _ => {}
+    }
+    let answer = match protocol {
+        UpstreamProtocol::Http => over_http(&now, &path, &head.headers, &body, seen),
+        UpstreamProtocol::Grpc => over_grpc(&now, &path, &body, seen),
+    };
+    // An answer that ends in the middle ends the connection too.
+    answer.ok_or("cut")
 }
 
 fn full(data: impl Into<Bytes>) -> Body {
@@ -328,7 +339,7 @@ fn infer_http(
             .as_array()
             .unwrap()
             .iter()
-            .flat_map(|value| (value.as_f64().unwrap() as f32).to_le_bytes())
+            .flat_map(|value| value.to_string().parse::<f32>().unwrap().to_le_bytes())
             .collect(),
     };
     let (datatype, shape, data) = output(face, rows, &data);

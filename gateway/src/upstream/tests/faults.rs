@@ -6,12 +6,12 @@ use crate::config::{Ejection, Retry};
 /// Calls while the first of two endpoints goes bad; returns attempts for each call.
 async fn while_one_goes_bad(protocol: UpstreamProtocol, bad: impl FnOnce(&Fake)) -> f64 {
     let (one, other) = (Fake::start(protocol).await, Fake::start(protocol).await);
-    let (_upstreams, model) = double(&settings(protocol, &[&one, &other])).await;
+    let (upstreams, model) = double(&settings(protocol, &[&one, &other])).await;
     assert!(calls(&model, 200, 16).await.is_empty());
     bad(&one);
     let refused = calls(&model, 400, 16).await;
     assert!(refused.is_empty(), "{refused:?}");
-    let all = model.upstream.status().endpoints.iter().map(|e| e.attempts).sum::<u64>();
+    let all = upstreams.status()[0].endpoints.iter().map(|e| e.attempts).sum::<u64>();
     assert!(other.calls() >= 200);
     f64::from(u32::try_from(all).unwrap()) / 600.0
 }

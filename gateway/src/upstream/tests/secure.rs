@@ -96,7 +96,7 @@ async fn endpoints_and_gateway_know_each_other_by_their_certificates() {
 async fn nobody_is_believed_without_the_right_certificate() {
     let (authority, strange) = (Authority::new(), Authority::new());
     for (tls, words) in [
-        (strange.tls(None), "UnknownIssuer"),
+        (strange.tls(None), "invalid peer certificate"),
         (authority.tls(Some("other.example")), "not valid for name"),
         (UpstreamTls { certificate: None, key: None, ..authority.tls(None) }, ""),
     ] {

@@ -37,6 +37,10 @@ const IDLE: Duration = Duration::from_secs(4);
 const SILENCE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// Bytes of an answer, and of all on a connection, that may be on their way at once.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
 type Http = Client<Connector<HttpsConnector<HttpConnector>>, Payload>;
 
 /// One endpoint and the connections to it.
@@ -163,7 +167,8 @@ impl Line {
             }
             UpstreamProtocol::Grpc => {
                 builder.http2_only(true);
-                builder.http2_adaptive_window(true);
+                builder.http2_initial_stream_window_size(STREAM_WINDOW);
+                builder.http2_initial_connection_window_size(CONNECTION_WINDOW);
                 self.max_connections
             }
         };
