@@ -14,8 +14,8 @@ use crate::types::Signature;
 /// A report of so many calls, each with a live and a shadow vector.
 fn report(
     declared: &Arc<Signature>,
-    calls: u64,
-    vectors: impl Fn(u64) -> (Vec<f32>, Vec<f32>),
+    calls: usize,
+    vectors: impl Fn(usize) -> (Vec<f32>, Vec<f32>),
 ) -> Report {
     let ledger = Ledger::new();
     for index in 0..calls {
@@ -48,9 +48,8 @@ fn labels_that_flip_are_told_with_what_became_of_them() {
 
 #[test]
 fn a_shadow_that_answers_alike_is_alike() {
-    let found = report(&floats(&[-1, 10]), 1000, |index| {
-        (one_hot(index as usize % 10), one_hot(index as usize % 10))
-    });
+    let found =
+        report(&floats(&[-1, 10]), 1000, |index| (one_hot(index % 10), one_hot(index % 10)));
     assert_eq!(found.verdict, Verdict::Alike, "{:?}", found.findings);
     assert_eq!(found.findings, ["labels of 'y' agree in 100 % (99.6–100.0 %) over 1000"]);
     assert!(found.worst.is_empty());
@@ -82,7 +81,7 @@ fn a_shadow_that_fails_is_told_with_its_errors() {
 
 #[test]
 fn nan_counts_where_live_has_none() {
-    let vectors = |index: u64| {
+    let vectors = |index: usize| {
         let mut shadow = one_hot(8);
         shadow[1] = if index < 12 { f32::NAN } else { 0.0 };
         (one_hot(8), shadow)
