@@ -49,6 +49,25 @@ where
     }
 }
 
+/// From now on the calling thread runs only while no other thread of the system wants its
+/// processor. There is no way back without privileges.
+///
+/// # Errors
+/// When the system does not let it.
+pub fn yield_to_others() -> io::Result<()> {
+    use thread_priority::unix::{
+        NormalThreadSchedulePolicy::Idle, set_thread_priority_and_policy, thread_native_id,
+        thread_schedule_policy,
+    };
+    use thread_priority::{ThreadPriority, ThreadSchedulePolicy::Normal};
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle));
+    // In a process that is nice already, what comes behind the policy fails.
+    match thread_schedule_policy() {
+        Ok(Normal(Idle)) => Ok(()),
+        _ => set.map_err(|error| io::Error::other(error.to_string())),
+    }
+}
+
 /// Starts a named OS thread; it is never joined unless the caller does.
 ///
 /// # Errors
