@@ -79,3 +79,18 @@ where
     // The kernel keeps 15 bytes of a thread's name.
     std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_yields_to_others_is_idle_to_the_system_and_alone_in_it() {
+        use thread_priority::ThreadSchedulePolicy::Normal;
+        use thread_priority::unix::{NormalThreadSchedulePolicy as Policy, thread_schedule_policy};
+        let body = || yield_to_others().map(|()| thread_schedule_policy().unwrap());
+        let started = thread("idle", move || assert_eq!(body().unwrap(), Normal(Policy::Idle)));
+        assert!(started.unwrap().join().is_ok());
+        assert_ne!(thread_schedule_policy().unwrap(), Normal(Policy::Idle));
+    }
+}

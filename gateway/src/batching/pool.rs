@@ -284,6 +284,10 @@ impl Pool {
             let closed = self.inner.closed.load(Ordering::Acquire);
             let mut cleared = Cleared::default();
             let next = state.next(side, (now, closed), &mut cleared);
+            #[cfg(test)]
+            {
+                state.looks += 1;
+            }
             if let Next::Run(picked) = next {
                 self.hand_on(state, now, &[Side::Live, Side::Shadow]);
                 cleared.settle();
@@ -363,6 +367,25 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn shadow_threads(&self) -> usize {
         self.lock().count(Side::Shadow)
+    }
+
+    #[cfg(test)]
+    pub(super) fn lost_shadows(&self) -> usize {
+        self.lock().lost_shadows
+    }
+
+    /// Lets all threads look whether there is work, and waits until they have.
+    #[cfg(test)]
+    pub(super) fn wake_all(&self) {
+        let mut state = self.lock();
+        let asleep = |state: &State| state.live.sleeping + state.shadow.sleeping;
+        let (before, looks) = (asleep(&state), state.looks);
+        self.notify_all();
+        while state.looks < looks + before {
+            drop(state);
+            std::thread::yield_now();
+            state = self.lock();
+        }
     }
 
     /// What a free thread would run now.

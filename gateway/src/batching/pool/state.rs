@@ -31,6 +31,9 @@ pub(super) struct State {
     /// Makes the next thread that asks for work panic.
     #[cfg(test)]
     pub(super) breaks: bool,
+    /// How often threads have looked for work.
+    #[cfg(test)]
+    pub(super) looks: usize,
 }
 
 /// One side: what waits, and the threads that wait for it.
@@ -85,6 +88,8 @@ impl Default for State {
             spawned: 0,
             #[cfg(test)]
             breaks: false,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 }
