@@ -132,11 +132,13 @@ declare! {
     DEVICE_BYTES = "penstock_device_memory_bytes", Shape::Gauge, &["device", "state"],
         "Memory of a CUDA device by state: allocated (to tensors), reserved (by this process), free (for anybody), total.";
     ENGINE_THREADS = "penstock_engine_threads", Shape::Gauge, &["device"],
-        "Engine threads that take work.";
+        "Engine threads that take live work.";
+    SHADOW_THREADS = "penstock_shadow_threads", Shape::Gauge, &["device"],
+        "Engine threads that take shadows; started when the first one comes.";
     STUCK_THREADS = "penstock_engine_threads_stuck", Shape::Gauge, &[],
-        "Threads abandoned in native code that have not come back.";
+        "Threads abandoned in native code that have not come back, those that ran shadows left out.";
     ABANDONED = "penstock_engine_threads_abandoned_total", Shape::Counter, &["work"],
-        "Threads given up after a time limit, by work: load or run.";
+        "Threads given up after a time limit, by work: load, run or shadow.";
     ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
         "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
     AUTH_REFUSED = "penstock_auth_refused_total", Shape::Counter, &["reason"],

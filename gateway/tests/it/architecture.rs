@@ -59,6 +59,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sha2", &["identity", "limits", "idempotency", "models"]),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
+    ("thread_priority", &["tasks"]),
     ("tikv_jemallocator", &["main"]),
     ("tokio_rustls", &["identity", "upstream", "server"]),
     ("toml", &["config", "models", "cli"]),
