@@ -242,9 +242,11 @@ impl StaticAnswer {
 }
 
 impl ServedModel {
-    /// The version that a label of the model stands for.
+    /// The version that a label of the model stands for, as the manifest of its newest version
+    /// says.
     #[must_use]
-    pub fn labelled(&self, _label: &str) -> Option<Version> {
-        None
+    pub fn labelled(&self, label: &str) -> Option<Version> {
+        let newest = self.ready.values().next_back()?;
+        newest.manifest.labels.get(label).copied()
     }
 }
