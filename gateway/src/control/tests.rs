@@ -18,6 +18,7 @@ use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 mod breaker;
 mod deadlines;
 mod keyed;
+mod pins;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
