@@ -236,8 +236,10 @@ fn the_bucket_of_a_key_is_the_same_for_ever() {
     assert_eq!(buckets, [3736, 4531, 3563, 9463, 174, 586]);
 }
 
-fn route(arms: &[(&str, u16, Option<Vec<(u16, u16)>>)]) -> Route {
-    let arm = |(arm, buckets, pins): &(&str, u16, Option<Vec<(u16, u16)>>)| Arm {
+type ArmTerms = (&'static str, u16, Option<Vec<(u16, u16)>>);
+
+fn route(arms: &[ArmTerms]) -> Route {
+    let arm = |(arm, buckets, pins): &ArmTerms| Arm {
         name: name(arm),
         target: Target::Local { model: "digits".parse().unwrap(), version: VersionChoice::Latest },
         share: share(*buckets),
