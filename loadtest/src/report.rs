@@ -155,6 +155,7 @@ pub fn recording_json(recording: &Recording) -> Value {
         },
         "client_cpu_us_per_request": recording.cpu_micros_per_request(&total),
         "versions": total.versions,
+        "arms": total.arms,
         "accuracy": share(total.correct, total.labelled),
         "correct": total.correct,
         "labelled": total.labelled,
