@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use http::{HeaderName, HeaderValue};
 use prost::Message as _;
 use proto::inference::ModelInferRequest;
+use tokio::process::Command;
 use tokio::time::Instant;
 
 use crate::admin::Admin;
@@ -119,6 +120,21 @@ impl Stage {
         Configuration::of(routes).write(&self.source)
     }
 
+    /// Runs the gateway's program as an operator would type it, for this gateway's admin port;
+    /// returns what it prints.
+    ///
+    /// # Errors
+    /// What it prints when it fails.
+    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let url = format!("http://{}", self.gateway.summary.admin);
+        let mut command = Command::new(&self.scene.gateway);
+        command.args(arguments).args(["--url", &url]).kill_on_drop(true);
+        let output = command.output().await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "penstock {}: {errors}", arguments.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// The admin port.
     ///
     /// # Errors
@@ -182,15 +198,14 @@ impl Stage {
         Ok(self.caller(DIGITS).await?.ask(None).await?.version)
     }
 
-    /// Someone who sends the first digit to a route, again and again.
+    /// Someone who sends digits to a route, one after the other.
     ///
     /// # Errors
     /// When the gateway cannot be reached.
     pub async fn caller(&self, route: &str) -> anyhow::Result<Caller> {
         let data = self.data(DIGITS).await?;
-        let mut payloads = payload::build(&data, &shape(route, ""), Wire::HttpJson)?;
-        let client = Client::http(&self.target.http, route, "").await?;
-        Ok(Caller { client, payload: payloads.swap_remove(0) })
+        let payloads = payload::build(&data, &shape(route, ""), Wire::HttpJson)?;
+        Ok(Caller { client: Client::http(&self.target.http, route, "").await?, payloads })
     }
 
     /// Someone who does the same over gRPC.
@@ -261,11 +276,12 @@ fn shape(model: &str, version: &str) -> Shape {
 #[derive(Debug)]
 pub struct Caller {
     client: Client,
-    payload: Payload,
+    /// One for each digit.
+    payloads: Vec<Payload>,
 }
 
 impl Caller {
-    /// Asks as the owner of a key, or as nobody in particular.
+    /// Asks as the owner of a key, each with another digit, or as nobody in particular.
     ///
     /// # Errors
     /// When no answer came, or one that refuses or is none.
@@ -274,7 +290,9 @@ impl Caller {
             let value = HeaderValue::try_from(keys::text(key));
             value.map(|value| (HeaderName::from_static(KEY_HEADER), value))
         });
-        Ok(self.client.ask_as(&self.payload, who.transpose()?).await?)
+        let at = key.unwrap_or(0) % self.payloads.len() as u64;
+        let payload = &self.payloads[usize::try_from(at)?];
+        Ok(self.client.ask_as(payload, who.transpose()?).await?)
     }
 
     /// The arm that answers the owner of a key.
