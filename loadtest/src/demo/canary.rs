@@ -55,7 +55,7 @@ impl Demo<'_> {
         let back = self.census().await?;
         self.findings.expect(
             back == first,
-            format_args!("every caller has its arm from before, {took:.0} ms after one command"),
+            format_args!("every caller has its arm from before; the command took {took:.0} ms"),
         );
         let total = running.finish().await?.measured().recorder.total();
         self.answered += total.answered;
