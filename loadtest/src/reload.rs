@@ -301,10 +301,7 @@ impl Soak {
         let during = self.recording.recorder.phase(Phase::During);
         let mut rows = Vec::new();
         for (name, times) in ["by hand", "reload", "file alone"].iter().zip(&self.times) {
-            let [p50, p99] = [0.5, 0.99].map(|part| micros(times.value_at_quantile(part)));
-            let longest = micros(times.max());
-            let text = format!("{}, p50 {p50}  p99 {p99}  max {longest}", times.len());
-            rows.push(row(&[name, &text]));
+            rows.push(row(&[name, &report::times(times)]));
         }
         let stale = format!("{} changes after which the settings before answered", self.stale);
         rows.extend([
@@ -321,11 +318,7 @@ impl Soak {
     }
 
     fn json(&self) -> Value {
-        let times = |way: Way| {
-            let times = &self.times[way as usize];
-            let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part));
-            json!({ "changes": times.len(), "p50": p50, "p99": p99, "max": times.max() })
-        };
+        let times = |way: Way| report::times_json(&self.times[way as usize]);
         let during = self.recording.recorder.phase(Phase::During);
         json!({
             "changes": self.changes(),

@@ -191,6 +191,20 @@ pub fn outcome_json(outcome: &Outcome) -> Value {
     report
 }
 
+/// How long something took again and again, from a histogram of microseconds.
+#[must_use]
+pub fn times(times: &Histogram<u64>) -> String {
+    let [p50, p99] = [0.5, 0.99].map(|part| micros(times.value_at_quantile(part)));
+    format!("{}, p50 {p50}  p99 {p99}  max {}", times.len(), micros(times.max()))
+}
+
+/// The same for scripts.
+#[must_use]
+pub fn times_json(times: &Histogram<u64>) -> Value {
+    let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part));
+    json!({ "count": times.len(), "p50": p50, "p99": p99, "max": times.max() })
+}
+
 fn latency_json(latency: &Histogram<u64>) -> Value {
     json!({
         "p50": latency.value_at_quantile(0.5),

@@ -14,7 +14,7 @@ use crate::configuration::Route;
 use crate::plan::{Drive, Limit, LoadStage};
 use crate::recorder::{histogram, record};
 use crate::recording::Recording;
-use crate::report::{self, micros, row, table};
+use crate::report::{self, row, table};
 use crate::repository::RepositoryCopy;
 use crate::stage::{Caller, DIGITS, Scene, Stage};
 use crate::verdict::Verdict;
@@ -175,30 +175,21 @@ impl Timed {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let times = |times: &Histogram<u64>| {
-            let [p50, p99] = [0.5, 0.99].map(|part| micros(times.value_at_quantile(part)));
-            format!("p50 {p50}  p99 {p99}  max {}", micros(times.max()))
-        };
         let total = self.load.recorder.total();
         let calls =
             format!("{}, {} failed, {} wrong", total.requests(), total.failed, total.mismatches);
         vec![
-            row(&["rollbacks", &self.in_force.len().to_string()]),
-            row(&["answered", &times(&self.answered)]),
-            row(&["in force", &times(&self.in_force)]),
+            row(&["rollback answered", &report::times(&self.answered)]),
+            row(&["rollback in force", &report::times(&self.in_force)]),
             row(&["calls", &calls]),
         ]
     }
 
     fn json(&self) -> Value {
-        let times = |times: &Histogram<u64>| {
-            let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part));
-            json!({ "p50": p50, "p99": p99, "max": times.max() })
-        };
         json!({
             "rollbacks": self.in_force.len(),
-            "answered_us": times(&self.answered),
-            "in_force_us": times(&self.in_force),
+            "answered_us": report::times_json(&self.answered),
+            "in_force_us": report::times_json(&self.in_force),
             "unlike": self.unlike,
             "load": report::recording_json(&self.load),
         })

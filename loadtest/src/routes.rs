@@ -14,7 +14,7 @@ use crate::configuration::Route;
 use crate::plan::{Drive, Limit, LoadStage};
 use crate::recorder::{histogram, record};
 use crate::recording::Recording;
-use crate::report::{micros, row, table};
+use crate::report::{self, micros, row, table};
 use crate::repository::RepositoryCopy;
 use crate::run::Load;
 use crate::stage::{Caller, DIGITS, Scene, Stage};
@@ -226,10 +226,6 @@ impl Crowd {
     }
 
     fn text(&self) -> String {
-        let times = |times: &Histogram<u64>| {
-            let [p50, p99] = [0.5, 0.99].map(|part| micros(times.value_at_quantile(part)));
-            format!("p50 {p50}  p99 {p99}  max {}", micros(times.max()))
-        };
         let p99s = |windows: &[Recording]| {
             let p99 = |window: &Recording| micros(window.recorder.total().quantile(0.99));
             windows.iter().map(p99).collect::<Vec<_>>().join("  ")
@@ -240,8 +236,8 @@ impl Crowd {
             format!("{} reloads of {} routes", self.in_force.len(), self.arguments.routes);
         table(&[
             row(&["", &heading]),
-            row(&["answered", &times(&self.answered)]),
-            row(&["in force", &times(&self.in_force)]),
+            row(&["answered", &report::times(&self.answered)]),
+            row(&["in force", &report::times(&self.in_force)]),
             row(&["p99 without", &p99s(&self.quiet)]),
             row(&["p99 with", &p99s(&self.reloading)]),
             row(&["ratio", &format!("{:.3} of {}", stats::median(&ratios), shown.join(" "))]),
@@ -249,18 +245,14 @@ impl Crowd {
     }
 
     fn json(&self) -> Value {
-        let times = |times: &Histogram<u64>| {
-            let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part));
-            json!({ "p50": p50, "p99": p99, "max": times.max() })
-        };
         let p99s = |windows: &[Recording]| -> Vec<u64> {
             windows.iter().map(|window| window.recorder.total().quantile(0.99)).collect()
         };
         json!({
             "routes": self.arguments.routes,
             "reloads": self.in_force.len(),
-            "answered_us": times(&self.answered),
-            "in_force_us": times(&self.in_force),
+            "answered_us": report::times_json(&self.answered),
+            "in_force_us": report::times_json(&self.in_force),
             "p99_us": { "without": p99s(&self.quiet), "with": p99s(&self.reloading) },
             "p99_ratio": stats::median(&self.ratios()),
         })
