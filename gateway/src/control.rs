@@ -27,7 +27,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::repository::Stamp;
 use crate::models::{Loader, ModelFolder, Repository};
-use crate::snapshot::{Routing, SnapshotCell};
+use crate::snapshot::{Routing, Snapshot, SnapshotCell};
 use crate::tasks;
 use crate::types::{ModelName, Version};
 
@@ -143,7 +143,8 @@ impl Control {
             Some(upload) => upload.folder(&model)?,
             None => self.folder(&model).await?,
         };
-        self.note_labels(&folder);
+        // Whatever is news is committed with the change below.
+        let _news = self.note_labels(&folder);
         let available: BTreeSet<Version> = folder.versions.keys().copied().collect();
         let targets: BTreeSet<Version> = match call.version {
             None => {
@@ -213,6 +214,12 @@ impl Control {
         self.keep_only(&model, &keep, &mut intent);
         info!(model = %model, version = version.map(|v| v.0), "unloaded");
         Ok(())
+    }
+
+    /// What callers meet now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.load()
     }
 
     /// Makes these the routes and, where others are given, the limits of callers: one store, which

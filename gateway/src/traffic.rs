@@ -10,6 +10,7 @@
 
 mod diff;
 mod effective;
+mod served;
 mod shares;
 mod target;
 mod work;
@@ -37,7 +38,8 @@ use effective::{Effective, FileRoutes};
 use work::Request;
 
 pub use diff::target as target_text;
-pub use target::{Incoming, Target};
+pub use served::Served;
+pub use target::{Incoming, Settings, Target};
 
 /// How often it is looked whether what is kept warm may go.
 const EVERY: Duration = Duration::from_secs(1);
@@ -153,7 +155,8 @@ impl Traffic {
     }
 
     /// Puts the routes of a changed file in force, all of them or none. What was changed by hand
-    /// stays where the file says of that route what it said then.
+    /// stays where the file says of that route what it said then. The settings take effect with
+    /// them, also where the routes stay as they are.
     ///
     /// # Errors
     /// `InvalidInput` with every problem; nothing changed.
@@ -161,9 +164,11 @@ impl Traffic {
         self: &Arc<Self>,
         routes: Vec<Route>,
         config_hash: String,
+        settings: Option<Settings>,
         by: By,
     ) -> Result<Outcome, Refused> {
-        self.change(Request::File { file: Arc::new(by_name(routes)), config_hash }, by).await
+        let file = Arc::new(by_name(routes));
+        self.change(Request::File { file, config_hash, settings }, by).await
     }
 
     /// Sets the shares of some arms of a route; its other arms share the rest in proportion.

@@ -171,7 +171,8 @@ impl Control {
             .map(|version| (*version, Unready::Loading))
             .collect();
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready }));
+        let labels = self.labels_of(model);
+        self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready, labels }));
     }
 
     /// Makes `ready` what serves and lets everybody know. The only place that stores a snapshot
@@ -193,7 +194,8 @@ impl Control {
         let held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
         let gone = ready.is_empty() && unready.is_empty();
-        let served = ServedModel { ready: ready.clone(), unready };
+        let labels = self.labels_of(model);
+        let served = ServedModel { ready: ready.clone(), unready, labels };
         self.snapshots.commit(model, (!gone).then_some(served));
         drop(held);
         let is_in = |all: &BTreeMap<Version, Arc<ServedVersion>>, served: &Arc<ServedVersion>| {

@@ -62,6 +62,14 @@ impl Pins {
         *newest = revision.max(*newest);
     }
 
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn names(&self, missing: &Missing) -> bool {
+        let pinned = self.models.get(&missing.model);
+        let is_it = |pinned: &Pinned| format!("{}/{pinned}", missing.model) == missing.name;
+        pinned.is_some_and(|pinned| pinned.keys().any(is_it))
+    }
+
     fn add_all(&mut self, other: &Self) {
         for (model, pinned) in &other.models {
             let own = self.models.entry(model.clone()).or_default();
@@ -163,14 +171,22 @@ impl Control {
         versions
     }
 
-    /// Remembers what the labels of a model stand for.
-    pub(super) fn note_labels(&self, folder: &ModelFolder) {
+    /// Remembers what the labels of a model stand for; says whether that is news.
+    pub(super) fn note_labels(&self, folder: &ModelFolder) -> bool {
         let (mut held, labels) = (self.held(), &folder.manifest.labels);
         if labels.is_empty() {
-            held.labels.remove(&folder.name);
-        } else if held.labels.get(&folder.name) != Some(labels) {
+            return held.labels.remove(&folder.name).is_some();
+        }
+        let is_news = held.labels.get(&folder.name) != Some(labels);
+        if is_news {
             held.labels.insert(folder.name.clone(), labels.clone());
         }
+        is_news
+    }
+
+    /// What the labels of a model stand for.
+    pub(super) fn labels_of(&self, model: &ModelName) -> BTreeMap<String, Version> {
+        self.held().labels.get(model).cloned().unwrap_or_default()
     }
 
     /// Refuses to take a version away that routes name.

@@ -105,7 +105,7 @@ impl Control {
             }
         };
         self.registry.set_problem(name, None);
-        self.note_labels(&folder);
+        let relabelled = self.note_labels(&folder);
         let available: BTreeSet<_> = folder.versions.keys().copied().collect();
         let mut targets: BTreeSet<Version> = match &intent.explicit {
             Some(explicit) => explicit.intersection(&available).copied().collect(),
@@ -125,6 +125,10 @@ impl Control {
             intent.served.keys().all(|v| targets.contains(v) || pinned.contains_key(v))
                 || targets.iter().any(failed);
         if in_step && none_to_go && !forgotten {
+            if relabelled && self.snapshots.load().model(name.as_str()).is_some() {
+                let served = intent.served.keys().copied().collect();
+                self.keep_only(name, &served, intent);
+            }
             return;
         }
         if targets.is_empty() {

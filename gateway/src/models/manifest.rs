@@ -32,8 +32,6 @@ pub struct Manifest {
     pub description: String,
     pub signature: Arc<Signature>,
     pub policy: VersionPolicy,
-    /// Names for versions.
-    pub labels: BTreeMap<String, Version>,
     pub device: String,
     pub options: EngineOptions,
     /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
@@ -148,7 +146,6 @@ impl Manifest {
             description,
             signature: Arc::new(signature),
             policy,
-            labels: BTreeMap::new(),
             device,
             options,
             deterministic,

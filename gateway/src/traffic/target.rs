@@ -7,7 +7,9 @@ use futures_util::future::BoxFuture;
 
 use crate::config::Problem;
 use crate::control::Pins;
+use crate::limits::Limiter;
 use crate::routing::RoutePlan;
+use crate::upstream::Upstreams;
 
 /// Whoever makes plans true: the models and the snapshot in the gateway, a double in tests.
 pub trait Target: Debug + Send + Sync + 'static {
@@ -16,16 +18,28 @@ pub trait Target: Debug + Send + Sync + 'static {
     ///
     /// The future gives every problem, under the path of its arm
     /// (`route[digits].arm[canary].version`).
-    fn prepare<'a>(&'a self, incoming: &'a [Incoming]) -> BoxFuture<'a, Result<(), Vec<Problem>>>;
+    fn prepare<'a>(
+        &'a self,
+        incoming: &'a [Incoming],
+        settings: Option<&'a Settings>,
+    ) -> BoxFuture<'a, Result<(), Vec<Problem>>>;
 
     /// Versions that `prepare` would have to load, such as `digits/2`.
     fn needs_load(&self, incoming: &[Incoming]) -> Vec<String>;
 
-    /// Makes these plans, of all routes, what callers meet. Cannot fail, and waits for nothing.
-    fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>]);
+    /// Makes these plans, of all routes, and the settings, where others are given, what callers
+    /// meet, all at once. Cannot fail, and waits for nothing.
+    fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>], settings: Option<Settings>);
 
     /// Replaces what must stay loaded; what is no longer pinned may go.
     fn pin(&self, pins: Pins);
+}
+
+/// What else of a configuration file takes effect together with its routes.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub limiter: Arc<Limiter>,
+    pub upstreams: Arc<Upstreams>,
 }
 
 /// A route that is to change, with what it newly needs. Arms whose share shrinks are not marked:

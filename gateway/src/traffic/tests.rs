@@ -66,7 +66,11 @@ impl Double {
 }
 
 impl Target for Double {
-    fn prepare<'a>(&'a self, incoming: &'a [Incoming]) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
+    fn prepare<'a>(
+        &'a self,
+        incoming: &'a [Incoming],
+        _: Option<&'a Settings>,
+    ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
         let broken = self.broken.lock().unwrap().clone();
         let named = Self::named(incoming);
         let problems: Vec<_> = named
@@ -86,7 +90,7 @@ impl Target for Double {
         named.into_iter().filter(|version| !loaded.contains(version)).collect()
     }
 
-    fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>]) {
+    fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>], _: Option<Settings>) {
         self.committed.lock().unwrap().push((revision, plans.to_vec()));
     }
 
@@ -126,7 +130,7 @@ impl Rig {
     }
 
     async fn apply(&self, routes: Vec<Route>) -> Result<Outcome, Refused> {
-        self.traffic.apply_file(routes, "h2".into(), by()).await
+        self.traffic.apply_file(routes, "h2".into(), None, by()).await
     }
 
     /// Shares as callers meet them.

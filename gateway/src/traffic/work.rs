@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::effective::{Effective, FileRoutes};
-use super::target::incoming;
+use super::target::{Settings, incoming};
 use super::{By, Outcome, Refused, Standing, Traffic, diff};
 use crate::config::Problem;
 use crate::error::{Kind, Rejection};
@@ -18,7 +18,7 @@ use crate::types::{ArmName, ModelName, Share};
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    File { file: Arc<FileRoutes>, config_hash: String },
+    File { file: Arc<FileRoutes>, config_hash: String, settings: Option<Settings> },
     Set { route: ModelName, shares: BTreeMap<ArmName, Share> },
     DropOverlay { route: ModelName },
     Rollback { to: Option<u64> },
@@ -41,7 +41,7 @@ impl Traffic {
             lines.join("; ")
         })?;
         let plans = next.list();
-        if let Err(problems) = self.target.prepare(&incoming(&[], &plans)).await {
+        if let Err(problems) = self.target.prepare(&incoming(&[], &plans), None).await {
             for problem in problems {
                 error!(path = problem.path, reason = problem.message, "an arm cannot serve");
             }
@@ -55,7 +55,7 @@ impl Traffic {
             self.advance(standing, revision);
         }
         let current = self.current();
-        self.target.commit(current.number, &current.plans);
+        self.target.commit(current.number, &current.plans, None);
         self.pin();
         info!(revision = current.number, routes = current.plans.len(), "routes in force");
         Ok(())
@@ -104,7 +104,9 @@ impl Traffic {
         };
         let unchanged = decision.next == Effective::of(current);
         let mut standing = standing.clone();
-        if let Request::File { file, config_hash } = request {
+        let mut settings = None;
+        if let Request::File { file, config_hash, settings: given } = request {
+            settings.clone_from(given);
             standing.file = file.clone();
             standing.config_hash.clone_from(config_hash);
         }
@@ -114,10 +116,13 @@ impl Traffic {
         let needs_load = self.target.needs_load(&incoming);
         if unchanged {
             self.stand(standing);
+            if settings.is_some() {
+                self.target.commit(current.number, &current.plans, settings);
+            }
             let (revision, diff) = (current.number, vec![]);
             return Ok(Outcome { revision, changed: false, diff, restored, needs_load });
         }
-        if let Err(problems) = self.target.prepare(&incoming).await {
+        if let Err(problems) = self.target.prepare(&incoming, settings.as_ref()).await {
             // What was loaded for nothing may go.
             self.pin();
             let is_file = matches!(request, Request::File { .. });
@@ -135,7 +140,7 @@ impl Traffic {
             }
         };
         self.advance(standing, revision.clone());
-        self.target.commit(revision.number, &revision.plans);
+        self.target.commit(revision.number, &revision.plans, settings);
         self.pin();
         let (revision, diff) = (revision.number, revision.diff.clone());
         Ok(Outcome { revision, changed: true, diff, restored, needs_load })
