@@ -30,18 +30,18 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Both sides, and what is known of each call: its version, its class, and when it was due.
+/// Both sides, and what is known of each call: its version and its class.
 struct Rig {
     state: State,
     queues: Vec<Queue>,
     start: Instant,
     now: Instant,
     callers: Vec<oneshot::Receiver<Ending>>,
-    calls: Vec<(u64, bool, Option<Deadline>)>,
+    calls: Vec<(u64, bool)>,
     /// Order of arrival of those that wait, of those that ended, and what runs.
     waiting: Vec<u64>,
     left: Vec<u64>,
-    running: Vec<Box<Picked>>,
+    running: Vec<Picked>,
 }
 
 impl Rig {
@@ -73,7 +73,7 @@ impl Rig {
         self.callers.push(receiver);
         let queue = self.queues[version].shared.clone();
         let deadline = due.map(|due| Deadline(self.now + Duration::from_millis(due)));
-        self.calls.push((queue.id, shadow, deadline));
+        self.calls.push((queue.id, shadow));
         self.waiting.push(self.calls.len() as u64);
         let ticket = Ticket {
             rows,
@@ -103,7 +103,7 @@ impl Rig {
     fn take(&mut self, side: Side, instances: usize) -> Result<bool, TestCaseError> {
         let mut cleared = Cleared::default();
         let live_could_run = self.waiting.iter().any(|&number| {
-            let (queue, shadow, _) = self.calls[number as usize - 1];
+            let (queue, shadow) = self.calls[usize::try_from(number).unwrap() - 1];
             !shadow && self.runs(queue) < instances
         });
         let next = self.state.next(side, (self.now, false), &mut cleared);
@@ -119,7 +119,7 @@ impl Rig {
             prop_assert_eq!(job.ticket.urgency.shadow, side == Side::Shadow);
             self.leave(job.ticket.urgency.sequence)?;
         }
-        self.running.push(picked);
+        self.running.push(*picked);
         Ok(true)
     }
 
