@@ -24,6 +24,7 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
+use crate::reload::Reloader;
 
 pub use health::{Health, Stage, State};
 
@@ -51,4 +52,6 @@ pub struct Api {
     pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
+    /// Reads the configuration file again; `None` where there is none.
+    pub reloader: Option<Arc<Reloader>>,
 }

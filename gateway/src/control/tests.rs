@@ -10,7 +10,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::Config;
-use crate::limits::Limiter;
 use crate::overload::Overload;
 use crate::pipeline::{Pipeline, Reply};
 use crate::telemetry::WireMetrics;

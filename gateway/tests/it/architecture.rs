@@ -56,7 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
-    ("sha2", &["identity", "limits", "idempotency", "models"]),
+    ("sha2", &["identity", "limits", "idempotency", "models", "reload"]),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
     ("tikv_jemallocator", &["main"]),
@@ -77,6 +77,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
         "models",
         "the time of the last call in statistics; times of files, which are compared for equality",
     ),
+    ("reload", "when the configuration was last good, for metrics"),
     ("server", "when certificates are valid"),
 ];
 
