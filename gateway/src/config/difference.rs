@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(restart("", ""), [""; 0]);
         // The same in other words.
         assert_eq!(
-            restart("", "[limits]\nmax_request = 67108864\n[server]\ndrain = '30s'"),
+            restart("", "[limits]\nmax_request = '65536KiB'\n[server]\ndrain = '30s'"),
             [""; 0]
         );
         let after = "[listen]\nhttp = 9000\nadmin = 'off'\n[tls]\ncertificate = 'a'\nkey = 'b'\n\
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_can_change_while_running_needs_no_restart() {
-        let after = "[breaker]\nconsecutive = 9\n[fair_share]\nby = 'tenant'\n\
+        let after = "[breaker]\nconsecutive = 9\n[fair_share]\nenabled = true\n\
                      [redis]\nurl = 'redis://other:6379'\n\
                      [[quota]]\nname = 'q'\nkey = 'tenant'\nmax_in_flight = 3";
         assert_eq!(restart("", after), [""; 0]);

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 
 mod files;
+mod live;
 
 const START: &str = "version = 1\n";
 const TIMING: Timing = Timing {
