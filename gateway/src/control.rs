@@ -226,15 +226,18 @@ impl Control {
         entries
     }
 
-    /// Puts limits of callers and settings of circuit breakers in force, for calls that come from
-    /// now on. Breakers keep their state. Returns the revision that shows it.
-    pub fn commit_settings(&self, limiter: Arc<Limiter>, breaker: config::Breaker) -> u64 {
+    /// Puts limits of callers in force, for calls that come from now on.
+    pub fn commit_limiter(&self, limiter: Arc<Limiter>) {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.snapshots.commit_settings(limiter);
+    }
+
+    /// Gives circuit breakers other settings, where their models leave them to the gateway. They
+    /// keep their state.
+    pub fn commit_breaker(&self, breaker: config::Breaker) {
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         self.loader.set_breaker(breaker);
-        self.snapshots.commit_settings(limiter);
-        let snapshot = self.snapshots.load();
-        snapshot.ready().for_each(|served| self.loader.settle_breaker(served));
-        snapshot.revision
+        self.snapshots.load().ready().for_each(|served| self.loader.settle_breaker(served));
     }
 
     /// The revision of what is served.

@@ -108,7 +108,7 @@ impl Reloader {
         match &result {
             Ok(done) if done.changed => {
                 let Reloaded { revision, diff, .. } = done;
-                info!(%path, revision, by = asked.author, ?diff, "configuration applied");
+                info!(%path, revision, by = asked.author, from = asked.from, ?diff, "configuration applied");
             }
             Err(problems) if is_news => {
                 for problem in problems {
@@ -135,11 +135,16 @@ impl Reloader {
             let revision = self.apply.revision();
             return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
         }
-        let lines = running.differences(&new).iter().map(Difference::to_string).collect();
-        let prepared = self.apply.prepare(&new, asked).await?;
-        let Applied { revision } = prepared.await?;
+        let mut differences = running.differences(&new);
+        let hash = text.hash().unwrap_or_default();
+        let prepared = self.apply.prepare(&new, &hash, asked).await?;
+        let Applied { revision, diff: of_routes } = prepared.await?;
         *running = Arc::new(new);
-        Ok(Reloaded { revision, changed: true, diff: lines })
+        if !of_routes.is_empty() {
+            differences.retain(|found| !found.path.starts_with("route."));
+        }
+        let diff = differences.iter().map(Difference::to_string).chain(of_routes).collect();
+        Ok(Reloaded { revision, changed: true, diff })
     }
 
     /// Whether this is what was tried last, and how that went.

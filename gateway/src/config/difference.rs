@@ -28,7 +28,7 @@ impl fmt::Display for Difference {
         match (&self.before, &self.after) {
             (None, _) => write!(f, "{path}: added"),
             (Some(_), None) => write!(f, "{path}: removed"),
-            (Some(before), Some(after)) => write!(f, "{path}: {before} → {after}"),
+            (Some(before), Some(after)) => write!(f, "{path}: {before} -> {after}"),
         }
     }
 }
@@ -240,7 +240,7 @@ mod tests {
             restart("", "[limits]\nmax_request = '65536KiB'\n[server]\ndrain = '30s'"),
             [""; 0]
         );
-        let after = "[listen]\nhttp = 9000\nadmin = 'off'\n[tls]\ncertificate = 'a'\nkey = 'b'\n\
+        let after = "[listen]\nhttp = '0.0.0.0:9000'\nadmin = 'off'\n[tls]\ncertificate = 'a'\nkey = 'b'\n\
                      [repository]\npath = 'x'\nuploads = true\n[engine]\nrun_timeout = '1s'\n\
                      [limits]\ndefault_timeout = '1s'\nmax_head = '16KiB'\n\
                      [auth]\nreload = '1s'\nanonymous = ['predict']\n\
@@ -290,9 +290,9 @@ mod tests {
         assert_eq!(
             differences(&before, &after),
             [
-                "rate_limit.bulk.rate: 10/s → 20/m",
-                "breaker.slow_call: none → 2s",
-                "breaker.window: 10s → 1m",
+                "rate_limit.bulk.rate: 10/s -> 20/m",
+                "breaker.slow_call: none -> 2s",
+                "breaker.window: 10s -> 1m",
             ]
         );
         assert_eq!(differences(&config(""), &before), ["rate_limit.bulk: added"]);
@@ -326,7 +326,10 @@ mod tests {
         let after = with(text(["90%", "10%"], ["stable", "canary"]));
         assert_eq!(
             differences(&before, &after),
-            ["route.digits.arm.canary.share: 5% → 10%", "route.digits.arm.stable.share: 95% → 90%"]
+            [
+                "route.digits.arm.canary.share: 5% -> 10%",
+                "route.digits.arm.stable.share: 95% -> 90%"
+            ]
         );
         let renamed = with(text(["95%", "5%"], ["stable", "other"]));
         assert_eq!(
@@ -336,7 +339,7 @@ mod tests {
         let turned = with(text(["5%", "95%"], ["canary", "stable"]));
         assert_eq!(
             differences(&before, &turned),
-            ["route.digits.arm: stable, canary → canary, stable"]
+            ["route.digits.arm: stable, canary -> canary, stable"]
         );
     }
 

@@ -21,6 +21,7 @@ impl Apply for Live {
     fn prepare<'a>(
         &'a self,
         new: &'a Config,
+        _: &'a str,
         _: &'a Asked,
     ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>> {
         let prepare = async {
@@ -32,8 +33,10 @@ impl Apply for Live {
             let limiter = started.map_err(|text| vec![Problem::new("redis", text)])?;
             let commit = async move {
                 before.retire(&limiter);
-                let revision = control.commit_settings(limiter, breaker);
-                Ok(Applied { revision })
+                control.commit_limiter(limiter);
+                control.commit_breaker(breaker);
+                let revision = control.revision();
+                Ok(Applied { revision, diff: Vec::new() })
             };
             Ok(commit.boxed())
         };

@@ -28,6 +28,8 @@ pub(super) struct Double {
     applied: Arc<watch::Sender<Vec<Config>>>,
     prepared: Arc<AtomicUsize>,
     refuses: Arc<Mutex<Option<Problem>>>,
+    /// Told in the place of routes.
+    diff: Vec<String>,
     /// Fails the last step.
     breaks: Arc<Mutex<Option<Problem>>>,
 }
@@ -51,6 +53,7 @@ impl Apply for Double {
     fn prepare<'a>(
         &'a self,
         new: &'a Config,
+        _: &'a str,
         _: &'a Asked,
     ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>> {
         self.prepared.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +64,7 @@ impl Apply for Double {
                 return Err(vec![found]);
             }
             double.applied.send_modify(|applied| applied.push(new));
-            Ok(Applied { revision: double.revision() })
+            Ok(Applied { revision: double.revision(), diff: double.diff.clone() })
         };
         std::future::ready(refused.map(|()| commit.boxed())).boxed()
     }
@@ -86,6 +89,10 @@ fn text(consecutive: u32) -> String {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Double::default())
+    }
+
+    fn with(double: Double) -> Self {
         let text: Arc<Mutex<io::Result<String>>> = Arc::new(Mutex::new(Ok(START.to_owned())));
         let looks = Arc::new(AtomicUsize::new(0));
         let (held, counted) = (text.clone(), looks.clone());
@@ -96,7 +103,7 @@ impl Bench {
                 Err(error) => Err(error.kind().into()),
             }
         });
-        let (found, double) = (source.read(), Double::default());
+        let found = source.read();
         let config = source.config(&found).unwrap();
         let reloader = Reloader::new(source, config, found, Box::new(double.clone()));
         Self { text, double, reloader: Arc::new(reloader), looks }
@@ -122,7 +129,7 @@ impl Bench {
     }
 
     async fn reload(&self) -> Result<Reloaded, Vec<String>> {
-        let asked = Asked { author: "ops".into(), reason: None };
+        let asked = Asked { author: "ops".into(), from: "test".into(), reason: None };
         let texts = |found: Vec<Problem>| found.iter().map(ToString::to_string).collect();
         self.reloader.reload(&asked).await.map_err(texts)
     }
@@ -137,7 +144,7 @@ async fn an_explicit_reload_applies_at_once_and_says_what_changed() {
     let bench = Bench::new();
     bench.write(text(9));
     let done = bench.reload().await.unwrap();
-    let diff = vec!["breaker.consecutive: 5 → 9".to_owned()];
+    let diff = vec!["breaker.consecutive: 5 -> 9".to_owned()];
     assert_eq!(done, Reloaded { revision: 1, changed: true, diff });
     assert_eq!(bench.double.in_force(), Some(9));
     let done = bench.reload().await.unwrap();
@@ -348,7 +355,7 @@ async fn a_busy_folder_costs_a_look_for_each_pause_at_most() {
 async fn a_preview_says_what_a_reload_would_do_and_does_nothing() {
     let bench = Bench::new();
     let preview = bench.reloader.preview(&format!("{}[log]\nlevel = 'warn'", text(6))).await;
-    let diff = vec!["breaker.consecutive: 5 → 6".to_owned()];
+    let diff = vec!["breaker.consecutive: 5 -> 6".to_owned()];
     let needs_restart = vec!["log.level".to_owned()];
     assert_eq!(preview, Preview { problems: vec![], diff, needs_restart });
     let preview = bench.reloader.preview("version = 2").await;
@@ -364,4 +371,12 @@ async fn reloads_that_come_together_go_one_after_the_other() {
     let reloads = futures_util::future::join_all((0..20).map(|_| bench.reload())).await;
     let changed = reloads.into_iter().filter(|done| done.as_ref().unwrap().changed).count();
     assert_eq!((changed, bench.double.count()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_routes_is_told_by_whom_they_are_decided() {
+    let told = "route 'digits': canary 5% -> 10%".to_owned();
+    let bench = Bench::with(Double { diff: vec![told.clone()], ..Double::default() });
+    bench.write(text(6));
+    assert_eq!(bench.reload().await.unwrap().diff, ["breaker.consecutive: 5 -> 6".into(), told]);
 }

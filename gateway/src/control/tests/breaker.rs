@@ -73,7 +73,7 @@ async fn other_settings_reach_every_breaker_that_its_model_leaves_to_the_gateway
         served.breaker.state()
     };
     assert_eq!(state(1), State::Open);
-    let set = |breaker| rig.control.commit_settings(Arc::default(), breaker);
+    let set = |breaker| rig.control.commit_breaker(breaker);
     set(config::Breaker { consecutive: 2, ..config::Breaker::default() });
     assert_eq!(state(1), State::Open, "what is open stays open");
     rig.control.unload("m", Some(Version(1))).await.unwrap();
@@ -92,7 +92,7 @@ async fn other_settings_reach_every_breaker_that_its_model_leaves_to_the_gateway
 async fn what_a_model_says_of_its_breaker_stands_above_other_settings() {
     let rig = Rig::new(&[1], "latest = 1\n[breaker]\nenabled = false").await;
     let settings = config::Breaker { consecutive: 1, ..config::Breaker::default() };
-    rig.control.commit_settings(Arc::default(), settings);
+    rig.control.commit_breaker(settings);
     break_it(&rig).await;
     assert_eq!(kind(&rig).await, None);
 }

@@ -34,7 +34,7 @@ impl Gateway {
         let repository = Repository::open(folder.path()).unwrap();
         let settings = config.repository.clone();
         let control = Arc::new(Control::new(repository, loader, snapshots.clone(), settings));
-        control.commit_settings(Limiter::start(&config.rates, None).unwrap(), config.breaker);
+        control.commit_limiter(Limiter::start(&config.rates, None).unwrap());
         let reloader = Reloader::new(source, config, found, Box::new(Live { control }));
         Self { _folder: folder, snapshots, text, reloader }
     }
