@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use engine::{DataType, Engine, EngineOptions, IdentityEngine, ModelSource, Tensor, TensorSpec};
-use penstock::batching::{Device, Pool, Queue, QueueSettings, StuckThreads};
+use penstock::batching::{Device, Pool, Queue, QueueSettings, StuckThreads, Threads};
 use penstock::telemetry::VersionMetrics;
 use penstock::types::Schedule;
 
@@ -30,7 +30,8 @@ fn queue(pool: &Pool) -> Queue {
 }
 
 fn calls(c: &mut Criterion) {
-    let pool = Pool::start(Device("cpu".into()), 1, StuckThreads::default()).unwrap();
+    let threads = Threads { live: 1, shadow: 1 };
+    let pool = Pool::start(Device("cpu".into()), threads, StuckThreads::default()).unwrap();
     let queue = queue(&pool);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let input = Tensor::new(DataType::Fp32, vec![1, 64], vec![7; 256].into()).unwrap();

@@ -11,6 +11,7 @@ pub mod health;
 mod hints;
 pub mod load_call;
 pub mod model_config;
+pub mod naming;
 pub mod parameters;
 pub mod proto_json;
 pub mod statistics;

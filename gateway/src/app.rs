@@ -21,6 +21,7 @@ use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
 use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
+use crate::shadow::Comparer;
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
@@ -124,7 +125,14 @@ impl App {
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let (overloaded, repeats) = (overload.clone(), keys.clone());
         let api = Api {
-            pipeline: Pipeline { snapshots, wire, overload, keys },
+            pipeline: Pipeline {
+                snapshots,
+                wire,
+                overload,
+                keys,
+                comparer: Comparer::start().context("cannot start a thread")?,
+                timeouts: config.limits.timeouts,
+            },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),

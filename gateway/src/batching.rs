@@ -7,6 +7,7 @@
 //! code past the time limit.
 
 mod variable;
+mod side;
 mod sync;
 mod reply;
 mod load;
@@ -24,13 +25,14 @@ mod running;
 mod assembly;
 mod scheduler;
 mod pool;
+mod runner;
 mod worker;
 mod handover;
 
 pub use handover::attach;
 pub use job::{Done, Failure};
 pub use judge::Guard;
-pub use pool::{Device, Pool};
+pub use pool::{Device, Pool, Threads};
 pub use queue::{ExecutionStats, Queue, QueueSettings};
 pub use stuck::StuckThreads;
 pub use variable::VariableLength;

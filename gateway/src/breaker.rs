@@ -12,7 +12,7 @@ mod machine;
 mod window;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -43,6 +43,11 @@ pub struct Permit {
     /// Of a trial alone: others have nothing to give back.
     trial: Option<Arc<Trial>>,
 }
+
+/// The way for a caller that leaves to give its trial back before anybody has begun it; nothing
+/// for calls that are none (the default).
+#[derive(Debug, Default)]
+pub struct TrialHandle(Weak<Trial>);
 
 /// What the parts of a trial share.
 #[derive(Debug)]
@@ -203,6 +208,12 @@ impl Permit {
         Self { epoch: self.epoch, trial: self.trial.take() }
     }
 
+    /// What its caller can give the trial back with.
+    #[must_use]
+    pub fn handle(&self) -> TrialHandle {
+        TrialHandle(self.trial.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
+
     /// Whether it holds a trial.
     #[must_use]
     pub fn has_trial(&self) -> bool {
@@ -219,6 +230,15 @@ impl Permit {
     pub fn extend(&self, until: Instant) {
         if let Some(trial) = &self.trial {
             trial.breaker.lock().extend(trial.epoch, until);
+        }
+    }
+}
+
+impl TrialHandle {
+    /// Lets the next trial pass. Once one has, this changes nothing.
+    pub fn give_back(&self) {
+        if let Some(trial) = self.0.upgrade() {
+            trial.breaker.lock().release(trial.epoch);
         }
     }
 }

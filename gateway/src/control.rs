@@ -25,7 +25,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::repository::Stamp;
 use crate::models::{Loader, ModelFolder, Repository};
-use crate::snapshot::SnapshotCell;
+use crate::snapshot::{Routing, SnapshotCell};
 use crate::tasks;
 use crate::types::{ModelName, Version};
 
@@ -202,6 +202,13 @@ impl Control {
         self.keep_only(&model, &keep, &mut intent);
         info!(model = %model, version = version.map(|v| v.0), "unloaded");
         Ok(())
+    }
+
+    /// Makes these the routes and, where others are given, the limits of callers: one store, which
+    /// cannot fail.
+    pub fn commit_routing(&self, routing: Routing, limiter: Option<Arc<Limiter>>) {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.snapshots.commit_routing(routing, limiter);
     }
 
     /// Whether anything serves, where anything should.

@@ -1,16 +1,32 @@
 //! The one immutable picture of what is served. A request loads it once; only `control` stores
 //! a new one, by one pointer swap that cannot fail.
 
+mod backend;
+mod route;
+mod shadow;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tracing::error;
 
 use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::ServedVersion;
-use crate::types::{ModelName, Version};
+use crate::routing::RoutePlan;
+use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
+use crate::upstream::Upstreams;
+
+pub use backend::{Backend, Remote, Seat};
+use route::World;
+
+pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};
+pub use shadow::{Shadow, Watch};
+
+/// The header or metadata by which testers name an arm.
+pub const ARM_HEADER: &str = "penstock-arm";
 
 /// Every model that callers can reach, or could if it were ready.
 #[derive(Debug, Default)]
@@ -19,6 +35,26 @@ pub struct Snapshot {
     /// The limits of callers. A call takes them once, at its head.
     pub limiter: Arc<Limiter>,
     models: HashMap<ModelName, Arc<ServedModel>>,
+    routes: HashMap<ModelName, Arc<Route>>,
+    routing: Arc<Routing>,
+}
+
+/// The routes in effect, whatever models there are.
+#[derive(Debug, Default)]
+pub struct Routing {
+    /// Number of the revision that they make up.
+    pub revision: u64,
+    pub plans: Vec<Arc<RoutePlan>>,
+    pub upstreams: Arc<Upstreams>,
+}
+
+/// Where a call goes.
+#[derive(Debug)]
+pub enum Destination {
+    /// A version that the call names, or the highest of a model without a route.
+    Direct(Arc<ServedVersion>),
+    /// An arm of a route.
+    Assigned(Assigned),
 }
 
 /// The versions of one model.
@@ -36,8 +72,20 @@ pub enum Unready {
     Failed(String),
 }
 
+impl Destination {
+    /// What runs the call first; `None` for an arm that is not ready.
+    #[must_use]
+    pub fn backend(&self) -> Option<Backend> {
+        match self {
+            Self::Direct(served) => Some(Backend::Local(served.clone())),
+            Self::Assigned(assigned) => assigned.arm().seat.backend(),
+        }
+    }
+}
+
 impl Snapshot {
-    /// The version that a call reaches: the named one, or the highest ready one.
+    /// The version that a name stands for, past any route of that name: the numbered or labelled
+    /// one, or the highest ready one.
     ///
     /// # Errors
     /// `NotFound` for what is not there, `NotReady` for what should be but is not.
@@ -46,13 +94,18 @@ impl Snapshot {
         model: &str,
         version: Option<&str>,
     ) -> Result<&Arc<ServedVersion>, Rejection> {
-        let served = self.models.get(model).ok_or_else(|| ModelName::unknown(model))?;
+        let Some(served) = self.models.get(model) else {
+            return self.behind_route(model, version).ok_or_else(|| ModelName::unknown(model));
+        };
         let Some(text) = version.filter(|text| !text.is_empty()) else {
             return served.ready.values().next_back().ok_or_else(|| {
                 Rejection::new(Kind::NotReady, format!("model '{model}' has no ready version"))
             });
         };
-        let version: Version = text.parse()?;
+        let version = match served.labelled(text) {
+            Some(version) => version,
+            None => text.parse()?,
+        };
         if let Some(served) = served.ready.get(&version) {
             return Ok(served);
         }
@@ -73,6 +126,59 @@ impl Snapshot {
         })
     }
 
+    /// What describes a route that has no model of its name: the first arm that is loaded here, or
+    /// the named one.
+    fn behind_route(&self, name: &str, version: Option<&str>) -> Option<&Arc<ServedVersion>> {
+        let route = self.routes.get(name)?;
+        let is_meant = |arm: &&Arm| {
+            version.is_none_or(|version| version.is_empty() || version == arm.name.as_str())
+        };
+        let mut arms = route.arms.iter().filter(is_meant);
+        arms.find_map(|arm| arm.seat.local())
+    }
+
+    /// Where a call goes: to the route of its name, unless it names a version by its number; a
+    /// name of a version is that of an arm, or a label of the model.
+    ///
+    /// # Errors
+    /// As [`Snapshot::find`]; `PermissionDenied` or `InvalidInput` when the caller names an arm
+    /// that it may not name or that is not there.
+    pub fn resolve(&self, call: &Call, prediction: PredictionId) -> Result<Destination, Rejection> {
+        let version = call.version.as_deref().filter(|text| !text.is_empty());
+        let forced = call.headers.get(ARM_HEADER);
+        let route = match self.routes.get(call.model.as_str()) {
+            Some(route) if version.is_none_or(|text| text.parse::<Version>().is_err()) => route,
+            _ if forced.is_some() => {
+                let text = format!("{ARM_HEADER}: the call names no route");
+                return Err(Rejection::invalid(text));
+            }
+            _ => return self.find(&call.model, version).cloned().map(Destination::Direct),
+        };
+        let (bucket, drawn, is_sticky) = route.assign(call, prediction);
+        let (index, is_forced) = match (version, forced) {
+            (None, None) => (drawn, false),
+            (Some(name), _) => match route.arm(name) {
+                Some(index) => (index, true),
+                None => return self.find(&call.model, version).cloned().map(Destination::Direct),
+            },
+            (None, Some(name)) => (forced_arm(route, call, name.as_bytes())?, true),
+        };
+        let route = route.clone();
+        Ok(Destination::Assigned(Assigned { route, index, bucket, is_sticky, is_forced }))
+    }
+
+    /// One route, if it is known.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(name)
+    }
+
+    /// The routes in effect, as they were decided.
+    #[must_use]
+    pub fn routing(&self) -> &Arc<Routing> {
+        &self.routing
+    }
+
     /// One model, if it is known.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Arc<ServedModel>> {
@@ -91,6 +197,24 @@ impl Snapshot {
     pub fn ready(&self) -> impl Iterator<Item = &Arc<ServedVersion>> {
         self.models().into_iter().flat_map(|(_, model)| model.ready.values())
     }
+}
+
+/// The arm that a tester names.
+fn forced_arm(route: &Route, call: &Call, name: &[u8]) -> Result<usize, Rejection> {
+    let identity = &call.caller.identity;
+    let testers = &route.plan.route.testers;
+    let may = identity.roles.contains(Role::Operate)
+        || testers.iter().any(|pattern| is_named(pattern, &identity.name));
+    if !may {
+        let text = format!("{ARM_HEADER}: only testers of the route may name an arm");
+        return Err(Rejection::new(Kind::PermissionDenied, text));
+    }
+    let found = std::str::from_utf8(name).ok().and_then(|name| route.arm(name));
+    found.ok_or_else(|| {
+        let shown: String = String::from_utf8_lossy(name).chars().take(64).collect();
+        let text = format!("{ARM_HEADER}: route '{}' has no arm '{shown}'", route.name());
+        Rejection::invalid(text)
+    })
 }
 
 /// Holds the current snapshot.
@@ -127,14 +251,42 @@ impl SnapshotCell {
             Some(model) => models.insert(name.clone(), Arc::new(model)),
             None => models.remove(name),
         };
-        self.store(Snapshot { revision: 0, limiter: before.limiter.clone(), models });
+        let mut routes = before.routes.clone();
+        let world = World { models: &models, upstreams: &before.routing.upstreams };
+        for plan in before.routing.plans.iter().filter(|plan| plan.names_model(name)) {
+            resolve_into(&mut routes, plan, world, &before);
+        }
+        let (limiter, routing) = (before.limiter.clone(), before.routing.clone());
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
     }
 
-    /// Replaces what callers are held to; the models stay. Callers hold the commit lock, as for
+    /// Replaces the routes and, where others are given, the limits of callers; the models stay.
+    /// Callers hold the commit lock, as for [`Self::commit`].
+    pub fn commit_routing(&self, routing: Routing, limiter: Option<Arc<Limiter>>) {
+        let before = self.load();
+        let models = before.models.clone();
+        let mut routes = HashMap::with_capacity(routing.plans.len());
+        let world = World { models: &models, upstreams: &routing.upstreams };
+        let same_upstreams = Arc::ptr_eq(&routing.upstreams, &before.routing.upstreams);
+        for plan in &routing.plans {
+            let old = before.routes.get(&plan.route.name).filter(|_| same_upstreams);
+            match old.filter(|old| old.plan == *plan) {
+                Some(same) => drop(routes.insert(plan.route.name.clone(), same.clone())),
+                None => resolve_into(&mut routes, plan, world, &before),
+            }
+        }
+        let limiter = limiter.unwrap_or_else(|| before.limiter.clone());
+        let routing = Arc::new(routing);
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
+    }
+
+    /// Replaces what callers are held to; the rest stays. Callers hold the commit lock, as for
     /// [`Self::commit`].
     pub fn commit_settings(&self, limiter: Arc<Limiter>) {
-        let models = self.load().models.clone();
-        self.store(Snapshot { revision: 0, limiter, models });
+        let before = self.load();
+        let (models, routes) = (before.models.clone(), before.routes.clone());
+        let routing = before.routing.clone();
+        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
     }
 
     /// The one place where a snapshot becomes the current one.
@@ -148,6 +300,19 @@ impl SnapshotCell {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
+    }
+}
+
+fn resolve_into(
+    routes: &mut HashMap<ModelName, Arc<Route>>,
+    plan: &Arc<RoutePlan>,
+    world: World<'_>,
+    before: &Snapshot,
+) {
+    match Route::resolve(plan, world, before.route(plan.route.name.as_str()).map(|route| &**route))
+    {
+        Some(route) => drop(routes.insert(plan.route.name.clone(), Arc::new(route))),
+        None => error!(route = %plan.route.name, "the route cannot be served"),
     }
 }
 

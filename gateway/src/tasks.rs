@@ -49,6 +49,25 @@ where
     }
 }
 
+/// From now on the calling thread runs only while no other thread of the system wants its
+/// processor. There is no way back without privileges.
+///
+/// # Errors
+/// When the system does not let it.
+pub fn yield_to_others() -> io::Result<()> {
+    use thread_priority::unix::{
+        NormalThreadSchedulePolicy::Idle, set_thread_priority_and_policy, thread_native_id,
+        thread_schedule_policy,
+    };
+    use thread_priority::{ThreadPriority, ThreadSchedulePolicy::Normal};
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, Normal(Idle));
+    // In a process that is nice already, what comes behind the policy fails.
+    match thread_schedule_policy() {
+        Ok(Normal(Idle)) => Ok(()),
+        _ => set.map_err(|error| io::Error::other(error.to_string())),
+    }
+}
+
 /// Starts a named OS thread; it is never joined unless the caller does.
 ///
 /// # Errors
@@ -59,4 +78,19 @@ where
 {
     // The kernel keeps 15 bytes of a thread's name.
     std::thread::Builder::new().name(name.chars().take(15).collect()).spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_yields_to_others_is_idle_to_the_system_and_alone_in_it() {
+        use thread_priority::ThreadSchedulePolicy::Normal;
+        use thread_priority::unix::{NormalThreadSchedulePolicy as Policy, thread_schedule_policy};
+        let body = || yield_to_others().map(|()| thread_schedule_policy().unwrap());
+        let started = thread("idle", move || assert_eq!(body().unwrap(), Normal(Policy::Idle)));
+        assert!(started.unwrap().join().is_ok());
+        assert_ne!(thread_schedule_policy().unwrap(), Normal(Policy::Idle));
+    }
 }

@@ -7,6 +7,12 @@ pub mod gpu;
 pub mod handles;
 pub mod idempotency;
 pub mod logging;
+pub mod shadow;
+pub mod upstream;
 
-pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
+pub use handles::{
+    ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics,
+};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
+pub use shadow::{ShadowMetrics, ShadowOutcome};
+pub use upstream::UpstreamMetrics;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::job::{RANKS, Rank};
 use super::load::{Full, Load, Place};
 use super::queue::Shared;
+use super::side::Side;
 use crate::error::{Kind, Rejection};
 use crate::overload::delay::View;
 use crate::telemetry::Shed;
@@ -88,11 +89,16 @@ impl Shared {
         let bytes = inputs.iter().map(|tensor| tensor.data().len()).sum();
         let bounds = (self.settings.max_rows, self.settings.max_bytes);
         let rank = Rank::new(schedule.shadow, self.level(schedule));
-        self.check_delay(rank, schedule, now)?;
-        let mut taken = Load::take(&self.load, rows, bytes, bounds);
-        if taken.is_err() && self.load.may_have_behind(rank.index()) {
-            self.pool.displace(self, rank, || self.load.fits(rows, bytes, bounds));
-            taken = Load::take(&self.load, rows, bytes, bounds);
+        let side = self.pool.side(schedule.shadow);
+        let load = self.load(side);
+        if side == Side::Live {
+            self.check_delay(rank, schedule, now)?;
+        }
+        let mut taken = Load::take(load, rows, bytes, bounds);
+        // Shadows among themselves give way to nobody.
+        if taken.is_err() && load.may_have_behind(rank.index()) {
+            self.pool.displace(self, rank, || load.fits(rows, bytes, bounds));
+            taken = Load::take(load, rows, bytes, bounds);
         }
         taken.map_err(|full| {
             let what = match full {

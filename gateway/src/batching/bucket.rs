@@ -197,6 +197,10 @@ impl Bucket {
         Some(self.removed(job))
     }
 
+    pub(super) fn into_jobs(self) -> impl Iterator<Item = Job> {
+        self.jobs.into_values()
+    }
+
     /// Takes out the calls that need not run any more.
     pub(super) fn sweep(&mut self, now: Instant, dropped: &mut Vec<(Ticket, Failure)>) {
         let dead = self.jobs.extract_if(.., |_, job| left(&job.ticket, now).is_some());

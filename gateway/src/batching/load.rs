@@ -213,6 +213,27 @@ impl Hold {
     pub(super) fn has_started(&self) -> bool {
         self.0.state.load(Ordering::Acquire) == STARTED
     }
+
+    /// Gives the room back; says whether the call waited until now.
+    pub(super) fn leave(self) -> bool {
+        self.end()
+    }
+
+    fn end(&self) -> bool {
+        let Room { load, bytes, state, .. } = &*self.0;
+        if state.load(Ordering::Acquire) != WAITS {
+            return false;
+        }
+        // Counted before the queue can see it, so that the count never falls below zero.
+        load.dead.fetch_add(1, Ordering::Relaxed);
+        load.dead_bytes.fetch_add(*bytes, Ordering::Relaxed);
+        let ended = self.0.end(LEFT);
+        if !ended {
+            load.dead.fetch_sub(1, Ordering::Relaxed);
+            load.dead_bytes.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+        ended
+    }
 }
 
 impl Drop for Place {
@@ -227,17 +248,7 @@ impl Drop for Place {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let Room { load, bytes, state, .. } = &*self.0;
-        if state.load(Ordering::Acquire) != WAITS {
-            return;
-        }
-        // Counted before the queue can see it, so that the count never falls below zero.
-        load.dead.fetch_add(1, Ordering::Relaxed);
-        load.dead_bytes.fetch_add(*bytes, Ordering::Relaxed);
-        if !self.0.end(LEFT) {
-            load.dead.fetch_sub(1, Ordering::Relaxed);
-            load.dead_bytes.fetch_sub(*bytes, Ordering::Relaxed);
-        }
+        self.end();
     }
 }
 

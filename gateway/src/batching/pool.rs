@@ -1,6 +1,5 @@
 //! The engine threads of one device and what waits for them.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,17 +10,19 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::error;
 
-use super::bucket::{Key, Ripe};
+use self::state::{Ring, State};
+use super::bucket::Key;
 use super::job::{Failure, Job, Rank};
 use super::load::Backlog;
 use super::queue::Shared;
 use super::reply::Post;
-use super::running::Slot;
-use super::scheduler::{Cleared, Next, Picked, RunKey, Scheduler, Used};
+use super::scheduler::{Cleared, Next, Picked, RunKey, Used};
+use super::side::Side;
 use super::stuck::StuckThreads;
 use crate::error::{Kind, Rejection};
-use crate::telemetry::{Dropped, Shed, metrics};
+use crate::telemetry::{Dropped, metrics};
 
+mod state;
 mod threads;
 
 /// Calls and buckets that one call looks at to find those that give way to it; some tens of
@@ -38,6 +39,14 @@ impl fmt::Display for Device {
     }
 }
 
+/// How many engine threads a device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    pub live: usize,
+    /// Those that run nothing but shadows, started when the first one comes. 0: the live ones do.
+    pub shadow: usize,
+}
+
 /// The engine threads of one device. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
@@ -47,39 +56,19 @@ pub struct Pool {
 #[derive(Debug)]
 struct Inner {
     device: Device,
-    threads: usize,
+    threads: Threads,
     started: Instant,
     state: Mutex<State>,
-    changed: Condvar,
+    /// What the threads of each side wait for, and whoever waits for their end.
+    live: Condvar,
+    shadow: Condvar,
+    ended: Condvar,
     stuck: StuckThreads,
     queue_ids: AtomicU64,
     closed: AtomicBool,
     /// Why the device runs nothing any more.
     failure: OnceLock<String>,
     backlog: Arc<Backlog>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    scheduler: Scheduler,
-    workers: Vec<Worker>,
-    /// Threads that wait for work, how many of them are being woken, and until when the first
-    /// of them sleeps.
-    sleeping: usize,
-    waking: usize,
-    alarm: Option<Instant>,
-    sequence: u64,
-    spawned: usize,
-    /// Makes the next thread that asks for work panic.
-    #[cfg(test)]
-    breaks: bool,
-}
-
-#[derive(Debug)]
-struct Worker {
-    id: usize,
-    slot: Arc<Slot>,
-    warmups: VecDeque<Warmup>,
 }
 
 /// A batch that one certain thread has to run once.
@@ -107,17 +96,19 @@ pub(super) enum Work {
 }
 
 impl Pool {
-    /// Starts `threads` engine threads for `device`.
+    /// Starts the live engine threads of `device`.
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(device: Device, threads: usize, stuck: StuckThreads) -> std::io::Result<Self> {
+    pub fn start(device: Device, threads: Threads, stuck: StuckThreads) -> std::io::Result<Self> {
         let inner = Inner {
             device,
             threads,
             started: Instant::now(),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            live: Condvar::new(),
+            shadow: Condvar::new(),
+            ended: Condvar::new(),
             stuck,
             queue_ids: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -125,8 +116,8 @@ impl Pool {
             backlog: Arc::default(),
         };
         let pool = Self { inner: Arc::new(inner) };
-        for _ in 0..threads {
-            pool.add_worker()?;
+        for _ in 0..threads.live {
+            pool.add_worker(Side::Live)?;
         }
         Ok(pool)
     }
@@ -136,12 +127,15 @@ impl Pool {
         &self.inner.device
     }
 
-    /// Lets idle threads end and refuses new calls; work in hand is finished.
+    /// Lets idle threads end and refuses new calls; live work in hand is finished, shadows that
+    /// wait are not run any more.
     pub fn close(&self) {
         self.inner.closed.store(true, Ordering::Release);
+        let mut cleared = Cleared::default();
         // A thread between its look at the flag and its sleep holds the lock.
-        drop(self.lock());
-        self.inner.changed.notify_all();
+        self.lock().end_shadows(&mut cleared);
+        self.notify_all();
+        cleared.settle();
     }
 
     /// Why the device runs nothing any more; `None` while it does.
@@ -186,11 +180,17 @@ impl Pool {
 
     /// How long what waits now will take all threads together, as far as is known.
     pub(super) fn wait(&self) -> Duration {
-        self.inner.backlog.time() / u32::try_from(self.inner.threads.max(1)).unwrap_or(u32::MAX)
+        self.inner.backlog.time() / u32::try_from(self.size().max(1)).unwrap_or(u32::MAX)
     }
 
+    /// Threads for live calls.
     pub(super) fn size(&self) -> usize {
-        self.inner.threads
+        self.inner.threads.live
+    }
+
+    /// Whose threads take calls of this class.
+    pub(super) fn side(&self, is_shadow: bool) -> Side {
+        if is_shadow && self.inner.threads.shadow > 0 { Side::Shadow } else { Side::Live }
     }
 
     pub(super) fn since_start(&self, now: Instant) -> Duration {
@@ -198,7 +198,7 @@ impl Pool {
     }
 
     /// Hands calls to the pools of their queues and empties the list. Each run of calls for one
-    /// pool takes its lock once and wakes one thread at most; that one wakes the next.
+    /// pool takes its lock once and wakes one thread of a side at most; that one wakes the next.
     pub(super) fn enqueue(entries: &mut Vec<Entry>) {
         let mut entries = entries.drain(..).peekable();
         while let Some(entry) = entries.next() {
@@ -212,16 +212,18 @@ impl Pool {
                 continue;
             }
             let mut cleared = Cleared::default();
-            let mut wake = state.push(entry, now, &mut cleared);
+            let mut ring = state.push(entry, now, &mut cleared);
             while let Some(entry) =
                 entries.next_if(|next| Arc::ptr_eq(&next.queue.pool.inner, &pool.inner))
             {
-                wake |= state.push(entry, now, &mut cleared);
+                ring = ring | state.push(entry, now, &mut cleared);
             }
-            state.waking += usize::from(wake);
+            state.note(ring);
+            let is_first = ring.has_shadow && !std::mem::replace(&mut state.has_shadows, true);
             drop(state);
-            if wake {
-                pool.inner.changed.notify_one();
+            pool.ring(ring);
+            if is_first {
+                pool.start_lost();
             }
             cleared.settle();
         }
@@ -235,7 +237,7 @@ impl Pool {
         let mut state = self.lock();
         let mut steps = STEPS;
         while !fits() && steps > 0 {
-            if !state.scheduler.displace(queue, (rank, &mut steps), &mut cleared) {
+            if !state.live.scheduler.displace(queue, (rank, &mut steps), &mut cleared) {
                 break;
             }
             // What found its call was not in vain.
@@ -246,20 +248,26 @@ impl Pool {
     }
 
     pub(super) fn forget(&self, id: u64) {
-        self.lock().scheduler.forget(id);
+        let mut state = self.lock();
+        state.live.scheduler.forget(id);
+        state.shadow.scheduler.forget(id);
     }
 
     /// Notes a run that has ended, then blocks until there is work for this thread; `None` ends
     /// it.
-    pub(super) fn next_work(&self, worker: usize, ended: Option<Ended>) -> Option<Work> {
+    pub(super) fn next_work(
+        &self,
+        (worker, side): (usize, Side),
+        ended: Option<Ended>,
+    ) -> Option<Work> {
         let mut state = self.lock();
         #[cfg(test)]
         assert!(!std::mem::take(&mut state.breaks), "scripted panic outside of a run");
         if let Some(Ended { queue, run, used }) = ended {
-            let batch = state.scheduler.finished(&run, queue.settings.weight, used);
+            let batch = state.of(run.side).scheduler.finished(&run, &queue, used);
             drop(state);
             if let (Some(batch), Ok(rows)) = (batch, u32::try_from(run.rows.max(1))) {
-                queue.load.set_times(batch / rows, batch);
+                queue.load(run.side).set_times(batch / rows, batch);
             }
             // It may be the last handle, whose end takes the lock.
             drop(queue);
@@ -270,14 +278,18 @@ impl Pool {
             let warmup = own.warmups.pop_front();
             let now = Instant::now();
             if let Some(warmup) = warmup {
-                self.hand_on(state, now);
+                self.hand_on(state, now, &[Side::Live, Side::Shadow]);
                 return Some(Work::Warmup(warmup));
             }
             let closed = self.inner.closed.load(Ordering::Acquire);
             let mut cleared = Cleared::default();
-            let next = state.scheduler.next(now, closed, &mut cleared);
+            let next = state.next(side, (now, closed), &mut cleared);
+            #[cfg(test)]
+            {
+                state.looks += 1;
+            }
             if let Next::Run(picked) = next {
-                self.hand_on(state, now);
+                self.hand_on(state, now, &[Side::Live, Side::Shadow]);
                 cleared.settle();
                 return Some(Work::Batch(picked));
             }
@@ -287,29 +299,45 @@ impl Pool {
                 state = self.lock();
                 continue;
             }
-            if closed && state.scheduler.is_empty() {
+            if closed && state.of(side).scheduler.is_empty() {
                 // Under this lock, so that nobody hands calls to threads that have left.
                 state.workers.retain(|other| other.id != worker);
                 return None;
             }
             let until = if let Next::At(at) = next { Some(at) } else { None };
-            state = self.sleep(state, now, until);
+            // What this thread waits for it will see; the other side may wait for what it did.
+            let ring = state.wanted(side.other(), now);
+            state.note(ring);
+            self.ring(ring);
+            state = self.sleep(state, side, (now, until));
         }
     }
 
-    /// Wakes another thread for what is left: the one that goes to work will not be there when a
-    /// delay ends, nor for what the end of its last run made room for.
-    fn hand_on(&self, mut state: MutexGuard<'_, State>, now: Instant) {
-        let more = state.sleeping > state.waking
-            && state
-                .scheduler
-                .outlook(now)
-                .is_some_and(|at| at <= now || state.alarm.is_none_or(|alarm| at < alarm));
-        state.waking += usize::from(more);
-        drop(state);
-        if more {
-            self.inner.changed.notify_one();
+    /// Wakes other threads for what is left: the one that goes to work will not be there when a
+    /// delay ends, nor for what the end of its last run made room for. Shadows are looked at
+    /// behind live calls, for they wait for those.
+    fn hand_on(&self, mut state: MutexGuard<'_, State>, now: Instant, sides: &[Side]) {
+        let mut ring = Ring::default();
+        for side in sides {
+            ring = ring | state.wanted(*side, now);
         }
+        state.note(ring);
+        drop(state);
+        self.ring(ring);
+    }
+
+    fn ring(&self, ring: Ring) {
+        if ring.live {
+            self.inner.live.notify_one();
+        }
+        if ring.shadow {
+            self.inner.shadow.notify_one();
+        }
+    }
+
+    fn notify_all(&self) {
+        self.inner.live.notify_all();
+        self.inner.shadow.notify_all();
     }
 
     /// Makes the next thread that asks for work panic.
@@ -318,23 +346,53 @@ impl Pool {
         self.lock().breaks = true;
     }
 
-    /// Threads that take work, and how many there should be.
+    /// Threads that take live work, and how many there should be.
     #[must_use]
     pub fn threads(&self) -> (usize, usize) {
-        (self.lock().workers.len(), self.inner.threads)
+        (self.lock().count(Side::Live), self.size())
     }
 
     /// Threads that found nothing to do.
     #[cfg(test)]
     pub(super) fn sleeping(&self) -> usize {
-        self.lock().sleeping
+        self.sleeping_on(Side::Live)
+    }
+
+    #[cfg(test)]
+    pub(super) fn sleeping_on(&self, side: Side) -> usize {
+        self.lock().of(side).sleeping
+    }
+
+    /// Threads that take shadows.
+    #[cfg(test)]
+    pub(super) fn shadow_threads(&self) -> usize {
+        self.lock().count(Side::Shadow)
+    }
+
+    #[cfg(test)]
+    pub(super) fn lost_shadows(&self) -> usize {
+        self.lock().lost_shadows
+    }
+
+    /// Lets all threads look whether there is work, and waits until they have.
+    #[cfg(test)]
+    pub(super) fn wake_all(&self) {
+        let mut state = self.lock();
+        let asleep = |state: &State| state.live.sleeping + state.shadow.sleeping;
+        let (before, looks) = (asleep(&state), state.looks);
+        self.notify_all();
+        while state.looks < looks + before {
+            drop(state);
+            std::thread::yield_now();
+            state = self.lock();
+        }
     }
 
     /// What a free thread would run now.
     #[cfg(test)]
     pub(super) fn take(&self) -> Option<Box<Picked>> {
         let mut cleared = Cleared::default();
-        let next = self.lock().scheduler.next(Instant::now(), false, &mut cleared);
+        let next = self.lock().live.scheduler.next(Instant::now(), false, &mut cleared);
         cleared.settle();
         if let Next::Run(picked) = next { Some(picked) } else { None }
     }
@@ -343,7 +401,7 @@ impl Pool {
     #[cfg(test)]
     pub(super) fn end(&self, picked: &Picked, used: Used) {
         let Picked { queue, run, .. } = picked;
-        let batch = self.lock().scheduler.finished(run, queue.settings.weight, used);
+        let batch = self.lock().live.scheduler.finished(run, queue, used);
         if let Some(batch) = batch {
             queue.load.set_times(batch / u32::try_from(run.rows).unwrap(), batch);
         }
@@ -352,29 +410,36 @@ impl Pool {
     /// Calls in the buckets, dead ones included.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.lock().scheduler.waiting()
+        let state = self.lock();
+        state.live.scheduler.waiting() + state.shadow.scheduler.waiting()
     }
 
     fn sleep<'s>(
         &'s self,
         mut state: MutexGuard<'s, State>,
-        now: Instant,
-        until: Option<Instant>,
+        side: Side,
+        (now, until): (Instant, Option<Instant>),
     ) -> MutexGuard<'s, State> {
-        state.sleeping += 1;
+        let changed = match side {
+            Side::Live => &self.inner.live,
+            Side::Shadow => &self.inner.shadow,
+        };
+        let line = state.of(side);
+        line.sleeping += 1;
         let mut state = match until {
-            None => self.inner.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(until) => {
-                state.alarm = Some(state.alarm.map_or(until, |alarm| alarm.min(until)));
+                line.alarm = Some(line.alarm.map_or(until, |alarm| alarm.min(until)));
                 let time = until.saturating_duration_since(now);
-                let woken = self.inner.changed.wait_timeout(state, time);
+                let woken = changed.wait_timeout(state, time);
                 let mut state = woken.unwrap_or_else(PoisonError::into_inner).0;
-                state.alarm = None;
+                state.of(side).alarm = None;
                 state
             }
         };
-        state.sleeping -= 1;
-        state.waking = state.waking.saturating_sub(1);
+        let line = state.of(side);
+        line.sleeping -= 1;
+        line.waking = line.waking.saturating_sub(1);
         state
     }
 
@@ -389,48 +454,4 @@ pub(super) struct Ended {
     pub(super) queue: Arc<Shared>,
     pub(super) run: RunKey,
     pub(super) used: Used,
-}
-
-impl State {
-    /// Adds a call; says whether a sleeping thread has to know.
-    fn push(&mut self, entry: Entry, now: Instant, cleared: &mut Cleared) -> bool {
-        let Entry { queue, key, mut job } = entry;
-        if queue.load.needs_sweep(queue.settings.max_bytes) {
-            self.scheduler.sweep(&queue, now, cleared);
-        }
-        // A call that comes back keeps its place.
-        if job.ticket.urgency.sequence == 0 {
-            self.sequence += 1;
-            job.ticket.urgency.sequence = self.sequence;
-        }
-        let ripe = self.scheduler.push(&queue, key, job, now);
-        self.sleeping > self.waking
-            && match ripe {
-                None => false,
-                Some(Ripe::Now(_)) => true,
-                Some(Ripe::At(at)) => self.alarm.is_none_or(|alarm| at < alarm),
-            }
-    }
-}
-
-impl Cleared {
-    fn is_empty(&self) -> bool {
-        self.dropped.is_empty() && self.spent.is_empty()
-    }
-
-    /// Ends the calls that left, and lets go of versions that nothing waits for.
-    fn settle(self) {
-        let mut post = Post::default();
-        for (queue, ticket, failure) in self.dropped {
-            if failure == Failure::Displaced {
-                queue.metrics.shed(Shed::Displaced, ticket.rank().class());
-            }
-            queue.metrics.dropped(match failure {
-                Failure::Expired => Dropped::Expired,
-                Failure::Displaced => Dropped::Displaced,
-                _ => Dropped::Cancelled,
-            });
-            ticket.reply.send(Err(failure), &mut post);
-        }
-    }
 }

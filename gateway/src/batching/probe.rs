@@ -35,6 +35,10 @@ impl Probe {
         Self { batch, last, running: AtomicBool::new(false) }
     }
 
+    pub(super) fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
     /// Whether the model runs its own inputs now; while another thread finds out, what was last
     /// found.
     pub(super) fn is_well(&self, run: impl FnOnce(&Batch) -> bool) -> bool {

@@ -1,6 +1,7 @@
 //! The way to the engine for one model version: admission, and the model that calls wait for.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use super::load::{Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
 use super::reply::{Joint, Reply};
+use super::side::Side;
 use super::variable::VariableLength;
-use super::waiting::{Holds, Waiting};
+use super::waiting::{Holds, Kept, Waiting};
 use crate::breaker::Permit;
 use crate::error::Rejection;
 use crate::limits::Pressure;
@@ -75,6 +77,10 @@ pub(super) struct Shared {
     pub(super) settings: QueueSettings,
     pub(super) metrics: Arc<VersionMetrics>,
     pub(super) load: Arc<Load>,
+    /// What waits for shadow threads, which is nobody's reason to refuse a live call.
+    shadow_load: Arc<Load>,
+    /// Batches that run now, on both sides.
+    running: AtomicUsize,
     /// How long calls stand in the queue, as the scheduler saw it last.
     pub(super) standing: Standing,
     pub(super) probe: OnceLock<Probe>,
@@ -139,6 +145,8 @@ impl Queue {
             settings,
             metrics,
             load: Arc::new(Load::on(pool.backlog().clone())),
+            shadow_load: Arc::default(),
+            running: AtomicUsize::new(0),
             standing: Standing::default(),
             probe: OnceLock::new(),
             nan_probe: OnceLock::new(),
@@ -185,7 +193,9 @@ impl Queue {
             Some(guard) => guard.breaker.admit(now, schedule.deadline)?,
             None => Permit::default(),
         };
-        if shared.settings.refuse_late {
+        let trial = permit.handle();
+        // Shadows that come late hold nobody up.
+        if shared.settings.refuse_late && shared.pool.side(schedule.shadow) == Side::Live {
             shared.refuse_late(rows, schedule, now)?;
         }
         let (sender, receiver) = oneshot::channel();
@@ -199,7 +209,7 @@ impl Queue {
             shared.submit_one(inputs, rows, (schedule, now), (reply, permit, place));
             Holds::of(hold)
         };
-        Ok(Waiting::new(receiver, holds))
+        Ok(Waiting::new(receiver, Kept::new(holds, trial)))
     }
 
     /// Runs `batch` once on every engine thread of the device, one thread after the other, so
@@ -239,7 +249,7 @@ impl Queue {
     /// Calls waiting now.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.shared.load.calls()
+        self.shared.load.calls() + self.shared.shadow_load.calls()
     }
 
     /// Why the device can run nothing any more; `None` while it can.
@@ -268,9 +278,9 @@ impl Queue {
     /// Brings the gauges up to date; called before they are rendered.
     #[expect(clippy::cast_precision_loss, reason = "bounded far below 2^52")]
     pub fn publish(&self) {
-        let Shared { metrics, load, .. } = &*self.shared;
-        metrics.queue_rows.set(load.rows() as f64);
-        metrics.queue_bytes.set(load.bytes() as f64);
+        let Shared { metrics, load, shadow_load, .. } = &*self.shared;
+        metrics.queue_rows.set((load.rows() + shadow_load.rows()) as f64);
+        metrics.queue_bytes.set((load.bytes() + shadow_load.bytes()) as f64);
         metrics.queue_delay.set(self.shared.delay().as_secs_f64());
     }
 
@@ -288,6 +298,29 @@ impl Shared {
 
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    /// What waits on a side.
+    pub(super) fn load(&self, side: Side) -> &Arc<Load> {
+        match side {
+            Side::Live => &self.load,
+            Side::Shadow => &self.shadow_load,
+        }
+    }
+
+    /// Whether another batch may run beside those that do. Only under the lock of the device,
+    /// as are the notes of runs.
+    pub(super) fn may_run_more(&self) -> bool {
+        self.running.load(Ordering::Relaxed) < self.settings.instances
+    }
+
+    pub(super) fn note_run(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_run_ended(&self) {
+        let running = self.running.load(Ordering::Relaxed);
+        self.running.store(running.saturating_sub(1), Ordering::Relaxed);
     }
 
     pub(super) fn count_execution(&self, rows: usize, run: &Run) {

@@ -17,16 +17,19 @@ use super::bucket::{Bucket, Key, Ripe, Taken};
 use super::cost::Costs;
 use super::job::{AGEING, Failure, Job, RANKS, Rank, Ticket, Urgency};
 use super::queue::{QueueSettings, Shared};
+use super::reply::Post;
+use super::side::Side;
 use super::variable::VariableLength;
 use crate::overload::delay::Delays;
-use crate::telemetry::Closed;
+use crate::telemetry::{Closed, Dropped, Shed};
 
 /// Versions whose clocks are this close, in seconds, share alike: deadlines decide among them.
 const QUANTUM: f64 = 0.02;
 
-/// Everything that waits for one device.
+/// Everything that waits on one side of a device.
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
+    side: Side,
     queues: HashMap<u64, Waiting>,
     /// The clock of the version that was served last: where those begin that had nothing to do.
     now_served: f64,
@@ -41,7 +44,7 @@ struct Waiting {
     costs: Costs,
     /// How long its calls waited, where anybody asks.
     delays: Option<Delays<RANKS>>,
-    /// Batches that run now.
+    /// Batches of this side that run now.
     running: usize,
     /// Those of them that are trials of the breaker.
     trials: usize,
@@ -61,6 +64,7 @@ pub(super) struct Picked {
 /// What a finished run is remembered by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RunKey {
+    pub(super) side: Side,
     pub(super) queue: u64,
     pub(super) key: Key,
     pub(super) rows: usize,
@@ -120,6 +124,10 @@ impl Candidate<'_> {
 }
 
 impl Scheduler {
+    pub(super) fn new(side: Side) -> Self {
+        Self { side, ..Self::default() }
+    }
+
     /// Adds a call; says when its bucket may run, as far as a thread would take it now.
     pub(super) fn push(
         &mut self,
@@ -138,10 +146,9 @@ impl Scheduler {
         }
         let settings = &queue.settings;
         let bucket = waiting.buckets.entry(key.clone()).or_insert_with(|| Bucket::new(now));
-        queue.load.has_rank(job.ticket.rank().index());
+        queue.load(self.side).has_rank(job.ticket.rank().index());
         bucket.push(job);
-        let has_room = waiting.running < settings.instances;
-        let bucket = waiting.buckets.get(&key).filter(|_| has_room)?;
+        let bucket = waiting.buckets.get(&key).filter(|_| queue.may_run_more())?;
         Some(waiting.ripe(&key, bucket, now, settings))
     }
 
@@ -178,7 +185,7 @@ impl Scheduler {
         let Some((_, urgency, key)) = least else {
             // Those that were not looked at may be behind.
             if *steps > 0 {
-                queue.load.has_none_behind(rank.index());
+                queue.load(self.side).has_none_behind(rank.index());
             }
             return false;
         };
@@ -224,12 +231,30 @@ impl Scheduler {
         self.queues.values().all(|waiting| waiting.queue.is_none())
     }
 
+    /// Takes everything out, for good.
+    pub(super) fn end(&mut self, cleared: &mut Cleared) {
+        for waiting in self.queues.values_mut() {
+            let Some(queue) = &waiting.queue else { continue };
+            for bucket in std::mem::take(&mut waiting.buckets).into_values() {
+                let tickets = bucket.into_jobs().map(|job| job.ticket);
+                cleared.dropped.extend(tickets.map(|t| (queue.clone(), t, Failure::Stopping)));
+            }
+            cleared.spent.extend(waiting.spent());
+        }
+    }
+
     /// A run has ended or was given up. Returns what such a batch takes, where that is known.
-    pub(super) fn finished(&mut self, run: &RunKey, weight: f64, used: Used) -> Option<Duration> {
+    pub(super) fn finished(
+        &mut self,
+        run: &RunKey,
+        queue: &Shared,
+        used: Used,
+    ) -> Option<Duration> {
+        queue.note_run_ended();
         let waiting = self.queues.get_mut(&run.queue)?;
         waiting.running = waiting.running.saturating_sub(1);
         waiting.trials = waiting.trials.saturating_sub(usize::from(run.is_trial));
-        waiting.clock += used.time.as_secs_f64() / weight;
+        waiting.clock += used.time.as_secs_f64() / queue.settings.weight;
         if !used.is_typical {
             return None;
         }
@@ -247,7 +272,7 @@ impl Scheduler {
         let mut candidates = Vec::new();
         for (&id, waiting) in &self.queues {
             let Some(queue) = &waiting.queue else { continue };
-            if waiting.running >= queue.settings.instances {
+            if !queue.may_run_more() {
                 continue;
             }
             // Within a version nothing but urgency counts: what waits long comes before deadlines.
@@ -287,7 +312,8 @@ impl Scheduler {
     ) -> Option<Picked> {
         let waiting = self.queues.get_mut(&id)?;
         let queue = waiting.queue.clone()?;
-        let mut taken = Taken::new(shadow, &key, &mut waiting.costs, queue.load.batch_time());
+        let expected = queue.load(self.side).batch_time();
+        let mut taken = Taken::new(shadow, &key, &mut waiting.costs, expected);
         let stopped = waiting.take_into(&mut taken, &key, &queue, now);
         let dropped = std::mem::take(&mut taken.dropped);
         cleared.dropped.extend(dropped.into_iter().map(|(t, f)| (queue.clone(), t, f)));
@@ -295,8 +321,12 @@ impl Scheduler {
         if taken.jobs.is_empty() {
             return None;
         }
-        waiting.note_delays(&queue, &taken.jobs, now);
+        // How long shadows wait behind live calls says nothing about what those have to expect.
+        if self.side == Side::Live {
+            waiting.note_delays(&queue, &taken.jobs, now);
+        }
         waiting.running += 1;
+        queue.note_run();
         self.now_served = self.now_served.max(waiting.clock);
         // What a delay or a deadline closed was not full, whatever it then took.
         let closed = match (why, stopped) {
@@ -309,7 +339,7 @@ impl Scheduler {
         let key = Key { rest: key.rest, length: taken.size(&queue.settings) };
         let is_trial = taken.jobs.iter().any(|job| job.ticket.permit.is_on_trial());
         waiting.trials += usize::from(is_trial);
-        let run = RunKey { queue: id, key, rows: taken.rows, is_trial };
+        let run = RunKey { side: self.side, queue: id, key, rows: taken.rows, is_trial };
         Some(Picked { queue, jobs: taken.jobs, run, closed })
     }
 }
@@ -397,6 +427,29 @@ impl Waiting {
             keys.extend(others.cloned());
         }
         keys
+    }
+}
+
+impl Cleared {
+    pub(super) fn is_empty(&self) -> bool {
+        self.dropped.is_empty() && self.spent.is_empty()
+    }
+
+    /// Ends the calls that left, and lets go of versions that nothing waits for.
+    pub(super) fn settle(self) {
+        let mut post = Post::default();
+        for (queue, ticket, failure) in self.dropped {
+            if failure == Failure::Displaced {
+                queue.metrics.shed(Shed::Displaced, ticket.rank().class());
+            }
+            queue.metrics.dropped(match failure {
+                Failure::Expired => Dropped::Expired,
+                Failure::Displaced => Dropped::Displaced,
+                Failure::Stopping => Dropped::Stopping,
+                _ => Dropped::Cancelled,
+            });
+            ticket.reply.send(Err(failure), &mut post);
+        }
     }
 }
 

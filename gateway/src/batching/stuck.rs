@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::telemetry::metrics;
 
-/// Threads that are stuck now, all devices and loads together, and what was lost so far.
+/// Threads for live calls and loads that are stuck now, on all devices together, and what was
+/// lost so far.
 #[derive(Debug, Clone, Default)]
 pub struct StuckThreads {
     counts: Arc<Counts>,
@@ -34,13 +35,19 @@ impl StuckThreads {
         metrics::STUCK_THREADS.gauge(&[]).decrement(1);
     }
 
+    /// A thread was given up while it ran a shadow: live calls do not miss it.
+    pub fn abandon_shadow(&self) {
+        self.counts.abandoned.fetch_add(1, Ordering::Relaxed);
+        metrics::ABANDONED.counter(&["shadow"]).increment(1);
+    }
+
     /// Something panicked on an engine thread of `device`: a `run`, or the whole `thread`.
     pub fn panicked(&self, device: &str, what: &'static str) {
         self.counts.panics.fetch_add(1, Ordering::Relaxed);
         metrics::ENGINE_PANICS.counter(&[device, what]).increment(1);
     }
 
-    /// How many are stuck now.
+    /// How many are stuck now; those that run shadows do not count.
     #[must_use]
     pub fn count(&self) -> usize {
         self.counts.stuck.load(Ordering::Relaxed)

@@ -15,6 +15,7 @@ mod breaker;
 mod leaving;
 mod overload;
 mod schedules;
+mod shadows;
 mod threads;
 
 const LIMIT: Duration = Duration::from_secs(1);
@@ -31,6 +32,10 @@ fn rig(max_batch: usize, max_rows: usize) -> Rig {
 }
 
 fn rig_with(threads: usize, settings: QueueSettings) -> Rig {
+    rig_of(Threads { live: threads, shadow: 0 }, settings)
+}
+
+fn rig_of(threads: Threads, settings: QueueSettings) -> Rig {
     let settings = QueueSettings { max_bytes: 1 << 20, run_timeout: LIMIT, ..settings };
     let stuck = StuckThreads::default();
     let pool = Pool::start(Device("cpu".into()), threads, stuck.clone()).unwrap();

@@ -17,34 +17,34 @@ use super::judge::{self, Finding, Judge, Look};
 use super::pool::{Ended, Pool, Warmup, Work};
 use super::queue::Shared;
 use super::reply::Post;
+use super::runner::Runner;
 use super::running::{Groups, Running, Slot, Waiters};
 use super::scheduler::{Picked, RunKey, Used};
+use super::side::Side;
 use crate::types::Timings;
 
 /// The body of an engine thread.
-pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
-    // Thread settings belong to an engine, and models of several engines share a device.
-    let mut prepared: Vec<&'static str> = Vec::new();
+pub(super) fn run(pool: &Pool, (id, side): (usize, Side), slot: &Slot, mut runner: Runner) {
     let mut ended = None;
-    while let Some(work) = pool.next_work(id, ended.take()) {
+    while let Some(work) = pool.next_work((id, side), ended.take()) {
         let queue = match &work {
             Work::Batch(picked) => picked.queue.clone(),
             Work::Warmup(warmup) => warmup.queue.clone(),
         };
         let run = if let Work::Batch(picked) = &work { Some(picked.run.clone()) } else { None };
         let started = Instant::now();
-        if !prepare(&queue, &mut prepared) {
+        if !runner.prepare(&queue) {
             give_up(pool, work);
             continue;
         }
         let body = AssertUnwindSafe(|| match work {
-            Work::Batch(picked) => run_batch(*picked, slot),
-            Work::Warmup(warmup) => run_warmup(warmup, slot),
+            Work::Batch(picked) => run_batch(*picked, slot, &mut runner),
+            Work::Warmup(warmup) => run_warmup(warmup, slot, &runner),
         });
         match catch_unwind(body) {
             Ok(Some(used)) => ended = run.map(|run| Ended { queue, run, used }),
             Ok(None) => {
-                pool.recovered();
+                pool.recovered(side);
                 return;
             }
             Err(_) => {
@@ -54,7 +54,7 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
                 let rest = slot.end().map(|running| running.fail(&Failure::Panicked));
                 // Before and after a run there is nothing in the slot, either.
                 if rest.is_none() && pool.has_given_up(id) {
-                    pool.recovered();
+                    pool.recovered(side);
                     return;
                 }
                 if let Some(run) = run {
@@ -63,23 +63,6 @@ pub(super) fn run(pool: &Pool, id: usize, slot: &Slot) {
             }
         }
     }
-}
-
-/// Lets an engine set up this thread, once; `false` when it panicked.
-fn prepare(queue: &Shared, prepared: &mut Vec<&'static str>) -> bool {
-    let body = AssertUnwindSafe(|| {
-        let platform = queue.engine().platform();
-        if !prepared.contains(&platform) {
-            queue.engine().prepare_thread();
-            prepared.push(platform);
-        }
-    });
-    let result = catch_unwind(body);
-    if result.is_err() {
-        error!(model = queue.settings.label, "the engine panicked while it prepared a thread");
-        queue.pool.panicked("run");
-    }
-    result.is_ok()
 }
 
 /// Fails work that no run was begun for.
@@ -102,7 +85,7 @@ fn give_up(pool: &Pool, work: Work) {
 
 /// Runs the calls as one batch, or in halves where it fails. `None`: the watchdog gave this
 /// thread up meanwhile.
-fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
+fn run_batch(picked: Picked, slot: &Slot, runner: &mut Runner) -> Option<Used> {
     let Picked { queue, jobs, run, closed } = picked;
     let (jobs, judge) = judge::open(&queue, jobs);
     if jobs.is_empty() {
@@ -110,7 +93,10 @@ fn run_batch(picked: Picked, slot: &Slot) -> Option<Used> {
     }
     queue.metrics.closed(closed);
     let _counted = Counted::new(&queue.metrics.running);
-    let mut hand = Hand { queue, run, groups: vec![jobs], judge };
+    let own_inputs = runner.is_new_to(&queue).then(|| queue.probe.get()).flatten();
+    let own_inputs = own_inputs.map(|probe| probe.batch().clone());
+    let runner = &*runner;
+    let mut hand = Hand { queue, run, runner, own_inputs, groups: vec![jobs], judge };
     let mut was_short_of_memory = false;
     let mut used = Used { time: Duration::ZERO, is_typical: true };
     while let Some(jobs) = hand.groups.pop() {
@@ -157,9 +143,12 @@ impl Drop for Counted {
 }
 
 /// A batch in a thread's hands.
-struct Hand {
+struct Hand<'r> {
     queue: Arc<Shared>,
     run: RunKey,
+    runner: &'r Runner,
+    /// What the model is to run first on this thread, where that was not warmed up.
+    own_inputs: Option<Batch>,
     /// What waits for its run, the next one last.
     groups: Groups,
     judge: Judge,
@@ -178,7 +167,7 @@ struct Failed {
     failure: Failure,
 }
 
-impl Hand {
+impl Hand<'_> {
     /// Runs one group to its end, or gives it back when it has to be halved.
     fn run_group(
         &mut self,
@@ -202,7 +191,13 @@ impl Hand {
             rest: std::mem::take(&mut self.groups),
             judge: std::mem::take(&mut self.judge),
         });
-        let Checked { result, time, probed } = checked_run(&self.queue, &batch, inputs.len(), slot);
+        let warmed = self.own_inputs.take().map(|own| {
+            // What is wrong with the model the calls will show.
+            drop(self.runner.run(&self.queue, &own));
+            slot.begin_anew(Instant::now());
+        });
+        let Checked { result, time, probed } = self.checked_run(&batch, inputs.len(), slot);
+        let probed = probed || warmed.is_some();
         let Some(Running { waiters: Waiters::Calls(tickets), rest, judge, .. }) = slot.end() else {
             return None;
         };
@@ -228,6 +223,35 @@ impl Hand {
                 }
             },
         ))
+    }
+
+    /// Runs a group of so many calls. Looks at the model's own inputs are runs of their own.
+    fn checked_run(&self, batch: &Batch, calls: usize, slot: &Slot) -> Checked {
+        let (queue, runner) = (&self.queue, self.runner);
+        let started = Instant::now();
+        let mut result = runner.run(queue, batch);
+        let time = started.elapsed();
+        let mut probed = false;
+        let mut probe = |batch: &Batch| {
+            probed = true;
+            slot.begin_anew(Instant::now());
+            runner.run(queue, batch).ok()
+        };
+        if calls > 1 {
+            result = result.and_then(|run| with_all_rows(run, batch));
+        }
+        if let Some(guard) = queue.guard.get() {
+            result = result.and_then(|run| guard.check(&run.outputs, batch.rows()).map(|()| run));
+        }
+        let result = match result {
+            Ok(run) => {
+                let look = judge::look(queue, &run.outputs, probe);
+                Ok((run, look))
+            }
+            Err(failure) if calls == 1 => Err(judged(queue, failure, |own| probe(own).is_some())),
+            Err(failure) => Err(failure),
+        };
+        Checked { result, time, probed }
     }
 
     /// Ends the calls of a run that failed for good.
@@ -263,6 +287,8 @@ impl Hand {
         queue.metrics.batch_rows.record(batch.rows() as f64);
         let pieces = pieces(&queue, &run.outputs, &tickets, padded);
         let findings = judge::findings(&queue, look, &inputs, &pieces);
+        // At the lowest priority a run takes as long as others let it.
+        let time = if self.run.side == Side::Shadow { Duration::ZERO } else { time };
         self.judge.answered(tickets.len(), (&findings, look), time);
         self.settle_last();
         let Run { input, infer, output, .. } = run;
@@ -292,34 +318,6 @@ struct Checked {
     probed: bool,
 }
 
-/// Runs a group of so many calls. Looks at the model's own inputs are runs of their own.
-fn checked_run(queue: &Shared, batch: &Batch, calls: usize, slot: &Slot) -> Checked {
-    let started = Instant::now();
-    let mut result = guarded_run(queue, batch);
-    let time = started.elapsed();
-    let mut probed = false;
-    let mut probe = |batch: &Batch| {
-        probed = true;
-        slot.begin_anew(Instant::now());
-        guarded_run(queue, batch).ok()
-    };
-    if calls > 1 {
-        result = result.and_then(|run| with_all_rows(run, batch));
-    }
-    if let Some(guard) = queue.guard.get() {
-        result = result.and_then(|run| guard.check(&run.outputs, batch.rows()).map(|()| run));
-    }
-    let result = match result {
-        Ok(run) => {
-            let look = judge::look(queue, &run.outputs, probe);
-            Ok((run, look))
-        }
-        Err(failure) if calls == 1 => Err(judged(queue, failure, |own| probe(own).is_some())),
-        Err(failure) => Err(failure),
-    };
-    Checked { result, time, probed }
-}
-
 /// Whether the model has failed on its own inputs, too.
 fn is_of_the_model(queue: &Shared, failure: &Failure) -> bool {
     let is_judged = queue.probe.get().is_some();
@@ -330,7 +328,7 @@ fn may_be_judged(fault: Fault) -> bool {
     matches!(fault, Fault::Run | Fault::Input)
 }
 
-fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
+fn run_warmup(warmup: Warmup, slot: &Slot, runner: &Runner) -> Option<Used> {
     let Warmup { queue, batch, limit, reply } = warmup;
     slot.begin(Running {
         since: Instant::now(),
@@ -341,7 +339,7 @@ fn run_warmup(warmup: Warmup, slot: &Slot) -> Option<Used> {
         rest: Groups::new(),
         judge: Judge::default(),
     });
-    let result = guarded_run(&queue, &batch);
+    let result = runner.run(&queue, &batch);
     match slot.end() {
         Some(Running { waiters: Waiters::Warmup(reply), .. }) => {
             // The load that asked may have been given up.
@@ -372,29 +370,5 @@ fn judged(queue: &Shared, failure: Failure, run: impl FnOnce(&Batch) -> bool) ->
             if is_well { Failure::Input(error) } else { Failure::Engine(error) }
         }
         other => other,
-    }
-}
-
-fn guarded_run(queue: &Shared, batch: &Batch) -> Result<Run, Failure> {
-    match catch_unwind(AssertUnwindSafe(|| queue.model().run(batch))) {
-        Ok(Ok(run)) => Ok(run),
-        Ok(Err(error)) => {
-            if error.fault() == Fault::Device {
-                check_device(queue);
-            }
-            Err(Failure::Engine(error))
-        }
-        Err(_) => {
-            error!(model = queue.settings.label, "the engine panicked");
-            queue.pool.panicked("run");
-            Err(Failure::Panicked)
-        }
-    }
-}
-
-/// After a failure of the device: takes it out of service if it does not recover by itself.
-fn check_device(queue: &Shared) {
-    if let Err(error) = queue.engine().check_device(&queue.pool.device().0) {
-        queue.pool.fail(error.message());
     }
 }

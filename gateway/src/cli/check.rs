@@ -1,5 +1,7 @@
 //! `penstock check`: every problem of a configuration and of the models it names.
 
+mod routes;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,37 +29,57 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let path = &arguments.path;
     let loaded = if path.is_dir() { Ok(Config::for_repository(path)) } else { config::load(path) };
-    let (problems, served, clients) = match loaded {
-        Err(problems) => (problems, vec![], vec![]),
+    let (problems, tables) = match loaded {
+        Err(problems) => (problems, Tables::default()),
         Ok(config) => {
             let mut problems = server::check(&config);
-            let (more, served) = check_repository(&config);
+            let (more, models) = check_repository(&config);
             problems.extend(more);
             problems.extend(identity::check(&config.auth).err().into_iter().flatten());
-            (problems, served, clients(&config.auth))
+            let (clients, routes) = (clients(&config.auth), routes::rows(&config.routes));
+            (problems, Tables { models, routes, clients })
         }
     };
     if arguments.json {
         let problems: Vec<_> =
             problems.iter().map(|p| json!({ "path": p.path, "message": p.message })).collect();
-        println!("{}", json!({ "problems": problems, "models": served, "clients": clients }));
+        let Tables { models, routes, clients } = tables;
+        let report = json!({
+            "problems": problems, "models": models, "routes": routes, "clients": clients,
+        });
+        println!("{report}");
     } else {
         for problem in &problems {
             eprintln!("{}: {problem}", path.display());
         }
         if problems.is_empty() {
-            let mut rows = vec![table::row(&["MODEL", "VERSIONS", "PLATFORM", "DEVICE"])];
-            rows.extend(served);
-            print!("{}", table::render(&rows));
-            if !clients.is_empty() {
-                let heading = ["CLIENT", "TENANT", "ROLES", "MODELS", "KNOWN BY"];
-                let rows = [vec![table::row(&heading)], clients].concat();
-                print!("\n{}", table::render(&rows));
-            }
+            print!("{}", tables.render());
             println!("{}: no problems", path.display());
         }
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
+}
+
+/// What a configuration without problems leads to, a line each.
+#[derive(Default)]
+struct Tables {
+    models: Vec<Vec<String>>,
+    routes: Vec<Vec<String>>,
+    clients: Vec<Vec<String>>,
+}
+
+impl Tables {
+    fn render(self) -> String {
+        let models = ["MODEL", "VERSIONS", "PLATFORM", "DEVICE"];
+        let clients = ["CLIENT", "TENANT", "ROLES", "MODELS", "KNOWN BY"];
+        let mut shown = vec![table::render(&[vec![table::row(&models)], self.models].concat())];
+        for (heading, rows) in [(&routes::HEADING, self.routes), (&clients, self.clients)] {
+            if !rows.is_empty() {
+                shown.push(table::render(&[vec![table::row(heading)], rows].concat()));
+            }
+        }
+        shown.join("\n")
+    }
 }
 
 /// Reads every manifest and says what would be served.
@@ -73,11 +95,11 @@ fn check_repository(config: &Config) -> (Vec<Problem>, Vec<Vec<String>>) {
     };
     let engines = app::engines();
     let (mut problems, mut served) = (Vec::new(), Vec::new());
-    for (name, model) in models {
+    for (name, model) in &models {
         let folder = match model {
             Ok(folder) => folder,
             Err(reason) => {
-                problems.push(Problem::new(format!("repository/{name}"), reason));
+                problems.push(Problem::new(format!("repository/{name}"), reason.clone()));
                 continue;
             }
         };
@@ -104,6 +126,8 @@ fn check_repository(config: &Config) -> (Vec<Problem>, Vec<Vec<String>>) {
             manifest.device.clone(),
         ]);
     }
+    problems.extend(routes::check_labels(&models));
+    problems.extend(routes::check(&config.routes, &models));
     (problems, served)
 }
 

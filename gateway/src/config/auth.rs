@@ -172,7 +172,7 @@ fn identity(section: &mut Section<'_>) -> Option<Identity> {
 }
 
 /// What is wrong with the pattern of a model's name, if anything is.
-fn wrong_pattern(pattern: &str) -> Option<String> {
+pub(super) fn wrong_pattern(pattern: &str) -> Option<String> {
     let start = pattern.strip_suffix('*').unwrap_or(pattern);
     if pattern.is_empty() || start.contains('*') {
         return Some(format!("holds \"{pattern}\": a name, with * at its end at most"));

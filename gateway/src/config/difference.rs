@@ -70,7 +70,13 @@ impl Config {
         walk.section("overload", overload, &new.overload);
         walk.section("server", server, &new.server);
         walk.section("log", log, &new.log);
-        walk.section("state", state, &new.state);
+        let mut others = new.state.clone();
+        if !state.is_named && !others.is_named {
+            // The first route does not need a restart for the sake of its folder.
+            others.path.clone_from(&state.path);
+            others.is_named = state.is_named;
+        }
+        walk.section("state", state, &others);
         let problem = |found: Difference| {
             Problem::new(found.path, "cannot change while the gateway runs: restart to change it")
         };
@@ -267,6 +273,11 @@ mod tests {
         );
         let tls = "[tls]\nkey = 'b'\nclient_ca = 'c'\ncertificate = ";
         assert_eq!(restart(&format!("{tls}'a'"), &format!("{tls}'d'")), ["tls.certificate"]);
+        assert_eq!(restart("", "[state]\npath = 'x'"), ["state.path"]);
+        let mut other = config("");
+        (other.state.path, other.state.watch) = (Some("/etc/penstock-data".into()), None);
+        let found: Vec<_> = config("").needs_restart(&other);
+        assert_eq!(found.iter().map(|p| p.path.as_str()).collect::<Vec<_>>(), ["state.watch"]);
         let mut other = config("");
         other.state.keep_warm = Duration::from_secs(1);
         assert_eq!(config("").needs_restart(&other)[0].path, "state.keep_warm");

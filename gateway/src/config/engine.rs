@@ -12,6 +12,8 @@ use super::value::{OrAuto, cores};
 pub struct Engine {
     pub cpu_threads: usize,
     pub cuda_threads: usize,
+    /// Threads of each device that run nothing but shadows; 0: those for live calls do.
+    pub shadow_threads: usize,
     pub load_timeout: Duration,
     pub warmup_timeout: Duration,
     pub run_timeout: Duration,
@@ -24,6 +26,7 @@ impl Engine {
         let engine = Self {
             cpu_threads: section.or("cpu_threads", OrAuto(None)).0.unwrap_or(cores().div_ceil(2)),
             cuda_threads: section.or("cuda_threads", OrAuto(None)).0.unwrap_or(1),
+            shadow_threads: section.or("shadow_threads", 1),
             load_timeout: section.or("load_timeout", Duration::from_secs(120)),
             warmup_timeout: section.or("warmup_timeout", Duration::from_secs(60)),
             run_timeout: section.or("run_timeout", Duration::from_secs(30)),

@@ -1,5 +1,6 @@
 //! The keys of the configuration file, their defaults and the checks across them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::Table;
@@ -14,7 +15,7 @@ use super::overload::Overload;
 use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
-use super::routes::Route;
+use super::routes::{self, Route};
 use super::server::{Log, Server};
 use super::state::State;
 use super::tls::Tls;
@@ -59,6 +60,9 @@ impl Config {
             None | Some(1) => {}
             Some(other) => root.problem("version", format!("is {other}, this build reads 1")),
         }
+        let mut names = BTreeSet::new();
+        let upstreams = Upstream::read_all(&mut root, &mut names, base);
+        let routes = Route::read_all(&mut root, &names);
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
             tls: Tls::read(root.section("tls"), base),
@@ -72,9 +76,10 @@ impl Config {
             overload: Overload::read(root.section("overload")),
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
-            state: State::default(),
-            routes: Vec::new(),
-            upstreams: Vec::new(),
+            state: State::read(root.section("state"), base, !routes.is_empty()),
+            // What could not be read has been reported.
+            routes: routes.into_iter().collect::<Option<_>>().unwrap_or_default(),
+            upstreams: upstreams.into_iter().flatten().collect(),
         };
         config.check_across(problems);
         root.finish();
@@ -93,6 +98,7 @@ impl Config {
 
     fn check_across(&self, problems: &Problems) {
         self.listen.check(self.auth.guards_operators(self.repository.control), problems);
+        routes::loops::check(&self.routes, &self.upstreams, &self.listen, problems);
     }
 }
 

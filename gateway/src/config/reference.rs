@@ -30,6 +30,8 @@ pub enum Type {
     CountOrSize,
     OneOf(&'static [&'static str]),
     Counts,
+    /// A list of lists of two counts.
+    Pairs,
     Dimensions,
     Texts,
     /// A list of text or `"off"`.
@@ -74,6 +76,7 @@ impl Type {
                 words.iter().map(|w| format!("`\"{w}\"`")).collect::<Vec<_>>().join(", ")
             }
             Self::Counts | Self::Dimensions => "list of whole numbers".into(),
+            Self::Pairs => "list of pairs of whole numbers".into(),
             Self::Texts => "list of text".into(),
             Self::TextsOrOff => "list of text or `\"off\"`".into(),
             Self::Numbers => "list of numbers".into(),
@@ -109,6 +112,11 @@ impl Type {
             Self::Counts => json!({"type": "array", "items": {"type": "integer", "minimum": 0}}),
             Self::Dimensions => {
                 json!({"type": "array", "items": {"type": "integer", "minimum": -1}})
+            }
+            Self::Pairs => {
+                let mut pair = Self::Counts.schema();
+                (pair["minItems"], pair["maxItems"]) = (json!(2), json!(2));
+                json!({"type": "array", "items": pair})
             }
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::TextsOrOff => json!({"oneOf": [Self::Texts.schema(), {"const": "off"}]}),

@@ -1,11 +1,23 @@
 //! `[[route]]`: which arm answers which callers, and what else sees their calls.
 
+pub(super) mod loops;
+mod read;
+mod shares;
+mod terms;
+
+use std::fmt;
 use std::time::Duration;
+
+use engine::{DataType, Tensor};
 
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
+use crate::codec::json;
 use crate::types::{ArmName, ModelName, Share, Version};
+
+pub(super) use read::bounded;
+pub(super) use terms::is_word;
 
 /// What clients call: a name that stands before the model of the same name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,6 +121,79 @@ pub struct Shadow {
     pub timeout: Duration,
 }
 
+impl Sticky {
+    /// As the file writes it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Header(name) => format!("header:{name}"),
+            Self::Parameter(name) => format!("parameter:{name}"),
+            Self::Identity => "identity".to_owned(),
+        }
+    }
+}
+
+impl Fallback {
+    /// As the file writes it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Arm(name) => name.as_str(),
+            Self::Static(_) => "static",
+        }
+    }
+}
+
+impl StaticOutput {
+    /// The output for so many rows: repeated along a new first dimension, or as it is where
+    /// `rows` is 0, for a model that does not batch.
+    ///
+    /// # Errors
+    /// When the data does not fit type and shape, which the file is checked for.
+    pub fn tensor(&self, rows: usize) -> Result<Tensor, String> {
+        let datatype = self.datatype.parse().map_err(|error| format!("{error}"))?;
+        let element = |number: &f64| match (datatype, number.to_string()) {
+            (DataType::Bool, text) if text == "0" => "false".to_owned(),
+            (DataType::Bool, text) if text == "1" => "true".to_owned(),
+            (_, text) => text,
+        };
+        let elements: Vec<String> = self.data.iter().map(element).collect();
+        let text = format!("[{}]", elements.join(","));
+        let item = json::parse_data(&text, datatype, self.shape.clone())
+            .map_err(|error| error.trim_start_matches("data: ").to_owned())?;
+        if rows == 0 {
+            return Ok(item);
+        }
+        let shape = [&[rows], item.shape()].concat();
+        let data = item.data().repeat(rows).into();
+        Tensor::new(datatype, shape, data).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Display for VersionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Number(version) => version.fmt(f),
+            Self::Label(label) => f.write_str(label),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    /// `MODEL/VERSION`, and what is elsewhere with the name of its upstream and a colon before.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { model, version } => write!(f, "{model}/{version}"),
+            Self::Upstream { upstream, model, version } => {
+                write!(f, "{upstream}:{model}/{}", version.as_deref().unwrap_or("latest"))
+            }
+        }
+    }
+}
+
 mod header {
     use http::HeaderName;
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -122,3 +207,6 @@ mod header {
         text.parse().map_err(de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,6 +50,13 @@ impl FromToml for usize {
     }
 }
 
+impl FromToml for u32 {
+    fn from_toml(value: &Value) -> Result<Self, String> {
+        u64::from_toml(value)
+            .and_then(|number| Self::try_from(number).map_err(|_| "is too large".to_owned()))
+    }
+}
+
 impl FromToml for i64 {
     fn from_toml(value: &Value) -> Result<Self, String> {
         value.as_integer().map_or_else(|| expected("a whole number", value), Ok)

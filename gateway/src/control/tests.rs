@@ -12,16 +12,26 @@ use super::*;
 use crate::config::Config;
 use crate::overload::Overload;
 use crate::pipeline::{Pipeline, Reply};
+use crate::shadow::Comparer;
 use crate::telemetry::WireMetrics;
-use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
+use crate::types::{AnsweredBy, Call, Caller, Inputs, NamedTensor, Patience, Protocol, Schedule};
 
 mod breaker;
 mod deadlines;
 mod keyed;
+mod routes;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\
     [[output]]\nname = 'y'\ndtype = 'UINT8'\nshape = [-1, 1]\n";
+
+/// Number of the version that answered.
+fn version_of(reply: &Reply) -> u64 {
+    match reply.answer.version {
+        AnsweredBy::Version(version) => version.0,
+        ref other => panic!("answered by {other}"),
+    }
+}
 
 struct Rig {
     folder: TempDir,
@@ -45,7 +55,9 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire, overload, keys: None };
+        let comparer = Comparer::start().unwrap();
+        let timeouts = Patience::default();
+        let pipeline = Pipeline { snapshots, wire, overload, keys: None, comparer, timeouts };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {
@@ -103,11 +115,13 @@ impl Rig {
             key: None,
             protocol: Protocol::Http,
             arrived: tokio::time::Instant::now(),
+            headers: Arc::default(),
+            parameters: vec![],
         }
     }
 
     async fn answering_version(&self) -> u64 {
-        self.infer(self.call(None)).await.unwrap().answer.version.0
+        version_of(&self.infer(self.call(None)).await.unwrap())
     }
 
     /// The same gateway with uploads of up to 1000 bytes switched on.
@@ -299,7 +313,7 @@ async fn a_call_keeps_only_its_own_version_in_memory() {
         rig.stub.release();
     };
     let (reply, ()) = tokio::join!(running, leave);
-    assert_eq!(reply.unwrap().answer.version, Version(1));
+    assert_eq!(reply.unwrap().answer.version, AnsweredBy::Version(Version(1)));
 }
 
 #[tokio::test]
@@ -431,8 +445,7 @@ async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
     rig.stub.push(StubStep::Hang);
     let pipeline = rig.pipeline.clone();
     let call = rig.call(None);
-    let running =
-        async move { pipeline.infer(call, &Arc::default()).await.unwrap().answer.version.0 };
+    let running = async move { version_of(&pipeline.infer(call, &Arc::default()).await.unwrap()) };
     let swap = async {
         let stub = rig.stub.clone();
         tasks::blocking(move || stub.wait_hanging(1)).await;

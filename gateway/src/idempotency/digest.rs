@@ -100,6 +100,8 @@ mod tests {
             key: None,
             protocol: Protocol::Http,
             arrived: Instant::now(),
+            headers: Arc::default(),
+            parameters: vec![],
         }
     }
 

@@ -20,7 +20,7 @@ use super::repository::{GOLDEN_FILE, VersionFiles};
 use super::sample;
 use super::stats::Stats;
 use super::version::{Published, ServedVersion};
-use crate::batching::{Device, Guard, Pool, Queue, QueueSettings, StuckThreads};
+use crate::batching::{Device, Guard, Pool, Queue, QueueSettings, StuckThreads, Threads};
 use crate::breaker::Breaker;
 use crate::config;
 use crate::contract::Checker;
@@ -265,10 +265,11 @@ impl Loader {
         if let Some(pool) = pools.get(device) {
             return Ok(pool.clone());
         }
-        let threads = match device.0.as_str() {
+        let live = match device.0.as_str() {
             "cpu" => self.settings.cpu_threads,
             _ => self.settings.cuda_threads,
         };
+        let threads = Threads { live, shadow: self.settings.shadow_threads };
         let pool = Pool::start(device.clone(), threads, self.stuck.clone())
             .map_err(|error| LoadFailure::new(format!("cannot start engine threads: {error}")))?;
         pools.insert(device.clone(), pool.clone());

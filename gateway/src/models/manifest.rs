@@ -12,8 +12,9 @@ use self::running::Running;
 use crate::codec::finite;
 use crate::config::BreakerSettings;
 use crate::config::reader::{self, Problem, Problems, Section};
+use crate::config::value::FromToml;
 use crate::contract::{Contract, InputTerms};
-use crate::types::{OutputSpec, Patience, Signature, Version};
+use crate::types::{ArmName, OutputSpec, Patience, Signature, Version};
 
 mod batching;
 mod contract;
@@ -21,6 +22,8 @@ mod deadline;
 mod running;
 
 pub use batching::Batching;
+
+const MAX_LABELS: usize = 100;
 
 /// A checked `model.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +42,8 @@ pub struct Manifest {
     pub breaker: BreakerSettings,
     pub warmup: Warmup,
     pub versions: BTreeMap<Version, VersionFacts>,
+    /// Names for versions. One may name a version that is not there.
+    pub labels: BTreeMap<String, Version>,
     /// What the values of the inputs must be like.
     pub contract: Option<Arc<Contract>>,
 }
@@ -129,6 +134,7 @@ impl Manifest {
             running::read(root.section("engine"), &signature, &platform);
         let breaker = BreakerSettings::read(root.section("breaker"));
         let warmup = read_warmup(root.section("warmup"), max_batch_size);
+        let labels = read_labels(&mut root);
         let versions = root
             .named("version")
             .into_iter()
@@ -149,6 +155,7 @@ impl Manifest {
             breaker,
             warmup,
             versions,
+            labels,
             contract,
         }
     }
@@ -300,6 +307,31 @@ fn default_sizes(largest: usize) -> Vec<usize> {
     if largest < FAR { vec![1, largest] } else { vec![1, largest.isqrt(), largest] }
 }
 
+/// Names for versions, as arms are named: they stand in the same places of URLs and files.
+fn read_labels(root: &mut Section<'_>) -> BTreeMap<String, Version> {
+    let given: BTreeMap<String, Value> = root.or("labels", BTreeMap::new());
+    if given.len() > MAX_LABELS {
+        root.problem("labels", format!("has more than {MAX_LABELS} labels"));
+    }
+    let mut labels = BTreeMap::new();
+    for (label, value) in given {
+        let key = format!("labels.{label}");
+        match label.parse::<ArmName>() {
+            Ok(_) if label == "latest" => {
+                root.problem(&key, "is what the highest version is called")
+            }
+            Ok(_) => {}
+            Err(error) => root.problem(&key, error.replace("an arm", "a version")),
+        }
+        match u64::from_toml(&value) {
+            Ok(0) => root.problem(&key, "is 0: versions are numbers from 1"),
+            Ok(number) => drop(labels.insert(label, Version(number))),
+            Err(error) => root.problem(&key, error),
+        }
+    }
+    labels
+}
+
 fn read_version(name: &str, mut section: Section<'_>) -> Option<(Version, VersionFacts)> {
     let version = name.parse().ok();
     if version.is_none() {
@@ -383,6 +415,21 @@ mod tests {
                 "version.one.sha256",
             ]
         );
+    }
+
+    #[test]
+    fn labels_name_versions_by_the_rules_of_arms() {
+        let labels = |lines: &str| Manifest::parse(&format!("{SMALL}[labels]\n{lines}"));
+        let found = labels("stable = 1\ncanary-2 = 20").unwrap().labels;
+        let expected = [("canary-2", 20), ("stable", 1)];
+        assert_eq!(found, expected.map(|(name, number)| (name.to_owned(), Version(number))).into());
+        for wrong in ["latest = 1", "direct = 1", "7 = 1", "A = 1", "a = 0", "a = '1'", "a = -1"] {
+            let problems = labels(wrong).unwrap_err();
+            let path = format!("labels.{}", wrong.split(' ').next().unwrap());
+            assert_eq!(problems.iter().map(|p| &p.path).collect::<Vec<_>>(), [&path], "{wrong}");
+        }
+        let many: String = (0..101).map(|index| format!("x{index} = 1\n")).collect();
+        assert_eq!(labels(&many).unwrap_err()[0].path, "labels");
     }
 
     #[test]

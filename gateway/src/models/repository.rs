@@ -40,7 +40,7 @@ pub struct ModelFolder {
 pub struct Stamp {
     /// Name, size and time of each file.
     files: Vec<(String, u64, Option<SystemTime>)>,
-    /// What the manifest says about this version: neither the policy nor other versions.
+    /// What the manifest says about this version: neither the policy, labels nor other versions.
     manifest: Option<Box<Manifest>>,
 }
 
@@ -207,6 +207,7 @@ fn stamp(folder: &Path, version: Version, manifest: &Manifest) -> Stamp {
         .collect();
     let mut manifest = manifest.clone();
     manifest.policy = VersionPolicy::All;
+    manifest.labels.clear();
     manifest.versions.retain(|other, _| *other == version);
     Stamp { files, manifest: Some(Box::new(manifest)) }
 }
@@ -292,6 +293,7 @@ mod tests {
             repository.model(&name()).unwrap().versions
         };
         assert_eq!(golden, stamps_with("[versions]\npolicy = 'all'\n[version.2]\n"));
+        assert_eq!(golden, stamps_with("[labels]\nstable = 1\n"));
         assert_ne!(golden, stamps_with("[warmup]\nruns = 1\n"));
     }
 }

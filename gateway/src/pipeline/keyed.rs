@@ -12,12 +12,15 @@ use engine::Tensor;
 use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Account, Answer, Pipeline, Record, Refused, Reply};
+use super::Pipeline;
+use super::answer::{Account, Answer, Reply};
+use super::record::Record;
+use super::refusal::Refused;
 use crate::error::{Kind, Rejection};
 use crate::idempotency::{self, Claim, Entered, Flight, Refusal, Table};
 use crate::limits::Limiter;
 use crate::telemetry::{Outcome, VersionMetrics, WireMetrics};
-use crate::types::{Call, Deadline, IdempotencyKey, Protocol};
+use crate::types::{Call, Deadline, IdempotencyKey, PredictionId, Protocol};
 
 /// The table of the pipeline.
 pub type Keys = Table<Kept, Ended>;
@@ -29,7 +32,8 @@ pub(super) type Kept = Result<Arc<Given>, Rejection>;
 #[derive(Debug)]
 pub struct Given {
     answer: Answer,
-    metrics: Arc<VersionMetrics>,
+    /// `None` for an answer that nothing computed.
+    metrics: Option<Arc<VersionMetrics>>,
 }
 
 /// How a run ended, for all who wait for it.
@@ -43,7 +47,8 @@ pub struct Ended {
 /// Counts a repeat when it is dropped; says "cancelled" unless told otherwise.
 #[derive(Debug)]
 pub(super) struct Repeat {
-    metrics: Arc<VersionMetrics>,
+    metrics: Option<Arc<VersionMetrics>>,
+    wire: Arc<WireMetrics>,
     protocol: Protocol,
     pub(super) outcome: Outcome,
 }
@@ -81,13 +86,13 @@ impl Pipeline {
                 Ok(Entered::Joined(flight)) => {
                     let deadline = call.as_ref().and_then(|call| self.deadline(call));
                     let Some(ended) = self.join(flight, protocol, deadline).await else { continue };
-                    return replay(ended, protocol);
+                    return self.replay(ended, protocol);
                 }
                 Ok(Entered::Replayed(kept)) => {
                     if kept.is_err() {
                         self.wire.count(protocol, Outcome::Replayed);
                     }
-                    return replay(kept, protocol);
+                    return self.replay(kept, protocol);
                 }
                 Err(refusal) => {
                     let rejection = refused(refusal);
@@ -102,7 +107,8 @@ impl Pipeline {
     async fn run_once(self, claim: Claim<Kept, Ended>, call: Call, limiter: Arc<Limiter>) -> Ended {
         let (result, record) = match self.execute(call, &limiter).await {
             Ok((answer, record)) => {
-                let given = Given { answer, metrics: record.served.metrics.clone() };
+                let metrics = record.backend.as_ref().map(|backend| backend.metrics().clone());
+                let given = Given { answer, metrics };
                 claim.keep(given.answer.size(), || Ok(Arc::new(given.detached())));
                 (Ok(Arc::new(given)), Some(record))
             }
@@ -119,10 +125,11 @@ impl Pipeline {
     /// How long a call may wait that another one runs for: as if it ran itself.
     fn deadline(&self, call: &Call) -> Option<Deadline> {
         let asked = call.schedule.deadline;
-        match self.snapshots.load().find(&call.model, call.version.as_deref()) {
-            Ok(served) => served.timeouts.deadline(call.arrived, asked),
+        let found = self.snapshots.load().resolve(call, PredictionId::default());
+        match found.ok().and_then(|destination| destination.backend()) {
+            Some(backend) => backend.timeouts(self.timeouts).deadline(call.arrived, asked),
             // The run goes on with a version that has left; it ends as its first caller asked.
-            Err(_) => asked,
+            None => asked,
         }
     }
 
@@ -160,17 +167,20 @@ impl Pipeline {
     }
 }
 
+impl Pipeline {
+    /// What a repeat is told.
+    fn replay(&self, kept: Kept, protocol: Protocol) -> Result<Reply, Rejection> {
+        let given = kept.map_err(Rejection::into_replayed)?;
+        let outcome = Outcome::Refused(Kind::Cancelled);
+        let (metrics, wire) = (given.metrics.clone(), self.wire.clone());
+        let repeat = Repeat { metrics, wire, protocol, outcome };
+        Ok(given.reply(Some(Account::Repeat(repeat)), true))
+    }
+}
+
 /// Whether those who wait for a call are refused with it. Otherwise one of them runs it anew.
 const fn ended_for_all(kind: Kind) -> bool {
     !matches!(kind, Kind::DeadlineExceeded | Kind::Overloaded | Kind::RateLimited)
-}
-
-/// What a repeat is told.
-fn replay(kept: Kept, protocol: Protocol) -> Result<Reply, Rejection> {
-    let given = kept.map_err(Rejection::into_replayed)?;
-    let outcome = Outcome::Refused(Kind::Cancelled);
-    let repeat = Repeat { metrics: given.metrics.clone(), protocol, outcome };
-    Ok(given.reply(Some(Account::Repeat(repeat)), true))
 }
 
 fn refused(refusal: Refusal) -> Rejection {
@@ -205,7 +215,10 @@ impl Given {
 
 impl Drop for Repeat {
     fn drop(&mut self) {
-        self.metrics.count(self.protocol, self.outcome);
+        match &self.metrics {
+            Some(metrics) => metrics.count(self.protocol, self.outcome),
+            None => self.wire.count(self.protocol, self.outcome),
+        }
     }
 }
 

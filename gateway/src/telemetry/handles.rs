@@ -1,6 +1,7 @@
 //! Metric handles resolved when a version is loaded, so that a call pays for atomics only.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram};
@@ -29,7 +30,10 @@ impl Outcome {
         }
     }
 
-    fn index(self) -> usize {
+    /// How many there are.
+    pub(super) const COUNT: usize = Kind::ALL.len() + 2;
+
+    pub(super) fn index(self) -> usize {
         match self {
             Self::Answered => 0,
             Self::Replayed => 1,
@@ -129,7 +133,7 @@ struct Outcomes {
     model: String,
     version: String,
     protocol: Protocol,
-    counters: [OnceLock<Counter>; Kind::ALL.len() + 2],
+    counters: [OnceLock<Counter>; Outcome::COUNT],
 }
 
 impl Outcomes {
@@ -301,5 +305,50 @@ impl WireMetrics {
 impl Default for WireMetrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Handles of one arm of a route.
+#[derive(Debug)]
+pub struct ArmMetrics {
+    route: String,
+    arm: String,
+    requests: [OnceLock<Counter>; Kind::ALL.len() + 2],
+    counted: AtomicU64,
+    fell_back: AtomicU64,
+}
+
+impl ArmMetrics {
+    #[must_use]
+    pub fn new(route: &str, arm: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            arm: arm.to_owned(),
+            requests: std::array::from_fn(|_| OnceLock::new()),
+            counted: AtomicU64::new(0),
+            fell_back: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts how a call of the arm's callers ended, whoever answered.
+    pub fn count(&self, outcome: Outcome) {
+        self.counted.fetch_add(1, Ordering::Relaxed);
+        let counter = self.requests[outcome.index()].get_or_init(|| {
+            metrics::ROUTE_REQUESTS.counter(&[&self.route, &self.arm, outcome.label()])
+        });
+        counter.increment(1);
+    }
+
+    /// Counts a call that somebody else had to answer.
+    pub fn fell_back(&self, reason: Kind) {
+        self.fell_back.fetch_add(1, Ordering::Relaxed);
+        let labels = [self.route.as_str(), self.arm.as_str(), reason.label()];
+        metrics::ROUTE_FALLBACKS.counter(&labels).increment(1);
+    }
+
+    /// Calls counted, and those of them that somebody else had to answer.
+    #[must_use]
+    pub fn counts(&self) -> (u64, u64) {
+        (self.counted.load(Ordering::Relaxed), self.fell_back.load(Ordering::Relaxed))
     }
 }

@@ -59,6 +59,10 @@ macro_rules! declare {
 declare! {
     REQUESTS = "penstock_requests_total", Shape::Counter, &["model", "version", "protocol", "outcome"],
         "Prediction calls by outcome; model and version are empty where none was found.";
+    ROUTE_REQUESTS = "penstock_route_requests_total", Shape::Counter, &["route", "arm", "outcome"],
+        "Prediction calls of routes by the arm that their callers belong to, whoever answered, and by outcome.";
+    ROUTE_FALLBACKS = "penstock_route_fallbacks_total", Shape::Counter, &["route", "arm", "reason"],
+        "Calls of an arm that its fallback had to answer, by reason: what the arm would have refused with.";
     REQUEST_SECONDS = "penstock_request_seconds", Shape::Histogram(SECONDS), &["model", "version", "protocol"],
         "From the arrival of an answered call until its answer was encoded.";
     PHASE_SECONDS = "penstock_phase_seconds", Shape::Histogram(SECONDS), &["model", "version", "phase"],
@@ -128,11 +132,13 @@ declare! {
     DEVICE_BYTES = "penstock_device_memory_bytes", Shape::Gauge, &["device", "state"],
         "Memory of a CUDA device by state: allocated (to tensors), reserved (by this process), free (for anybody), total.";
     ENGINE_THREADS = "penstock_engine_threads", Shape::Gauge, &["device"],
-        "Engine threads that take work.";
+        "Engine threads that take live work.";
+    SHADOW_THREADS = "penstock_shadow_threads", Shape::Gauge, &["device"],
+        "Engine threads that take shadows; started when the first one comes.";
     STUCK_THREADS = "penstock_engine_threads_stuck", Shape::Gauge, &[],
-        "Threads abandoned in native code that have not come back.";
+        "Threads abandoned in native code that have not come back, those that ran shadows left out.";
     ABANDONED = "penstock_engine_threads_abandoned_total", Shape::Counter, &["work"],
-        "Threads given up after a time limit, by work: load or run.";
+        "Threads given up after a time limit, by work: load, run or shadow.";
     ENGINE_PANICS = "penstock_engine_panics_total", Shape::Counter, &["device", "what"],
         "Panics on engine threads by what they ended: run (the calls of that batch fail) or thread (another takes its place).";
     AUTH_REFUSED = "penstock_auth_refused_total", Shape::Counter, &["reason"],
@@ -151,6 +157,26 @@ declare! {
         "1 while shared limits are checked in Redis, 0 while on_error decides.";
     SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
         "Calls refused because their group had its share of engine time while a device was behind.";
+    SHADOW_REQUESTS = "penstock_shadow_requests_total", Shape::Counter, &["route", "shadow", "outcome"],
+        "Calls that a shadow was meant to see, by outcome: compared, failed (an error, or an answer of another form), or dropped, because of full, bytes (its budget), pressure (of memory), circuit_open, expired (it waited too long), behind (comparing) or abandoned.";
+    SHADOW_AGREEMENT = "penstock_shadow_agreement", Shape::Gauge, &["route", "shadow", "output"],
+        "Share of labels that agree with live, or of equal rows for what is no float; NaN once the shadow is gone.";
+    SHADOW_DIFFERENCE = "penstock_shadow_relative_difference", Shape::Gauge, &["route", "shadow", "output"],
+        "Mean difference between shadow and live as a part of the largest live magnitude; NaN once the shadow is gone.";
+    SHADOW_LATENCY_RATIO = "penstock_shadow_latency_ratio", Shape::Gauge, &["route", "shadow"],
+        "Median of the time of a shadow as a multiple of the live time of the same call; NaN once the shadow is gone.";
+    UPSTREAM_REQUESTS = "penstock_upstream_requests_total", Shape::Counter, &["upstream", "outcome"],
+        "Calls for an upstream by outcome, whatever number of attempts they took.";
+    UPSTREAM_ATTEMPTS = "penstock_upstream_attempt_seconds", Shape::Histogram(SECONDS), &["upstream", "result"],
+        "Time of single attempts by result: answered, failed (the endpoint's fault), throttled, neutral (the caller's fault) or given_up (the deadline passed, or the caller left).";
+    UPSTREAM_RETRIES = "penstock_upstream_retries_total", Shape::Counter, &["upstream", "result"],
+        "Retries by result: sent, or over_budget where the failure of the attempt before was the answer.";
+    UPSTREAM_EJECTIONS = "penstock_upstream_ejections_total", Shape::Counter, &["upstream"],
+        "Endpoints taken out for a while because their calls failed.";
+    UPSTREAM_ENDPOINTS = "penstock_upstream_endpoints", Shape::Gauge, &["upstream", "state"],
+        "Endpoints by state: ready, unhealthy (health checks fail) or ejected (calls failed).";
+    UPSTREAM_IN_FLIGHT = "penstock_upstream_in_flight_calls", Shape::Gauge, &["upstream"],
+        "Calls under way to all endpoints of an upstream.";
     CONNECTIONS = "penstock_connections", Shape::Gauge, &["protocol"],
         "Open connections.";
     CONNECTIONS_REFUSED = "penstock_connections_refused_total", Shape::Counter, &["protocol", "limit"],

@@ -1,12 +1,15 @@
 //! One prediction call and its answer, free of any wire.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use engine::Tensor;
+use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::{Caller, IdempotencyKey, Schedule};
+use super::{Caller, IdempotencyKey, Schedule, Version};
 
 /// Which door a call came through; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +44,17 @@ pub enum Inputs {
 }
 
 impl Inputs {
+    /// Items, as far as they can be told without a signature: dimension 0 of the first tensor.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Named(inputs) => {
+                inputs.first().and_then(|input| input.tensor.shape().first()).copied().unwrap_or(1)
+            }
+            Self::Raw(_) => 1,
+        }
+    }
+
     /// Bytes of all tensors.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -67,6 +81,38 @@ pub struct Call {
     pub protocol: Protocol,
     /// When the request's head had been read.
     pub arrived: Instant,
+    /// As the request had them: what routes read.
+    pub headers: Arc<HeaderMap>,
+    /// Parameters of the request that the protocol gives no meaning.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// What answered a call, as answers name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnsweredBy {
+    Version(Version),
+    /// A version elsewhere, in the words of the server that has it.
+    Remote(Arc<str>),
+    /// Nothing ran: a declared answer.
+    Declared,
+}
+
+impl Call {
+    /// A parameter by its name.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl fmt::Display for AnsweredBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => version.fmt(f),
+            Self::Remote(version) => f.write_str(version),
+            Self::Declared => f.write_str("static"),
+        }
+    }
 }
 
 /// Where the time of one call went.

@@ -45,6 +45,9 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roles(u8);
 
+/// The name of nobody known.
+const ANONYMOUS: &str = "anonymous";
+
 /// A known caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -133,8 +136,14 @@ impl Identity {
     /// Nobody known.
     #[must_use]
     pub fn anonymous(roles: Roles) -> Self {
-        let name = "anonymous".to_owned();
+        let name = ANONYMOUS.to_owned();
         Self { tenant: name.clone(), name, roles, models: None }
+    }
+
+    /// Its name, unless that stands for everybody who is not known.
+    #[must_use]
+    pub fn known_name(&self) -> Option<&str> {
+        (self.name != ANONYMOUS).then_some(&self.name)
     }
 
     /// Whether its list of models names this one.

@@ -206,6 +206,19 @@ impl Signature {
         self.inputs.iter().all(|spec| !spec.shape.iter().skip(1).any(|&size| size == -1))
     }
 
+    /// Why callers cannot take the one model for the other, as a sentence about `other`: it needs
+    /// the same inputs and outputs, by name, with the same types, and shapes that differ only where
+    /// one of them is of any size. Their order and `max_batch_size` may differ.
+    #[must_use]
+    pub fn incompatibility(&self, other: &Self) -> Option<String> {
+        let batches = self.max_batch_size > 0 || other.max_batch_size > 0;
+        let outputs = |signature: &Self| -> Vec<TensorSpec> {
+            signature.outputs.iter().map(|output| output.spec.clone()).collect()
+        };
+        difference("input", &self.inputs, &other.inputs, batches)
+            .or_else(|| difference("output", &outputs(self), &outputs(other), batches))
+    }
+
     fn input_names(&self) -> String {
         let names: Vec<_> = self.inputs.iter().map(|spec| format!("'{}'", spec.name)).collect();
         names.join(", ")
@@ -242,6 +255,39 @@ impl Signature {
         }
         Ok(())
     }
+}
+
+fn difference(
+    kind: &str,
+    expected: &[TensorSpec],
+    found: &[TensorSpec],
+    batches: bool,
+) -> Option<String> {
+    let known = |spec: &&TensorSpec| expected.iter().any(|other| other.name == spec.name);
+    if let Some(extra) = found.iter().find(|spec| !known(spec)) {
+        return Some(format!("{kind} '{}' is unknown to the other", extra.name));
+    }
+    expected.iter().find_map(|one| {
+        let name = &one.name;
+        let Some(two) = found.iter().find(|spec| spec.name == *name) else {
+            return Some(format!("{kind} '{name}' is missing"));
+        };
+        if one.datatype != two.datatype {
+            return Some(format!(
+                "{kind} '{name}' is {} instead of {}",
+                two.datatype, one.datatype
+            ));
+        }
+        let fits = |(index, (a, b)): (usize, (&i64, &i64))| {
+            // The batch dimension has to be one for both.
+            a == b || ((*a == -1 || *b == -1) && !(index == 0 && batches))
+        };
+        let same = one.shape.len() == two.shape.len()
+            && one.shape.iter().zip(&two.shape).enumerate().all(fits);
+        (!same).then(|| {
+            format!("{kind} '{name}' has shape {:?} instead of {:?}", two.shape, one.shape)
+        })
+    })
 }
 
 /// Names come from callers: an error must not echo a megabyte.
@@ -299,6 +345,41 @@ mod tests {
         assert!(refusal(vec![ok(), input("b", &[2, 1])]).contains("'b' has batch size 2"));
         assert!(refusal(vec![input("a", &[5, 2]), input("b", &[5, 1])]).contains("at most 4"));
         assert!(refusal(vec![input("a", &[0, 2]), input("b", &[0, 1])]).contains("batch size 0"));
+    }
+
+    #[test]
+    fn models_that_callers_could_not_take_for_each_other_are_told_apart() {
+        let one = signature();
+        let other = |change: fn(&mut Signature)| {
+            let mut other = signature();
+            change(&mut other);
+            let backwards = other.incompatibility(&one);
+            let forwards = one.incompatibility(&other);
+            assert_eq!(forwards.is_some(), backwards.is_some());
+            forwards.unwrap_or_default()
+        };
+        assert_eq!(other(|_| {}), "");
+        assert_eq!(other(|s| s.inputs.reverse()), "");
+        assert_eq!(other(|s| s.inputs[1].shape[1] = 7), "");
+        assert_eq!(other(|s| (s.max_batch_size, s.splits) = (1, true)), "");
+        assert_eq!(other(|s| drop(s.inputs.pop())), "input 'b' is missing");
+        assert_eq!(other(|s| s.inputs[0].name = "c".into()), "input 'c' is unknown to the other");
+        assert_eq!(other(|s| s.outputs.clear()), "output 'y' is missing");
+        assert_eq!(
+            other(|s| s.outputs[0].spec.datatype = DataType::Fp32),
+            "output 'y' is FP32 instead of UINT8"
+        );
+        let shape = |found| format!("input 'a' has shape {found} instead of [-1, 2]");
+        assert_eq!(other(|s| s.inputs[0].shape[1] = 3), shape("[-1, 3]"));
+        assert_eq!(other(|s| s.inputs[0].shape.push(1)), shape("[-1, 2, 1]"));
+        // One item at a time is no batch.
+        assert_eq!(
+            other(|s| {
+                s.max_batch_size = 0;
+                s.inputs[0].shape[0] = 1;
+            }),
+            shape("[1, 2]")
+        );
     }
 
     #[test]

@@ -57,6 +57,104 @@ fn check_reads_the_models_too() {
     );
 }
 
+/// A repository with `echo` 1 and 3 and two models that callers cannot take for it.
+fn routed() -> TempDir {
+    let labels = "[labels]\nstable = 1\n[versions]\npolicy = 'all'\n";
+    let folder = repository(&format!("{IDENTITY}{labels}"));
+    let model = |name: &str, manifest: &str| {
+        fs::create_dir_all(folder.path().join(name).join("1")).unwrap();
+        fs::write(folder.path().join(name).join("model.toml"), manifest).unwrap();
+    };
+    fs::create_dir_all(folder.path().join("echo/3")).unwrap();
+    model("same", IDENTITY);
+    model("other", &IDENTITY.replace("'x'", "'z'"));
+    model("wide", &IDENTITY.replace("shape = [-1]", "shape = [-1, 2]"));
+    folder
+}
+
+const ROUTE: &str = "version = 1\nrepository.path = '.'\n[[upstream]]\nname = 'fleet'\n\
+    endpoints = ['10.0.0.1:8001']\n[[route]]\nname = 'echo'\n";
+
+fn arm(name: &str, rest: &str) -> String {
+    format!("[[route.arm]]\nname = '{name}'\n{rest}\n")
+}
+
+#[test]
+fn check_shows_who_would_be_answered_by_what() {
+    let folder = routed();
+    let arms = [
+        arm("stable", "version = 'stable'"),
+        arm("new", "version = '3'\nshare = '4.5%'"),
+        arm("next", "model = 'same'\nshare = '0%'"),
+        arm("far", "upstream = 'fleet'\nmodel = 'any'\nshare = '1%'"),
+    ];
+    let shadow = "[[route.shadow]]\nname = 'dark'\nmodel = 'same'\nsample = '10%'\n";
+    let path = config(folder.path(), &format!("{ROUTE}{}{shadow}", arms.concat()));
+    let output = penstock(&["check", &path]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let lines: Vec<Vec<&str>> = shown
+        .lines()
+        .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).map(str::trim).collect())
+        .collect();
+    for row in [
+        ["ROUTE", "ARM", "TARGET", "SHARE", "BUCKETS"],
+        ["echo", "stable", "echo/stable", "94.5%", "[0, 9450)"],
+        ["echo", "new", "echo/3", "4.5%", "[9450, 9900)"],
+        ["echo", "next", "same/latest", "0%", "-"],
+        ["echo", "far", "fleet:any/latest", "1%", "[9900, 10000)"],
+        ["echo", "dark (shadow)", "same/latest", "10%", "-"],
+    ] {
+        assert!(lines.contains(&row.to_vec()), "{row:?}\n{shown}");
+    }
+    let output = penstock(&["check", "--json", &path]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["routes"][1][4], "[9450, 9900)");
+}
+
+#[test]
+fn arms_that_the_repository_cannot_answer_for_are_named() {
+    let folder = routed();
+    let arms = [
+        arm("stable", ""),
+        arm("gone", "model = 'nothing'\nshare = '1%'"),
+        arm("past", "version = '2'\nshare = '1%'"),
+        arm("word", "version = 'canary'\nshare = '1%'"),
+        arm("other", "model = 'other'\nshare = '1%'"),
+        arm("wide", "model = 'wide'\nshare = '1%'"),
+    ];
+    let shadow = "[[route.shadow]]\nname = 'dark'\nmodel = 'wide'\nversion = '1'\n";
+    let path = config(folder.path(), &format!("{ROUTE}{}{shadow}", arms.concat()));
+    let output = penstock(&["check", &path]);
+    assert_eq!(output.status.code(), Some(64));
+    let errors = text(&output.stderr);
+    let found: Vec<_> =
+        errors.lines().filter_map(|line| line.strip_prefix(&format!("{path}: "))).collect();
+    assert_eq!(
+        found,
+        [
+            "route[0].arm[1].model: is \"nothing\", the repository has no such model",
+            "route[0].arm[2].version: is \"2\", 'echo' has 1, 3",
+            "route[0].arm[3].version: is \"canary\", the labels of 'echo' are stable",
+            "route[0].arm[4]: does not fit 'stable': input 'z' is unknown to the other",
+            "route[0].arm[5]: does not fit 'stable': input 'x' has shape [-1, 2] instead of [-1]",
+            "route[0].shadow[0]: does not fit 'stable': input 'x' has shape [-1, 2] instead of [-1]",
+        ]
+    );
+}
+
+#[test]
+fn a_label_of_a_version_that_is_not_there_is_a_problem() {
+    let folder = repository(&format!("{IDENTITY}[labels]\nstable = 1\ncanary = 7\n"));
+    let output = penstock(&["check", &folder.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(64));
+    let errors = text(&output.stderr);
+    assert!(
+        errors.ends_with("repository/echo: labels.canary: is 7, the folder has 1\n"),
+        "{errors}"
+    );
+}
+
 #[test]
 fn a_good_repository_has_no_problems() {
     let folder = repository(IDENTITY);

@@ -45,8 +45,10 @@ struct State {
     load_failure: Option<EngineError>,
     panics_preparing: usize,
     poison: Option<u8>,
+    snare: Option<u8>,
     batches: Vec<usize>,
     seen: Vec<Vec<u8>>,
+    threads: Vec<String>,
     device_failure: Option<EngineError>,
     hanging: usize,
     released: usize,
@@ -71,6 +73,18 @@ impl StubEngine {
     /// Fails every batch that holds this byte anywhere, as a model throws on one bad row.
     pub fn poison(&self, byte: u8) {
         self.lock().poison = Some(byte);
+    }
+
+    /// Makes every batch that holds this byte anywhere hang, as [`StubStep::Hang`] does: where
+    /// several threads run, nobody knows which of them would take a step.
+    pub fn hang_on(&self, byte: u8) {
+        self.lock().snare = Some(byte);
+    }
+
+    /// The name of the thread of every batch run so far.
+    #[must_use]
+    pub fn threads(&self) -> Vec<String> {
+        self.lock().threads.clone()
     }
 
     /// Rows of every batch run so far.
@@ -160,16 +174,20 @@ impl Model for StubEngine {
             let first = batch.inputs().first();
             let bytes = first.into_iter().flat_map(|input| input.pieces().flatten().copied());
             state.seen.push(bytes.collect());
-            let poison = state.poison;
-            let poisoned = batch
-                .inputs()
-                .iter()
-                .flat_map(|input| input.pieces())
-                .any(|chunk| poison.is_some_and(|byte| chunk.contains(&byte)));
-            if poisoned {
+            let thread = std::thread::current();
+            state.threads.push(thread.name().unwrap_or_default().to_owned());
+            let holds = |byte: Option<u8>| {
+                let mut pieces = batch.inputs().iter().flat_map(|input| input.pieces());
+                pieces.any(|piece| byte.is_some_and(|byte| piece.contains(&byte)))
+            };
+            if holds(state.poison) {
                 return Err(EngineError::new(Fault::Run, "poisoned row"));
             }
-            state.script.pop_front().unwrap_or(StubStep::Echo)
+            if holds(state.snare) {
+                StubStep::Hang
+            } else {
+                state.script.pop_front().unwrap_or(StubStep::Echo)
+            }
         };
         match step {
             StubStep::Echo => {}

@@ -1,14 +1,17 @@
 //! From a `ModelInferRequest` to a call. Raw tensors are shared with the received message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use engine::tensor::frame_strings;
 use engine::{DataType, Tensor};
+use http::HeaderMap;
 use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use proto::inference::{InferParameter, InferTensorContents, ModelInferRequest};
+use proto::inference::{InferParameter, ModelInferRequest};
 
 use crate::api::parameters::{SchedulePolicy, no_shared_memory, refuse_reserved, shorten};
 use crate::api::timeouts::Arrival;
+use crate::codec::contents::typed;
 use crate::error::{Kind, Rejection};
 use crate::types::{Call, Caller, IdempotencyKey, Inputs, NamedTensor, Protocol};
 
@@ -26,7 +29,7 @@ pub(super) struct Wanted {
 /// Decodes a request.
 pub(super) fn decode(
     request: ModelInferRequest,
-    caller: Caller,
+    (caller, headers): (Caller, Arc<HeaderMap>),
     arrival: Arrival,
     check_key: impl FnOnce(&[u8]) -> Result<Option<IdempotencyKey>, Rejection>,
 ) -> Result<(Call, Wanted), Rejection> {
@@ -53,8 +56,22 @@ pub(super) fn decode(
         key,
         protocol: Protocol::Grpc,
         arrived: arrival.at,
+        headers,
+        parameters: request.parameters.into_iter().filter_map(plain).collect(),
     };
     Ok((call, Wanted { id: request.id, classes }))
+}
+
+/// A parameter that routes may read, as text.
+fn plain((name, value): (String, InferParameter)) -> Option<(String, String)> {
+    let text = match value.parameter_choice? {
+        ParameterChoice::StringParam(text) => text,
+        ParameterChoice::Int64Param(number) => number.to_string(),
+        ParameterChoice::Uint64Param(number) => number.to_string(),
+        ParameterChoice::BoolParam(flag) => flag.to_string(),
+        ParameterChoice::DoubleParam(number) => number.to_string(),
+    };
+    Some((name, text))
 }
 
 fn decode_inputs(
@@ -118,86 +135,6 @@ fn decode_input(
     Ok(NamedTensor { name: input.name, tensor })
 }
 
-/// Typed contents as wire bytes. Only the field of the datatype may be filled.
-fn typed(datatype: DataType, contents: InferTensorContents) -> Result<Bytes, String> {
-    let InferTensorContents {
-        bool_contents,
-        int_contents,
-        int64_contents,
-        uint_contents,
-        uint64_contents,
-        fp32_contents,
-        fp64_contents,
-        bytes_contents,
-    } = contents;
-    let filled = [
-        ("bool_contents", bool_contents.len()),
-        ("int_contents", int_contents.len()),
-        ("int64_contents", int64_contents.len()),
-        ("uint_contents", uint_contents.len()),
-        ("uint64_contents", uint64_contents.len()),
-        ("fp32_contents", fp32_contents.len()),
-        ("fp64_contents", fp64_contents.len()),
-        ("bytes_contents", bytes_contents.len()),
-    ];
-    let field = match datatype {
-        DataType::Bool => "bool_contents",
-        DataType::Int8 | DataType::Int16 | DataType::Int32 => "int_contents",
-        DataType::Int64 => "int64_contents",
-        DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => "uint_contents",
-        DataType::Uint64 => "uint64_contents",
-        DataType::Fp32 => "fp32_contents",
-        DataType::Fp64 => "fp64_contents",
-        DataType::Bytes => "bytes_contents",
-        DataType::Fp16 | DataType::Bf16 => {
-            return Err(format!("{datatype} needs raw_input_contents"));
-        }
-    };
-    if let Some((other, _)) = filled.iter().find(|(name, count)| *name != field && *count > 0) {
-        return Err(format!("{datatype} belongs in {field}, found {other}"));
-    }
-    Ok(match datatype {
-        DataType::Bool => bool_contents.into_iter().map(u8::from).collect(),
-        DataType::Int8 => {
-            narrow(&int_contents, datatype, |v| i8::try_from(v).map(i8::to_le_bytes))?
-        }
-        DataType::Int16 => {
-            narrow(&int_contents, datatype, |v| i16::try_from(v).map(i16::to_le_bytes))?
-        }
-        DataType::Int32 => bytes(&int_contents, i32::to_le_bytes),
-        DataType::Int64 => bytes(&int64_contents, i64::to_le_bytes),
-        DataType::Uint8 => {
-            narrow(&uint_contents, datatype, |v| u8::try_from(v).map(u8::to_le_bytes))?
-        }
-        DataType::Uint16 => {
-            narrow(&uint_contents, datatype, |v| u16::try_from(v).map(u16::to_le_bytes))?
-        }
-        DataType::Uint32 => bytes(&uint_contents, u32::to_le_bytes),
-        DataType::Uint64 => bytes(&uint64_contents, u64::to_le_bytes),
-        DataType::Fp32 => bytes(&fp32_contents, f32::to_le_bytes),
-        DataType::Fp64 => bytes(&fp64_contents, f64::to_le_bytes),
-        _ => frame_strings(&bytes_contents),
-    })
-}
-
-fn bytes<T: Copy, const N: usize>(values: &[T], write: fn(T) -> [u8; N]) -> Bytes {
-    values.iter().flat_map(|value| write(*value)).collect()
-}
-
-fn narrow<T: Copy + std::fmt::Display, E, const N: usize>(
-    values: &[T],
-    datatype: DataType,
-    write: impl Fn(T) -> Result<[u8; N], E>,
-) -> Result<Bytes, String> {
-    let mut out = Vec::with_capacity(values.len() * N);
-    for (index, value) in values.iter().enumerate() {
-        let written =
-            write(*value).map_err(|_| format!("element {index} is {value}, not {datatype}"))?;
-        out.extend_from_slice(&written);
-    }
-    Ok(out.into())
-}
-
 /// Clients send whole numbers as either of the two integer types.
 fn whole_number(parameter: &InferParameter) -> Option<u64> {
     match parameter.parameter_choice {
@@ -233,6 +170,8 @@ pub(super) fn named(repository: String, model: String) -> Result<String, Rejecti
 
 #[cfg(test)]
 mod tests {
+    use proto::inference::InferTensorContents;
+
     use super::*;
 
     fn request(datatype: &str, shape: &[i64], contents: InferTensorContents) -> ModelInferRequest {
@@ -250,8 +189,9 @@ mod tests {
     }
 
     fn decoded(request: ModelInferRequest) -> Result<Tensor, String> {
-        let (call, _) = decode(request, Caller::local(), Arrival::now(), |_| Ok(None))
-            .map_err(|error| error.to_string())?;
+        let (call, _) =
+            decode(request, (Caller::local(), Arc::default()), Arrival::now(), |_| Ok(None))
+                .map_err(|error| error.to_string())?;
         match call.inputs {
             Inputs::Named(mut inputs) => Ok(inputs.remove(0).tensor),
             Inputs::Raw(_) => unreachable!("gRPC has no raw form"),

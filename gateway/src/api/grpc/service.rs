@@ -6,14 +6,14 @@ use http::HeaderMap;
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use proto::inference::model_repository_parameter::ParameterChoice;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Entered, decode, encode, log_settings, status, stream};
 use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::Arrival;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, naming, parameters};
 use crate::error::{Kind, Rejection};
+use crate::pipeline;
 use crate::types::{Call, Caller, Protocol, Role, Version};
 
 /// The service; cheap to clone.
@@ -32,8 +32,8 @@ impl Service {
         &self,
         request: pb::ModelInferRequest,
         entered: Entered,
-        metadata: &MetadataMap,
-    ) -> Result<pb::ModelInferResponse, Rejection> {
+        headers: Arc<HeaderMap>,
+    ) -> Result<(pb::ModelInferResponse, pipeline::Answer), Rejection> {
         let Entered { caller, arrival, limiter, .. } = entered;
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
@@ -43,7 +43,7 @@ impl Service {
         // Its bytes stay until the answer is encoded.
         let mut held = pipeline.overload.hold();
         let decoded = self
-            .decode(request, caller, arrival, metadata)
+            .decode(request, (caller, headers), arrival)
             .and_then(|decoded| held.cover(decoded.0.inputs.size()).map(|()| decoded));
         let (call, wanted) = match decoded {
             Ok(decoded) => decoded,
@@ -54,10 +54,7 @@ impl Service {
         };
         let reply = pipeline.infer(call, &limiter).await?;
         match encode::encode(&reply, &wanted) {
-            Ok(response) => {
-                reply.encoded();
-                Ok(response)
-            }
+            Ok(response) => Ok((response, reply.encoded())),
             Err(rejection) => Err(reply.refuse(rejection)),
         }
     }
@@ -65,14 +62,13 @@ impl Service {
     fn decode(
         &self,
         request: pb::ModelInferRequest,
-        caller: Caller,
+        caller: (Caller, Arc<HeaderMap>),
         arrival: Arrival,
-        metadata: &MetadataMap,
     ) -> Result<(Call, decode::Wanted), Rejection> {
         arrival.check()?;
         let check_key = |key: &[u8]| parameters::checked_key(&self.api, key);
         let (mut call, wanted) = decode::decode(request, caller, arrival, check_key)?;
-        let key = parameters::idempotency_key(&self.api, metadata.as_ref())?;
+        let key = parameters::idempotency_key(&self.api, &call.headers)?;
         if call.key.is_some() && key.is_some() && key != call.key {
             return Err(Rejection::invalid("the idempotency key is given twice"));
         }
@@ -105,7 +101,8 @@ impl Service {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
         })?;
         pipeline.limit(Protocol::Grpc, &entered.limiter, &entered.caller).await?;
-        self.infer(request, entered, &MetadataMap::new()).await
+        let headers = self.head.clone().unwrap_or_default();
+        self.infer(request, entered, headers).await.map(|(response, _)| response)
     }
 
     /// Whether the caller may read what describes a model.
@@ -270,7 +267,15 @@ impl GrpcInferenceService for Service {
         let mut entered = entered(&mut request)?;
         entered.arrival = entered.arrival.within(entered.timeouts.own);
         let (metadata, _, message) = request.into_parts();
-        reply(self.infer(message, entered, &metadata).await)
+        let headers = Arc::new(metadata.into_headers());
+        match self.infer(message, entered, headers).await {
+            Ok((answer, named)) => {
+                let mut response = Response::new(answer);
+                naming::mark(response.metadata_mut().as_mut(), &named);
+                Ok(response)
+            }
+            Err(rejection) => Err(status(&rejection)),
+        }
     }
 
     async fn model_stream_infer(

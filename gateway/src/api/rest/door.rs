@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use http_body::Body;
 use tower::Service;
 
@@ -35,7 +35,7 @@ impl Http {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if is_open(&head) {
             return self.route(Request::from_parts(head, body)).await;
         }
@@ -49,8 +49,8 @@ impl Http {
                 return respond::rejection_unread(&rejection, &head.headers).map(Payload::Routed);
             }
         };
-        if let Some((model, version)) = prediction(&head) {
-            return infer::answer(&self.api, caller, (model, version), (&head.headers, body)).await;
+        if let Some(named) = prediction(&head.method, &head.uri) {
+            return infer::answer(&self.api, caller, named, (&mut head.headers, body)).await;
         }
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(caller);
@@ -88,11 +88,11 @@ fn is_call(head: &Parts) -> bool {
 
 /// Names of the model and the version in a prediction's path. Names with escapes are left to the
 /// router: no model has one that needs them.
-fn prediction(head: &Parts) -> Option<(&str, Option<&str>)> {
-    if head.method != Method::POST {
+fn prediction<'a>(method: &Method, uri: &'a Uri) -> Option<(&'a str, Option<&'a str>)> {
+    if method != Method::POST {
         return None;
     }
-    let names = head.uri.path().strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
+    let names = uri.path().strip_prefix("/v2/models/")?.strip_suffix("/infer")?;
     let (model, version) = match names.split_once('/') {
         None => (names, None),
         Some((model, rest)) => (model, Some(rest.strip_prefix("versions/")?)),
@@ -107,7 +107,7 @@ mod tests {
 
     fn names(method: &str, uri: &str) -> Option<(String, Option<String>)> {
         let (head, ()) = Request::builder().method(method).uri(uri).body(()).unwrap().into_parts();
-        let (model, version) = prediction(&head)?;
+        let (model, version) = prediction(&head.method, &head.uri)?;
         Some((model.to_owned(), version.map(ToOwned::to_owned)))
     }
 

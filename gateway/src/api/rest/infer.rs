@@ -26,8 +26,8 @@ pub(super) async fn model(
     Names(model): Names<String>,
     request: Request,
 ) -> axum::response::Response {
-    let (head, body) = request.into_parts();
-    answer(&api, caller, (&model, None), (&head.headers, body)).await.map(Body::new)
+    let (mut head, body) = request.into_parts();
+    answer(&api, caller, (&model, None), (&mut head.headers, body)).await.map(Body::new)
 }
 
 pub(super) async fn version(
@@ -36,22 +36,23 @@ pub(super) async fn version(
     Names((model, version)): Names<(String, String)>,
     request: Request,
 ) -> axum::response::Response {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let named = (model.as_str(), Some(version.as_str()));
-    answer(&api, caller, named, (&head.headers, body)).await.map(Body::new)
+    answer(&api, caller, named, (&mut head.headers, body)).await.map(Body::new)
 }
 
-/// Answers a prediction for a model and, if one is named, its version.
+/// Answers a prediction for a model and, if one is named, its version. Takes the headers.
 pub(super) async fn answer<B>(
     api: &Api,
     mut caller: Caller,
     (model, version): (&str, Option<&str>),
-    (headers, body): (&HeaderMap, B),
+    (given, body): (&mut HeaderMap, B),
 ) -> Response
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
+    let headers = &*given;
     if let Err(rejection) = api.authorize_call(&caller, model) {
         api.pipeline.refused_early(Protocol::Http, rejection.kind());
         return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
@@ -95,7 +96,7 @@ where
             let key = parameters::idempotency_key(api, headers)?;
             Ok(((request.policy.schedule(arrival)?, key), request))
         });
-    let ((schedule, key), decoded) = match decoded {
+    let ((schedule, key), mut decoded) = match decoded {
         Ok(decoded) => decoded,
         Err(rejection) => {
             api.pipeline.refused_early(Protocol::Http, rejection.kind());
@@ -103,6 +104,7 @@ where
         }
     };
     let coding = encoding::accepted(headers);
+    let parameters = std::mem::take(&mut decoded.parameters);
     let (inputs, outputs, wanted) = Wanted::split(decoded, coding);
     let call = Call {
         caller,
@@ -114,6 +116,8 @@ where
         key,
         protocol: Protocol::Http,
         arrived: arrival.at,
+        headers: Arc::new(std::mem::take(given)),
+        parameters,
     };
     match infer(api, call, &limiter, &wanted).await {
         Ok(response) => response,
@@ -130,7 +134,7 @@ async fn infer(
     let reply = api.pipeline.infer(call, limiter).await?;
     match wanted.encode(&reply) {
         Ok(response) => {
-            reply.encoded();
+            drop(reply.encoded());
             Ok(response)
         }
         Err(rejection) => Err(reply.refuse(rejection)),

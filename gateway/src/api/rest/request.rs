@@ -26,6 +26,8 @@ pub(super) struct InferRequest {
     /// How outputs go out that do not say so themselves.
     pub(super) binary_by_default: bool,
     pub(super) policy: SchedulePolicy,
+    /// Parameters without a meaning here.
+    pub(super) parameters: Vec<(String, String)>,
 }
 
 /// One entry of `outputs`.
@@ -46,6 +48,7 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<InferRequest, R
             outputs: vec![],
             binary_by_default: true,
             policy: SchedulePolicy::default(),
+            parameters: vec![],
         });
     }
     let json = body.slice(..json_length.unwrap_or(body.len()));
@@ -77,8 +80,14 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<InferRequest, R
         .into_iter()
         .map(|output| decode_output(output, binary_by_default))
         .collect::<Result<_, _>>()?;
-    let id = parsed.id.into_owned();
-    Ok(InferRequest { id, inputs: Inputs::Named(inputs), outputs, binary_by_default, policy })
+    Ok(InferRequest {
+        id: parsed.id.into_owned(),
+        inputs: Inputs::Named(inputs),
+        outputs,
+        binary_by_default,
+        policy,
+        parameters: parsed.parameters.others,
+    })
 }
 
 fn json_length(headers: &HeaderMap, body: usize) -> Result<Option<usize>, Rejection> {

@@ -12,10 +12,11 @@ use super::encoding::{self, Coding};
 use super::payload::Payload;
 use super::request::{InferRequest, JSON_LENGTH, WantedOutput};
 use super::respond;
-use crate::api::classification;
+use crate::api::{classification, naming};
 use crate::codec::json::{write_data, write_text};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
+use crate::types::AnsweredBy;
 
 /// Outputs that are smaller than this altogether are copied.
 const WORTH_A_PIECE: usize = 4096;
@@ -52,9 +53,16 @@ impl Wanted {
         }
         json.extend_from_slice(b"\"model_name\":");
         write_text(answer.model.as_str(), &mut json);
-        json.extend_from_slice(b",\"model_version\":\"");
-        write_number(answer.version.0, &mut json);
-        json.extend_from_slice(b"\",\"outputs\":[");
+        json.extend_from_slice(b",\"model_version\":");
+        write_version(&answer.version, &mut json);
+        json.extend_from_slice(b",\"parameters\":{");
+        for (position, (name, value)) in naming::parameters(answer).enumerate() {
+            json.extend_from_slice(if position > 0 { b",\"" } else { b"\"" });
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(b"\":");
+            write_text(&value, &mut json);
+        }
+        json.extend_from_slice(b"},\"outputs\":[");
         let mut blobs: Vec<Bytes> = Vec::new();
         for (position, (index, tensor)) in answer.outputs.iter().enumerate() {
             if position > 0 {
@@ -75,6 +83,7 @@ impl Wanted {
         }
         json.extend_from_slice(b"]}");
         let mut response = self.respond(json, blobs);
+        naming::mark(response.headers_mut(), answer);
         respond::mark(response.headers_mut(), reply.is_replayed, answer.flags.as_deref());
         Ok(response)
     }
@@ -161,6 +170,17 @@ fn write_output(
     }
     json.push(b'}');
     Ok(())
+}
+
+fn write_version(version: &AnsweredBy, json: &mut Vec<u8>) {
+    match version {
+        AnsweredBy::Version(version) => {
+            json.push(b'"');
+            write_number(version.0, json);
+            json.push(b'"');
+        }
+        other => write_text(&other.to_string(), json),
+    }
 }
 
 fn write_number(number: impl itoa::Integer, json: &mut Vec<u8>) {

@@ -11,14 +11,21 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{Entry, Pool, Warmup, Worker};
+use super::state::Worker;
+use super::{Entry, Pool, Warmup};
 use crate::batching::job::Failure;
 use crate::batching::queue::Shared;
+use crate::batching::runner::Runner;
 use crate::batching::running::{Groups, Running, Slot};
 use crate::batching::scheduler::{Cleared, RunKey, Used};
+use crate::batching::side::Side;
 use crate::batching::worker;
 use crate::tasks;
 use crate::telemetry::metrics;
+
+/// Shadow threads of a device that may be stuck before none takes their place any more: each one
+/// keeps what it runs, and no restart of the process is worth a shadow.
+const MOST_LOST: usize = 2;
 
 impl Pool {
     /// Gives up threads that are past their limit: their callers get a clear failure and a fresh
@@ -30,14 +37,21 @@ impl Pool {
             let mut state = self.lock();
             let workers = std::mem::take(&mut state.workers);
             for worker in workers {
-                match worker.slot.take_expired(now, || self.inner.stuck.abandon("run")) {
-                    Some(running) => expired.push((running, worker.warmups)),
+                let side = worker.side;
+                let taken = || match side {
+                    Side::Live => self.inner.stuck.abandon("run"),
+                    Side::Shadow => self.inner.stuck.abandon_shadow(),
+                };
+                match worker.slot.take_expired(now, taken) {
+                    Some(running) => expired.push((running, side, worker.warmups)),
                     None => state.workers.push(worker),
                 }
             }
+            // Before it can come back, for it has to wait for this lock.
+            state.lost_shadows += expired.iter().filter(|lost| lost.1 == Side::Shadow).count();
         }
         let mut lost = Vec::new();
-        for (running, warmups) in expired {
+        for (running, side, warmups) in expired {
             let Running { limit, since, .. } = running;
             let (queue, run) = (running.queue.clone(), running.run.clone());
             error!(
@@ -50,30 +64,42 @@ impl Pool {
                 let used = Used { time: now.saturating_duration_since(since), is_typical: false };
                 self.requeue(&queue, &run, used, rest);
             }
-            self.gauge().decrement(1);
+            self.gauge(side).decrement(1);
         }
-        self.replace_lost();
+        self.start_lost();
         // What they wait for says nothing about what hangs: they are for the fresh threads.
         drop(lost);
     }
 
-    /// Starts threads in the place of those that were given up or died. A thread that cannot be
-    /// started now is tried again at the next look, and one that dies at once does not spin.
-    fn replace_lost(&self) {
-        let missing = {
-            let state = self.lock();
-            match self.inner.closed.load(Ordering::Acquire) && state.scheduler.is_empty() {
-                true => 0,
-                false => self.inner.threads.saturating_sub(state.workers.len()),
+    /// Starts the threads that should be there and are not: those in the place of threads that
+    /// were given up or died, and those for shadows once the first one has come. A thread that
+    /// cannot be started now is tried again at the next look, and one that dies at once does not
+    /// spin.
+    pub(super) fn start_lost(&self) {
+        for side in [Side::Live, Side::Shadow] {
+            for _ in 0..self.missing(side) {
+                if let Err(error) = self.add_worker(side) {
+                    error!(%error, device = %self.inner.device, "cannot start an engine thread");
+                    return;
+                }
+                info!(device = %self.inner.device, ?side, "started an engine thread");
             }
-        };
-        for _ in 0..missing {
-            if let Err(error) = self.add_worker() {
-                error!(%error, device = %self.inner.device, "cannot replace a lost engine thread");
-                return;
-            }
-            info!(device = %self.inner.device, "a fresh engine thread takes the place of a lost one");
         }
+    }
+
+    fn missing(&self, side: Side) -> usize {
+        let mut state = self.lock();
+        let is_done =
+            self.inner.closed.load(Ordering::Acquire) && state.of(side).scheduler.is_empty();
+        let wanted = match side {
+            _ if is_done => 0,
+            Side::Live => self.inner.threads.live,
+            Side::Shadow if state.has_shadows && state.lost_shadows < MOST_LOST => {
+                self.inner.threads.shadow
+            }
+            Side::Shadow => 0,
+        };
+        wanted.saturating_sub(state.count(side))
     }
 
     /// Something panicked on a thread of this pool.
@@ -82,10 +108,10 @@ impl Pool {
     }
 
     /// A thread died of a panic of our own: its calls fail, and [`Pool::watch`] starts another.
-    fn died(&self, worker: usize, slot: &Slot) {
+    fn died(&self, (worker, side): (usize, Side), slot: &Slot) {
         error!(device = %self.inner.device, worker, "an engine thread died of a panic");
         self.panicked("thread");
-        self.gauge().decrement(1);
+        self.gauge(side).decrement(1);
         if let Some(running) = slot.end() {
             let (queue, run) = (running.queue.clone(), running.run.clone());
             let used = Used { time: running.since.elapsed(), is_typical: false };
@@ -103,7 +129,7 @@ impl Pool {
     pub fn wait_ended(&self, limit: Duration) -> bool {
         let state = self.lock();
         let waited =
-            self.inner.changed.wait_timeout_while(state, limit, |state| !state.workers.is_empty());
+            self.inner.ended.wait_timeout_while(state, limit, |state| !state.workers.is_empty());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -118,19 +144,21 @@ impl Pool {
         let now = Instant::now();
         let mut cleared = Cleared::default();
         let mut state = self.lock();
-        state.scheduler.finished(run, queue.settings.weight, used);
+        state.of(run.side).scheduler.finished(run, queue, used);
         for job in rest.into_iter().flatten() {
             let (queue, key) = (queue.clone(), run.key.clone());
             state.push(Entry { queue, key, job }, now, &mut cleared);
         }
         drop(state);
         cleared.settle();
-        self.inner.changed.notify_all();
+        self.notify_all();
     }
 
-    /// The threads that take work now.
+    /// The threads that take live work now.
     pub(in crate::batching) fn workers(&self) -> Vec<usize> {
-        self.lock().workers.iter().map(|worker| worker.id).collect()
+        let state = self.lock();
+        let live = state.workers.iter().filter(|worker| worker.side == Side::Live);
+        live.map(|worker| worker.id).collect()
     }
 
     /// Asks one thread to run `batch` once; `None` when it is no longer there.
@@ -147,7 +175,7 @@ impl Pool {
         let worker = state.workers.iter_mut().find(|other| other.id == worker)?;
         worker.warmups.push_back(warmup);
         drop(state);
-        self.inner.changed.notify_all();
+        self.notify_all();
         Some(receiver)
     }
 
@@ -158,34 +186,51 @@ impl Pool {
     }
 
     /// A thread that had been given up came back from native code.
-    pub(in crate::batching) fn recovered(&self) {
+    pub(in crate::batching) fn recovered(&self, side: Side) {
         warn!(device = %self.inner.device, "a stuck engine thread came back");
-        self.inner.stuck.recover();
+        match side {
+            Side::Live => self.inner.stuck.recover(),
+            Side::Shadow => {
+                let mut state = self.lock();
+                state.lost_shadows = state.lost_shadows.saturating_sub(1);
+            }
+        }
     }
 
-    pub(super) fn add_worker(&self) -> std::io::Result<()> {
+    pub(super) fn add_worker(&self, side: Side) -> std::io::Result<()> {
         let slot = Arc::new(Slot::default());
         let id = {
             let mut state = self.lock();
             let id = state.spawned;
             state.spawned += 1;
-            state.workers.push(Worker { id, slot: slot.clone(), warmups: VecDeque::new() });
+            let warmups = VecDeque::new();
+            state.workers.push(Worker { id, side, slot: slot.clone(), warmups });
             id
         };
-        let pool = self.clone();
-        let name = format!("engine-{}-{id}", self.inner.device);
-        let started = tasks::thread(&name, move || {
-            let body = AssertUnwindSafe(|| worker::run(&pool, id, &slot));
-            match catch_unwind(body) {
-                Ok(()) => pool.ended(id),
-                Err(_) => pool.died(id, &slot),
-            }
-        });
+        let started = self.start_thread((id, side), slot);
         match started {
-            Ok(_) => self.gauge().increment(1),
+            Ok(()) => self.gauge(side).increment(1),
             Err(_) => self.ended(id),
         }
-        started.map(drop)
+        started
+    }
+
+    fn start_thread(&self, (id, side): (usize, Side), slot: Arc<Slot>) -> std::io::Result<()> {
+        let device = &self.inner.device;
+        let runner = match side {
+            Side::Live => Runner::default(),
+            Side::Shadow => Runner::aside(&format!("shadow-{device}-{id}"))?,
+        };
+        let name = format!("engine-{device}-{id}");
+        let pool = self.clone();
+        let thread = tasks::thread(&name, move || {
+            let body = AssertUnwindSafe(|| worker::run(&pool, (id, side), &slot, runner));
+            match catch_unwind(body) {
+                Ok(()) => pool.ended(id),
+                Err(_) => pool.died((id, side), &slot),
+            }
+        });
+        thread.map(drop)
     }
 
     /// A thread is no more; nobody may wait for it.
@@ -196,10 +241,14 @@ impl Pool {
         drop(state);
         // Its warm-ups are dropped without the lock, for they may hold the last of a queue.
         drop(gone);
-        self.inner.changed.notify_all();
+        self.inner.ended.notify_all();
     }
 
-    fn gauge(&self) -> ::metrics::Gauge {
-        metrics::ENGINE_THREADS.gauge(&[&self.inner.device.0])
+    fn gauge(&self, side: Side) -> ::metrics::Gauge {
+        let gauge = match side {
+            Side::Live => &metrics::ENGINE_THREADS,
+            Side::Shadow => &metrics::SHADOW_THREADS,
+        };
+        gauge.gauge(&[&self.inner.device.0])
     }
 }

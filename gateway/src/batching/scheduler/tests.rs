@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::super::job::Urgency;
 use super::super::reply::{Ending, Reply};
 use super::super::variable::VariableLength;
-use super::super::{Device, Pool, Queue, QueueSettings, StuckThreads};
+use super::super::{Device, Pool, Queue, QueueSettings, StuckThreads, Threads};
 use super::*;
 use crate::breaker::Permit;
 use crate::telemetry::VersionMetrics;
@@ -37,9 +37,11 @@ fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
+const NONE: Threads = Threads { live: 0, shadow: 0 };
+
 impl Bench {
     fn new() -> Self {
-        let pool = Pool::start(Device("none".into()), 0, StuckThreads::default()).unwrap();
+        let pool = Pool::start(Device("none".into()), NONE, StuckThreads::default()).unwrap();
         let (start, callers) = (Instant::now(), Vec::new());
         Self { scheduler: Scheduler::default(), pool, start, callers, sequence: 0 }
     }
@@ -97,7 +99,7 @@ impl Bench {
     fn ran(&mut self, queue: &Queue, rows: usize, time: u64) {
         let run = RunKey { queue: queue.shared.id, key: Key::default(), rows, ..RunKey::default() };
         let used = Used { time: millis(time), is_typical: true };
-        self.scheduler.finished(&run, queue.shared.settings.weight, used);
+        self.scheduler.finished(&run, &queue.shared, used);
     }
 }
 
@@ -348,7 +350,7 @@ proptest! {
             shadows_began |= !live;
             left.extend(tickets.map(|ticket| ticket.urgency.sequence));
             let used = Used { time: millis(1), is_typical: true };
-            bench.scheduler.finished(&picked.run, 1.0, used);
+            bench.scheduler.finished(&picked.run, &picked.queue, used);
         }
         left.sort_unstable();
         prop_assert_eq!(left, (1..=asks.len() as u64).collect::<Vec<_>>());

@@ -12,7 +12,10 @@ mod overload;
 mod process;
 mod rates;
 mod repository;
+mod routes;
+mod state;
 mod tls;
+mod upstreams;
 
 use super::{Key, Type};
 
@@ -33,6 +36,9 @@ pub const CONFIG: &[&[Key]] = &[
     breaker::KEYS,
     idempotency::KEYS,
     overload::KEYS,
+    routes::KEYS,
+    upstreams::KEYS,
+    state::KEYS,
 ];
 
 /// `model.toml`, in sections.

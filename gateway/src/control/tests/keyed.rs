@@ -44,7 +44,7 @@ fn start(call: &mut std::pin::Pin<&mut impl Future>) {
 async fn repeats_get_the_first_answer_even_from_a_version_that_has_left() {
     let rig = Rig::keyed().await;
     let first = rig.answer("a").await.unwrap();
-    assert!(!first.is_replayed && first.answer.version == Version(1));
+    assert!(!first.is_replayed && first.answer.version == AnsweredBy::Version(Version(1)));
     let outputs = first.answer.outputs.clone();
     first.encoded();
     let runs = rig.runs();
@@ -52,10 +52,10 @@ async fn repeats_get_the_first_answer_even_from_a_version_that_has_left() {
     rig.sync().await;
     let runs_of_the_swap = rig.runs() - runs;
     let again = rig.answer("a").await.unwrap();
-    assert!(again.is_replayed && again.answer.version == Version(1));
+    assert!(again.is_replayed && again.answer.version == AnsweredBy::Version(Version(1)));
     assert_eq!(again.answer.outputs, outputs);
     assert_eq!(rig.runs(), runs + runs_of_the_swap);
-    assert_eq!(rig.answer("b").await.unwrap().answer.version, Version(2));
+    assert_eq!(rig.answer("b").await.unwrap().answer.version, AnsweredBy::Version(Version(2)));
 }
 
 #[tokio::test]

@@ -64,6 +64,7 @@ pub(in crate::api::rest) fn decode(
             outputs: vec![],
             binary_by_default: true,
             policy: SchedulePolicy::default(),
+            parameters: vec![],
         });
     }
     let json = body.slice(..json_length.unwrap_or(body.len()));
@@ -92,7 +93,15 @@ pub(in crate::api::rest) fn decode(
     let id = parsed.id.unwrap_or_default().into_owned();
     let given = |name: &str| parsed.parameters.as_ref()?.get(name).map(Value::as_u64);
     let policy = SchedulePolicy { priority: given("priority"), timeout: given("timeout") };
-    Ok(InferRequest { id, inputs: Inputs::Named(inputs), outputs, binary_by_default, policy })
+    Ok(InferRequest {
+        id,
+        inputs: Inputs::Named(inputs),
+        outputs,
+        binary_by_default,
+        policy,
+        // Tested by themselves.
+        parameters: vec![],
+    })
 }
 
 fn parse(json: &[u8]) -> Result<Body<'_>, Rejection> {

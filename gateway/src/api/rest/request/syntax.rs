@@ -14,6 +14,9 @@ use crate::error::Rejection;
 const ENTRIES: usize = 1024;
 const DIMENSIONS: usize = 64;
 
+/// Most parameters without a meaning that are kept.
+const OTHERS: usize = 64;
+
 /// An infer request as it stands in JSON.
 #[derive(Debug, Default)]
 pub(super) struct Body<'a> {
@@ -60,6 +63,8 @@ pub(super) struct Parameters {
     pub(super) has_shared_memory: bool,
     /// The first name, in alphabetical order, that only servers may use.
     pub(super) reserved: Option<String>,
+    /// Texts, numbers and flags without a meaning here, which routes may read.
+    pub(super) others: Vec<(String, String)>,
 }
 
 /// Dimensions, or the first one that does not fit this machine.
@@ -218,6 +223,7 @@ fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
         return Ok(parameters);
     }
     reader.map(|reader, name| {
+        let mark = reader.mark();
         let value = reader.scalar()?;
         match name {
             "binary_data" => parameters.binary_data = Some(value),
@@ -232,9 +238,23 @@ fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Fault> {
             {
                 parameters.reserved = Some(name.to_owned());
             }
+            _ if parameters.others.len() < OTHERS => {
+                reader.rewind(mark);
+                let value = plain(reader.raw()?);
+                parameters.others.extend(value.map(|value| (name.to_owned(), value)));
+            }
             _ => {}
         }
         Ok(())
     })?;
     Ok(parameters)
+}
+
+/// A text without its quotes, a number or a flag as it stands.
+fn plain(json: &str) -> Option<String> {
+    match json.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(json).ok(),
+        Some(b'[' | b'{' | b'n') | None => None,
+        Some(_) => Some(json.to_owned()),
+    }
 }

@@ -18,6 +18,12 @@ pub(super) const KEYS: &[Key] = &[
         "Engine threads of each `cuda:N` device. `\"auto\"`: 1.",
     ),
     key(
+        "engine.shadow_threads",
+        Type::Count,
+        "1",
+        "Threads of each device that run nothing but shadows, at the lowest priority of the system and while no live call waits for a thread; they start with the first shadow. `0`: shadows run on the threads of live calls, behind those that wait.",
+    ),
+    key(
         "engine.load_timeout",
         Type::Duration,
         "\"120s\"",

@@ -228,6 +228,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key("versions.latest", Type::Count, "1", "How many of the newest (policy `latest`)."),
     key("versions.specific", Type::Counts, "[]", "Which ones (policy `specific`)."),
+    key(
+        "labels",
+        Type::Table,
+        "",
+        "Names for versions, as arms of routes are named: `stable = 1`, `canary = 2`; not `latest`. At most 100.",
+    ),
     key("engine", Type::Table, "", "How the engine runs the model."),
     key("engine.device", Type::Text, "\"cpu\"", "`cpu` or `cuda:N`."),
     key(

@@ -1,0 +1,250 @@
+//! A route with what its arms stand for at this moment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use engine::{DataType, Tensor, TensorSpec};
+
+use super::ServedModel;
+use super::backend::Seat;
+use super::shadow::Shadow;
+use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice};
+use crate::models::ServedVersion;
+use crate::routing::{RoutePlan, Seed, Table};
+use crate::telemetry::ArmMetrics;
+use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature, Version};
+use crate::upstream::Upstreams;
+
+/// The header or metadata that keeps a caller with its arm, whatever the route reads otherwise.
+pub const KEY_HEADER: &str = "penstock-key";
+
+/// A route in effect.
+#[derive(Debug)]
+pub struct Route {
+    pub plan: Arc<RoutePlan>,
+    pub arms: Vec<Arm>,
+    pub shadows: Vec<Shadow>,
+    pub fallback: StandIn,
+    seed: Seed,
+    table: Table,
+}
+
+/// One arm, with what answers its calls.
+#[derive(Debug)]
+pub struct Arm {
+    pub name: ArmName,
+    pub seat: Seat,
+    pub metrics: Arc<ArmMetrics>,
+}
+
+/// What answers instead of a broken arm.
+#[derive(Debug)]
+pub enum StandIn {
+    Nobody,
+    /// Index of an arm.
+    Arm(usize),
+    Answer(StaticAnswer),
+}
+
+/// A declared answer.
+#[derive(Debug)]
+pub struct StaticAnswer {
+    pub signature: Arc<Signature>,
+    /// Bytes of one item of each output.
+    items: Vec<Vec<u8>>,
+}
+
+/// The arm that a call belongs to.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    pub route: Arc<Route>,
+    pub index: usize,
+    pub bucket: u16,
+    /// Whether the caller would meet the same arm again.
+    pub is_sticky: bool,
+    /// The caller named the arm.
+    pub is_forced: bool,
+}
+
+impl Assigned {
+    /// The arm that the caller belongs to.
+    #[must_use]
+    pub fn arm(&self) -> &Arm {
+        &self.route.arms[self.index]
+    }
+}
+
+/// What there is to answer calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct World<'a> {
+    pub(super) models: &'a HashMap<ModelName, Arc<ServedModel>>,
+    pub(super) upstreams: &'a Upstreams,
+}
+
+impl Route {
+    /// The route, as the models of this moment let it be. A plan that does not divide all callers
+    /// is refused when it is made; here it serves nobody.
+    /// What has been counted goes on as in `before`, the same route of the snapshot before.
+    pub(super) fn resolve(
+        plan: &Arc<RoutePlan>,
+        world: World<'_>,
+        before: Option<&Self>,
+    ) -> Option<Self> {
+        let route = &plan.route;
+        let table = plan.table().ok()?;
+        let arms: Vec<_> = route
+            .arms
+            .iter()
+            .map(|arm| Arm {
+                name: arm.name.clone(),
+                seat: seat(&arm.target, world),
+                metrics: counters(route.name.as_str(), arm.name.as_str(), before),
+            })
+            .collect();
+        let fallback = match &route.fallback {
+            Fallback::Refuse => StandIn::Nobody,
+            Fallback::Arm(name) => {
+                let index = arms.iter().position(|arm| arm.name == *name);
+                index.map_or(StandIn::Nobody, StandIn::Arm)
+            }
+            Fallback::Static(outputs) => StandIn::Answer(StaticAnswer::new(outputs)?),
+        };
+        let shadow = |settings: &config::Shadow| {
+            let known = before.and_then(|before| before.shadow(settings.name.as_str()));
+            Shadow::new(&route.name, settings, seat(&settings.target, world), known)
+        };
+        let shadows = route.shadows.iter().map(shadow).collect();
+        Some(Self { plan: plan.clone(), arms, shadows, fallback, seed: plan.seed(), table })
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &ModelName {
+        &self.plan.route.name
+    }
+
+    /// Index of an arm by its name.
+    #[must_use]
+    pub fn arm(&self, name: &str) -> Option<usize> {
+        self.arms.iter().position(|arm| arm.name.as_str() == name)
+    }
+
+    /// A shadow by its name.
+    #[must_use]
+    pub fn shadow(&self, name: &str) -> Option<&Shadow> {
+        self.shadows.iter().find(|shadow| shadow.name.as_str() == name)
+    }
+
+    /// Bucket and arm of a call, and whether its caller would meet them again. A call without a
+    /// key is divided by what its prediction is called, which nobody chooses.
+    pub(super) fn assign(&self, call: &Call, prediction: PredictionId) -> (u16, usize, bool) {
+        let key = self.key(call);
+        let bucket = self.seed.bucket(key.unwrap_or_else(|| prediction.as_bytes()));
+        (bucket, self.table.arm_of(bucket), key.is_some())
+    }
+
+    /// What keeps the caller of a call with its arm.
+    fn key<'a>(&self, call: &'a Call) -> Option<&'a [u8]> {
+        if let Some(key) = call.headers.get(KEY_HEADER) {
+            return Some(key.as_bytes());
+        }
+        match &self.plan.route.sticky {
+            Sticky::Off => None,
+            Sticky::Header(name) => call.headers.get(name).map(|value| value.as_bytes()),
+            Sticky::Parameter(name) => call.parameter(name).map(str::as_bytes),
+            // Everybody unknown would share one key.
+            Sticky::Identity => call.caller.identity.known_name().map(str::as_bytes),
+        }
+    }
+
+    /// Whether a call is one of those that the shadow of this share sees: the same for all shadows
+    /// of the route.
+    #[must_use]
+    pub fn is_sampled(&self, call: &Call, prediction: PredictionId, share: Share) -> bool {
+        let key = self.key(call);
+        self.seed.is_sampled(key.unwrap_or_else(|| prediction.as_bytes()), share)
+    }
+}
+
+/// The counters of an arm: those that it has already.
+fn counters(route: &str, arm: &str, before: Option<&Route>) -> Arc<ArmMetrics> {
+    let known = before.and_then(|before| Some(before.arms[before.arm(arm)?].metrics.clone()));
+    known.unwrap_or_else(|| Arc::new(ArmMetrics::new(route, arm)))
+}
+
+/// What runs the calls of a target, or why nothing does.
+fn seat(target: &Target, world: World<'_>) -> Seat {
+    match target {
+        Target::Local { model, version } => match local(model, version, world) {
+            Ok(served) => Seat::Local(served),
+            Err(reason) => Seat::Empty(reason),
+        },
+        Target::Upstream { upstream, model, version } => match world.upstreams.get(upstream) {
+            Some(upstream) => Seat::Remote(upstream.model(model, version.as_deref())),
+            None => Seat::Empty(format!("there is no upstream '{upstream}'")),
+        },
+    }
+}
+
+fn local(
+    model: &ModelName,
+    choice: &VersionChoice,
+    world: World<'_>,
+) -> Result<Arc<ServedVersion>, String> {
+    let served = world.models.get(model);
+    let served = served.ok_or_else(|| format!("model '{model}' is not in the repository"))?;
+    let (version, what) = match choice {
+        VersionChoice::Latest => {
+            let newest = served.ready.values().next_back().cloned();
+            return newest.ok_or_else(|| format!("model '{model}' has no ready version"));
+        }
+        VersionChoice::Number(version) => (*version, version.to_string()),
+        VersionChoice::Label(label) => {
+            let version = served.labelled(label);
+            let missing = || format!("model '{model}' has no label '{label}'");
+            (version.ok_or_else(missing)?, format!("'{label}'"))
+        }
+    };
+    let found = served.ready.get(&version).cloned();
+    found.ok_or_else(|| format!("version {what} of model '{model}' is not ready"))
+}
+
+impl StaticAnswer {
+    fn new(outputs: &[StaticOutput]) -> Option<Self> {
+        let (mut specs, mut items) = (Vec::new(), Vec::new());
+        for output in outputs {
+            let datatype: DataType = output.datatype.parse().ok()?;
+            let sizes = output.shape.iter().map(|&size| i64::try_from(size).ok());
+            let shape = std::iter::once(Some(-1)).chain(sizes).collect::<Option<Vec<_>>>()?;
+            let spec = TensorSpec { name: output.name.clone(), datatype, shape };
+            specs.push(OutputSpec { spec, labels: vec![], tolerance: 0.0, finite: false });
+            items.push(crate::codec::numbers::from_f64(datatype, &output.data)?);
+        }
+        let signature = Signature {
+            inputs: vec![],
+            outputs: specs,
+            // Batches, of whatever size.
+            max_batch_size: usize::MAX,
+            splits: false,
+        };
+        Some(Self { signature: Arc::new(signature), items })
+    }
+
+    /// The answer for so many items.
+    #[must_use]
+    pub fn outputs(&self, rows: usize) -> Option<Vec<Tensor>> {
+        let tensor = |(output, item): (&OutputSpec, &Vec<u8>)| {
+            let sizes = output.spec.shape[1..].iter().map(|&size| usize::try_from(size).ok());
+            let shape = std::iter::once(Some(rows)).chain(sizes).collect::<Option<Vec<_>>>()?;
+            Tensor::new(output.spec.datatype, shape, item.repeat(rows).into()).ok()
+        };
+        self.signature.outputs.iter().zip(&self.items).map(tensor).collect()
+    }
+}
+
+impl ServedModel {
+    /// The version that a label of the model stands for.
+    #[must_use]
+    pub fn labelled(&self, _label: &str) -> Option<Version> {
+        None
+    }
+}
