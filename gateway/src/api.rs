@@ -25,6 +25,7 @@ use crate::config::Limits;
 use crate::control::Control;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
+use crate::reload::Reloader;
 
 pub use health::{Health, Stage, State};
 
@@ -52,4 +53,6 @@ pub struct Api {
     pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
+    /// Reads the configuration file again; `None` where there is none.
+    pub reloader: Option<Arc<Reloader>>,
 }

@@ -19,6 +19,7 @@ use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
+use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::shadow::Comparer;
 use crate::snapshot::SnapshotCell;
@@ -85,13 +86,15 @@ fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
 
 impl App {
     /// Binds, loads every model and opens for calls. While models load the doors answer, and
-    /// say that the gateway is not ready.
+    /// say that the gateway is not ready. Follows the file that the configuration was read from, if
+    /// there is one.
     ///
     /// # Errors
     /// When an address is taken or the repository cannot be read. A model that cannot be loaded
     /// is no error: it is shown as unavailable.
     pub async fn start(
         config: Config,
+        file: Option<(Source, Text)>,
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
@@ -134,11 +137,15 @@ impl App {
             identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
+            reloader: file.map(|(source, text)| {
+                let live = Box::new(Live { control: control.clone() });
+                Arc::new(Reloader::new(source, config.clone(), text, live))
+            }),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
-        certificates(server.tls().cloned(), hangups);
+        follow_certificates(server.tls().cloned());
         tasks::spawn("identities", async { match identities.follow().await {} });
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
@@ -148,6 +155,13 @@ impl App {
         control.sync().await.context("cannot read the repository")?;
         if let Some(every) = config.repository.poll {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
+        }
+        on_hangups(hangups, server.tls().cloned(), api.reloader.clone());
+        if let Some((reloader, every)) = api.reloader.clone().zip(config.state.watch) {
+            let hints = Hints::about(reloader.path());
+            tasks::spawn("configuration", async move {
+                match reloader.follow(hints, Timing::polling(every)).await {}
+            });
         }
         api.health.enter(Stage::Open);
         supervisor::ready();
@@ -201,21 +215,30 @@ impl App {
     }
 }
 
-/// Follows the certificates' files, and looks at them anew on SIGHUP. The signal is taken without
-/// TLS too: it must not end a gateway that has nothing to look at.
-fn certificates(tls: Option<Arc<Tls>>, mut hangups: Signal) {
-    let followed = tls.clone();
+/// Follows the certificates' files.
+fn follow_certificates(tls: Option<Arc<Tls>>) {
+    if let Some(tls) = tls {
+        tasks::spawn("certificates", async move { match tls.follow().await {} });
+    }
+}
+
+/// Looks at certificates and the configuration anew on SIGHUP. The signal is taken without either
+/// too: it must not end a gateway that has nothing to look at.
+fn on_hangups(mut hangups: Signal, tls: Option<Arc<Tls>>, reloader: Option<Arc<Reloader>>) {
     tasks::spawn("hangup", async move {
         while hangups.recv().await.is_some() {
             supervisor::reloading();
-            match &tls {
-                Some(tls) => tls.reload().await,
-                None => info!("SIGHUP: no certificates to look at"),
+            if tls.is_none() && reloader.is_none() {
+                info!("SIGHUP: no certificates and no configuration file to look at");
+            }
+            if let Some(tls) = &tls {
+                tls.reload().await;
+            }
+            if let Some(reloader) = &reloader {
+                // What is wrong is in the log and the metrics.
+                drop(reloader.reload(&Asked::by_signal()).await);
             }
             supervisor::ready();
         }
     });
-    if let Some(tls) = followed {
-        tasks::spawn("certificates", async move { match tls.follow().await {} });
-    }
 }

@@ -251,6 +251,32 @@ impl Control {
         entries
     }
 
+    /// Puts limits of callers in force, for calls that come from now on.
+    pub fn commit_limiter(&self, limiter: Arc<Limiter>) {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.snapshots.commit_settings(limiter);
+    }
+
+    /// Gives circuit breakers other settings, where their models leave them to the gateway. They
+    /// keep their state.
+    pub fn commit_breaker(&self, breaker: config::Breaker) {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.loader.set_breaker(breaker);
+        self.snapshots.load().ready().for_each(|served| self.loader.settle_breaker(served));
+    }
+
+    /// The revision of what is served.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.snapshots.load().revision
+    }
+
+    /// The limits of callers that are in force.
+    #[must_use]
+    pub fn limiter(&self) -> Arc<Limiter> {
+        self.snapshots.limiter()
+    }
+
     /// Ends the engine threads; the last step of a stop. Blocks for at most `limit`; `false` when
     /// some are still at work then.
     #[must_use]

@@ -18,6 +18,7 @@ use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
+use crate::reload;
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
@@ -87,6 +88,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
+        "config": api.reloader.as_ref().map(|reloader| configuration(&reloader.status())),
         "overload": api.pipeline.overload.status(),
         "models": models,
         "engine": {
@@ -96,6 +98,23 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "panics": loader.stuck().panics(),
         },
     }))
+}
+
+/// How the configuration file stands.
+fn configuration(status: &reload::Status) -> Value {
+    let problems: Vec<Value> = status
+        .problems
+        .iter()
+        .map(|problem| json!({ "path": problem.path, "message": problem.message }))
+        .collect();
+    json!({
+        "path": status.path.display().to_string(),
+        "hash": status.hash,
+        "revision": status.revision,
+        "last_error": status.last_error(),
+        "problems": problems,
+        "age": status.age.as_secs_f64(),
+    })
 }
 
 /// The rules and what they have done, never who was limited.

@@ -68,3 +68,59 @@ async fn an_operator_opens_and_closes_it() {
     breaker.reset();
     assert!(call(&breaker).is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_leave_an_open_breaker_open_and_hold_from_then_on() {
+    let breaker = breaker();
+    finish(&breaker, &call(&breaker).unwrap(), BAD);
+    let before = breaker.status();
+    let settings = Settings { consecutive: 3, probes: 2, ..Settings::default() };
+    breaker.reconfigure(settings);
+    assert_eq!(breaker.status().retry_after, before.retry_after);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    for state in [State::HalfOpen, State::Closed] {
+        let trial = call(&breaker).unwrap();
+        finish(&breaker, &trial, GOOD);
+        assert_eq!(breaker.state(), state, "two trials, as it says now");
+    }
+    for state in [State::Closed, State::Closed, State::Open] {
+        finish(&breaker, &call(&breaker).unwrap(), BAD);
+        assert_eq!(breaker.state(), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_settings_forget_nothing_and_others_count_rates_anew() {
+    let settings = Settings { consecutive: 100, ..Settings::default() };
+    let breaker = Breaker::seeded("m/1", settings, BreakerMetrics::new("breaker_tests", "2"), 7);
+    for _ in 0..19 {
+        finish(&breaker, &call(&breaker).unwrap(), BAD);
+    }
+    breaker.reconfigure(settings);
+    assert_eq!(breaker.status().counts.samples, 19);
+    breaker.reconfigure(Settings { window: Duration::from_secs(60), ..settings });
+    let status = breaker.status();
+    assert_eq!((status.counts.samples, status.consecutive), (0, 19));
+    finish(&breaker, &call(&breaker).unwrap(), BAD);
+    assert_eq!(breaker.state(), State::Closed, "one of one is no rate");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_switched_off_lets_all_pass_unless_an_operator_holds_it() {
+    let off = Settings { enabled: false, ..Settings::default() };
+    let open = breaker();
+    finish(&open, &call(&open).unwrap(), BAD);
+    open.reconfigure(off);
+    assert_eq!(open.state(), State::Closed);
+    let tried = breaker();
+    finish(&tried, &call(&tried).unwrap(), BAD);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let trial = call(&tried).unwrap();
+    tried.reconfigure(off);
+    assert!(call(&tried).is_ok(), "nobody waits for the trial");
+    drop(trial);
+    let held = breaker();
+    held.hold_open();
+    held.reconfigure(off);
+    assert!(held.status().held && call(&held).is_err());
+}

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::OrOff;
 
@@ -11,10 +13,13 @@ const FOLDER: &str = "penstock-data";
 const MAX_REVISIONS: usize = 100_000;
 
 /// What is kept over restarts, and for how long.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct State {
     /// `None`: nothing is kept, revisions are lost at a restart.
     pub path: Option<PathBuf>,
+    /// Whether the file names the folder; otherwise it follows from whether there are routes.
+    #[serde(skip)]
+    pub is_named: bool,
     /// Revisions kept.
     pub revisions: usize,
     /// Whether routes may be changed beside the file.
@@ -29,6 +34,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             path: None,
+            is_named: false,
             revisions: 1000,
             overlay: true,
             keep_warm: Duration::from_secs(24 * 3600),
@@ -44,6 +50,7 @@ impl State {
         if path.as_ref().is_some_and(String::is_empty) {
             section.problem("path", "is empty");
         }
+        let is_named = path.is_some();
         let path = path.or_else(|| has_routes.then(|| FOLDER.to_owned()));
         let revisions = section.or("revisions", default.revisions);
         if !(2..=MAX_REVISIONS).contains(&revisions) {
@@ -56,7 +63,8 @@ impl State {
             section.problem("watch", "must be longer than zero, or \"off\"");
         }
         section.finish();
-        Self { path: path.map(|path| base.join(path)), revisions, overlay, keep_warm, watch }
+        let path = path.map(|path| base.join(path));
+        Self { path, is_named, revisions, overlay, keep_warm, watch }
     }
 }
 

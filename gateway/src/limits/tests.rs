@@ -305,7 +305,7 @@ fn a_changed_file_gives_nobody_a_fresh_allowance() {
     let held = call(&before, &a, 1).unwrap();
     let after = Limiter::build(&text("enforce", "9/h"), None, Some(&before));
     assert_eq!(rate(&after, "a").admitted, 1);
-    assert_eq!(rate(&after, "b").admitted, 0, "another rate is another allowance");
+    assert_eq!(rate(&after, "b").keys, 0, "another rate is another allowance");
     assert!(Arc::ptr_eq(before.fair.as_ref().unwrap(), after.fair.as_ref().unwrap()));
     assert_eq!(call(&after, &a, 1).unwrap_err().allowance().unwrap().name, "q");
     drop(held);
@@ -485,4 +485,23 @@ fn no_rules_cost_one_branch() {
     let mut marked = a.clone();
     limits.mark(&mut marked, &HeaderMap::new());
     assert_eq!(marked.marks, Marks::default());
+}
+
+#[test]
+fn figures_of_a_limit_only_grow_whatever_becomes_of_its_allowance() {
+    let text = |rate: &str, key: &str| {
+        rates(&format!(
+            "[[rate_limit]]\nname = 'r'\nkey = 'tenant'\nrate = '{rate}'\n\
+             [[quota]]\nname = 'q'\nkey = '{key}'\nmax_in_flight = 9"
+        ))
+    };
+    let caller = caller("a", "t");
+    let before = Limiter::build(&text("1/h", "tenant"), None, None);
+    call(&before, &caller, 1).unwrap();
+    assert_eq!(kind(call(&before, &caller, 1)), Some(Kind::RateLimited));
+    let after = Limiter::build(&text("5/h", "identity"), None, Some(&before));
+    assert_eq!((rate(&after, "r").admitted, rate(&after, "r").limited), (1, 1));
+    assert_eq!(after.report().quotas[0].admitted, 2);
+    call(&after, &caller, 1).unwrap();
+    assert_eq!(rate(&after, "r").admitted, 2);
 }

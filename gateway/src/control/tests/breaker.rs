@@ -62,3 +62,37 @@ async fn a_model_may_have_a_breaker_of_its_own_kind() {
     break_it(&rig).await;
     assert_eq!(kind(&rig).await, None);
 }
+
+#[tokio::test]
+async fn other_settings_reach_every_breaker_that_its_model_leaves_to_the_gateway() {
+    let rig = Rig::new(&[1], "latest = 2\n[breaker]\nwindow = '30s'").await;
+    break_it(&rig).await;
+    let state = |version: u64| {
+        let snapshot = rig.pipeline.snapshots.load();
+        let served = snapshot.ready().find(|served| served.version.0 == version).unwrap();
+        served.breaker.state()
+    };
+    assert_eq!(state(1), State::Open);
+    let set = |breaker| rig.control.commit_breaker(breaker);
+    set(config::Breaker { consecutive: 2, ..config::Breaker::default() });
+    assert_eq!(state(1), State::Open, "what is open stays open");
+    rig.control.unload("m", Some(Version(1))).await.unwrap();
+    rig.control.load("m", LoadCall { version: Some(Version(1)), upload: None }).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(state(1), State::Closed);
+        rig.stub.push(StubStep::Panic);
+        assert_eq!(kind(&rig).await, Some(Kind::EngineFailed));
+    }
+    assert_eq!(state(1), State::Open, "what loads later has them too");
+    set(config::Breaker { enabled: false, ..config::Breaker::default() });
+    assert_eq!(kind(&rig).await, None);
+}
+
+#[tokio::test]
+async fn what_a_model_says_of_its_breaker_stands_above_other_settings() {
+    let rig = Rig::new(&[1], "latest = 1\n[breaker]\nenabled = false").await;
+    let settings = config::Breaker { consecutive: 1, ..config::Breaker::default() };
+    rig.control.commit_breaker(settings);
+    break_it(&rig).await;
+    assert_eq!(kind(&rig).await, None);
+}
