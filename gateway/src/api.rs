@@ -4,6 +4,7 @@
 //! statistics, classification, health) is beside them here.
 
 pub mod admin;
+pub mod audit;
 pub mod classification;
 pub mod exposition;
 pub mod guard;
@@ -20,6 +21,7 @@ pub mod rest;
 
 use std::sync::Arc;
 
+use self::admin::operations::Operations;
 use crate::config::Limits;
 use crate::control::Control;
 use crate::identity::Identities;
@@ -51,4 +53,5 @@ pub struct Api {
     pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
+    pub operations: Arc<dyn Operations>,
 }

@@ -11,6 +11,7 @@ use engine::{Engine, IdentityEngine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use crate::api::admin::unrouted::Unrouted;
 use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
@@ -126,6 +127,7 @@ impl App {
             identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
+            operations: Arc::new(Unrouted),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });

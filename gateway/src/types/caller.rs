@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+/// What nobody known is called.
+const ANONYMOUS: &str = "anonymous";
+
 /// The other end of a connection; the server puts it together.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -133,8 +136,14 @@ impl Identity {
     /// Nobody known.
     #[must_use]
     pub fn anonymous(roles: Roles) -> Self {
-        let name = "anonymous".to_owned();
+        let name = ANONYMOUS.to_owned();
         Self { tenant: name.clone(), name, roles, models: None }
+    }
+
+    /// Its name, where somebody proved who they are.
+    #[must_use]
+    pub fn known_name(&self) -> Option<&str> {
+        (self.name != ANONYMOUS).then_some(self.name.as_str())
     }
 
     /// Whether its list of models names this one.
