@@ -5,11 +5,13 @@
 //! serving, then committed by one pointer swap. What failed leaves the old in place.
 
 mod change;
+mod pins;
 mod poll;
 mod registry;
 mod upload;
 
 use change::Change;
+pub use pins::{Missing, Pins};
 pub use registry::{IndexEntry, State};
 pub use upload::Upload;
 
@@ -40,6 +42,8 @@ pub struct Control {
     locks: Mutex<HashMap<ModelName, Arc<AsyncMutex<Intent>>>>,
     /// Held between reading and storing the snapshot.
     commit: Mutex<()>,
+    /// Versions that routes name.
+    held: Mutex<pins::Held>,
 }
 
 /// What somebody asked of one model; guarded by the model's lock.
@@ -87,6 +91,7 @@ impl Control {
             settings,
             locks: Mutex::default(),
             commit: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -137,9 +142,14 @@ impl Control {
             Some(upload) => upload.folder(&model)?,
             None => self.folder(&model).await?,
         };
+        self.note_labels(&folder);
         let available: BTreeSet<Version> = folder.versions.keys().copied().collect();
-        let targets = match call.version {
-            None => folder.manifest.policy.choose(&available),
+        let targets: BTreeSet<Version> = match call.version {
+            None => {
+                let pinned = self.pinned(&model).into_keys();
+                let chosen = folder.manifest.policy.choose(&available).into_iter();
+                chosen.chain(pinned.filter(|version| available.contains(version))).collect()
+            }
             Some(version) if available.contains(&version) => {
                 intent.served.keys().copied().chain([version]).collect()
             }
@@ -175,7 +185,7 @@ impl Control {
     /// freed when the last of them has ended.
     ///
     /// # Errors
-    /// `NotFound` when it is not loaded.
+    /// `NotFound` when it is not loaded, `Conflict` when routes name it.
     pub async fn unload(&self, name: &str, version: Option<Version>) -> Result<(), Rejection> {
         let model: ModelName = name.parse()?;
         if self.snapshots.load().model(name).is_none() {
@@ -193,6 +203,7 @@ impl Control {
                 return Err(Rejection::new(Kind::NotFound, text));
             }
         };
+        self.check_unpinned(&model, intent.served.keys().copied().filter(|v| !keep.contains(v)))?;
         if keep.is_empty() {
             intent.upload = None;
         }

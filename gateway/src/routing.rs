@@ -1,7 +1,14 @@
 //! Which caller belongs to which arm: pure functions of keys, shares and earlier ranges.
 
+pub mod assign;
 pub mod plan;
 pub mod ranges;
+pub mod rebalance;
 
-pub use plan::{RoutePlan, Source};
+pub use assign::{Seed, Table};
+pub use plan::{RoutePlan, Source, reshuffles};
 pub use ranges::Ranges;
+pub use rebalance::{moved, rebalance};
+
+#[cfg(test)]
+mod tests;

@@ -89,7 +89,8 @@ impl Control {
             // While something failed, what served before goes on, even beyond the targets: an
             // old version is better than none.
             if targets.iter().all(|version| ready.contains_key(version)) && failures.is_empty() {
-                ready.retain(|version, _| targets.contains(version));
+                let pinned = self.pinned(model);
+                ready.retain(|v, _| targets.contains(v) || pinned.contains_key(v));
             }
         }
         self.commit(model, ready, intent);
@@ -99,7 +100,7 @@ impl Control {
             .collect()
     }
 
-    /// Takes every version but these out of the snapshot.
+    /// Takes every version but these, and those that routes name, out of the snapshot.
     pub(super) fn keep_only(
         &self,
         model: &ModelName,
@@ -108,7 +109,8 @@ impl Control {
     ) {
         let current = self.snapshots.load().model(model.as_str()).cloned();
         let mut ready = current.map(|served| served.ready.clone()).unwrap_or_default();
-        ready.retain(|version, _| keep.contains(version));
+        let pinned = self.pinned(model);
+        ready.retain(|version, _| keep.contains(version) || pinned.contains_key(version));
         self.commit(model, ready, intent);
     }
 

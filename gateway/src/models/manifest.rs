@@ -29,6 +29,8 @@ pub struct Manifest {
     pub description: String,
     pub signature: Arc<Signature>,
     pub policy: VersionPolicy,
+    /// Names for versions.
+    pub labels: BTreeMap<String, Version>,
     pub device: String,
     pub options: EngineOptions,
     /// Whether equal calls get equal bytes: one graph, and no call shares a batch with another.
@@ -140,6 +142,7 @@ impl Manifest {
             description,
             signature: Arc::new(signature),
             policy,
+            labels: BTreeMap::new(),
             device,
             options,
             deterministic,

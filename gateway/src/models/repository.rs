@@ -207,6 +207,7 @@ fn stamp(folder: &Path, version: Version, manifest: &Manifest) -> Stamp {
         .collect();
     let mut manifest = manifest.clone();
     manifest.policy = VersionPolicy::All;
+    manifest.labels.clear();
     manifest.versions.retain(|other, _| *other == version);
     Stamp { files, manifest: Some(Box::new(manifest)) }
 }

@@ -57,7 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
-    ("sha2", &["identity", "limits", "idempotency", "models"]),
+    ("sha2", &["identity", "limits", "idempotency", "revisions", "models"]),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
     ("tikv_jemallocator", &["main"]),
@@ -78,6 +78,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
         "models",
         "the time of the last call in statistics; times of files, which are compared for equality",
     ),
+    ("revisions", "when a revision or a line of the audit log was written; nothing compares it"),
     ("server", "when certificates are valid"),
 ];
 
