@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod supervisor;
+mod unrouted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use engine::{Engine, IdentityEngine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::api::admin::unrouted::Unrouted;
+use self::unrouted::Unrouted;
 use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
@@ -20,10 +21,12 @@ use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
+use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
+use crate::traffic::Traffic;
 
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
@@ -85,13 +88,15 @@ fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
 
 impl App {
     /// Binds, loads every model and opens for calls. While models load the doors answer, and
-    /// say that the gateway is not ready.
+    /// say that the gateway is not ready. Follows the file that the configuration was read from, if
+    /// there is one.
     ///
     /// # Errors
     /// When an address is taken or the repository cannot be read. A model that cannot be loaded
     /// is no error: it is shown as unavailable.
     pub async fn start(
         config: Config,
+        file: Option<(Source, Text)>,
         engines: Vec<Arc<dyn Engine>>,
         libtorch: Option<&str>,
     ) -> anyhow::Result<Self> {
@@ -107,6 +112,7 @@ impl App {
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
+        snapshots.commit_settings(Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?);
         let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
             .with_breaker(config.breaker)
             .with_overload(&config.overload);
@@ -116,23 +122,34 @@ impl App {
             snapshots.clone(),
             config.repository.clone(),
         ));
-        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let (overloaded, repeats) = (overload.clone(), keys.clone());
+        let routed = Arc::new(Unrouted { control: control.clone() });
+        let hash = file.as_ref().and_then(|(_, text)| text.hash()).unwrap_or_default();
+        let traffic =
+            Traffic::start(routed.clone(), &config.state, config.routes.clone(), hash).await;
+        let traffic = traffic.map_err(anyhow::Error::msg)?;
+        let watched = overload.clone();
         let api = Api {
-            pipeline: Pipeline { snapshots, wire, overload, limiter, keys },
+            pipeline: Pipeline { snapshots, wire, overload, keys },
             control: control.clone(),
             identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
-            operations: Arc::new(Unrouted),
+            traffic: traffic.clone(),
+            arms: routed,
+            reloader: file.map(|(source, text)| {
+                let live = Box::new(Live { control: control.clone() });
+                Arc::new(Reloader::new(source, config.clone(), text, live))
+            }),
         };
         let server = Server::start(listeners, api.clone(), &config)?;
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
-        certificates(server.tls().cloned(), hangups);
+        follow_certificates(server.tls().cloned());
+        tasks::spawn("revisions", async { match traffic.upkeep(watched).await {} });
         tasks::spawn("identities", async { match identities.follow().await {} });
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
@@ -142,6 +159,13 @@ impl App {
         control.sync().await.context("cannot read the repository")?;
         if let Some(every) = config.repository.poll {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
+        }
+        on_hangups(hangups, server.tls().cloned(), api.reloader.clone());
+        if let Some((reloader, every)) = api.reloader.clone().zip(config.state.watch) {
+            let hints = Hints::about(reloader.path());
+            tasks::spawn("configuration", async move {
+                match reloader.follow(hints, Timing::polling(every)).await {}
+            });
         }
         api.health.enter(Stage::Open);
         supervisor::ready();
@@ -195,21 +219,30 @@ impl App {
     }
 }
 
-/// Follows the certificates' files, and looks at them anew on SIGHUP. The signal is taken without
-/// TLS too: it must not end a gateway that has nothing to look at.
-fn certificates(tls: Option<Arc<Tls>>, mut hangups: Signal) {
-    let followed = tls.clone();
+/// Follows the certificates' files.
+fn follow_certificates(tls: Option<Arc<Tls>>) {
+    if let Some(tls) = tls {
+        tasks::spawn("certificates", async move { match tls.follow().await {} });
+    }
+}
+
+/// Looks at certificates and the configuration anew on SIGHUP. The signal is taken without either
+/// too: it must not end a gateway that has nothing to look at.
+fn on_hangups(mut hangups: Signal, tls: Option<Arc<Tls>>, reloader: Option<Arc<Reloader>>) {
     tasks::spawn("hangup", async move {
         while hangups.recv().await.is_some() {
             supervisor::reloading();
-            match &tls {
-                Some(tls) => tls.reload().await,
-                None => info!("SIGHUP: no certificates to look at"),
+            if tls.is_none() && reloader.is_none() {
+                info!("SIGHUP: no certificates and no configuration file to look at");
+            }
+            if let Some(tls) = &tls {
+                tls.reload().await;
+            }
+            if let Some(reloader) = &reloader {
+                // What is wrong is in the log and the metrics.
+                drop(reloader.reload(&Asked::by_signal()).await);
             }
             supervisor::ready();
         }
     });
-    if let Some(tls) = followed {
-        tasks::spawn("certificates", async move { match tls.follow().await {} });
-    }
 }

@@ -146,6 +146,14 @@ impl Breaker {
         self.tell(Some(transition));
     }
 
+    /// Goes on under other settings. What is open stays open, and calls stay as they were counted;
+    /// only rates are counted anew, since the window may have another width. A breaker that is
+    /// switched off closes, unless an operator holds it open. The same settings change nothing.
+    pub fn reconfigure(&self, settings: Settings) {
+        let transition = self.lock().reconfigure(Instant::now(), settings);
+        self.tell(transition);
+    }
+
     /// Brings the gauge up to date; called before it is rendered.
     pub fn publish(&self) {
         self.metrics.state.set(match self.state() {

@@ -1,8 +1,8 @@
 //! The configuration file: one TOML file in, a checked [`Config`] out, or every problem at once.
 //!
 //! [`mod@reader`] walks TOML and collects problems with their paths (model manifests use it too),
-//! [`mod@file`] joins the sections, each of which has a file with its keys and defaults, and
-//! [`mod@reference`] documents each key.
+//! [`mod@file`] joins the sections, each of which has a file with its keys and defaults,
+//! [`mod@difference`] says what two of them differ in, and [`mod@reference`] documents each key.
 
 pub mod reader;
 pub mod value;
@@ -22,10 +22,12 @@ pub mod state;
 pub mod tls;
 pub mod upstreams;
 pub mod file;
+pub mod difference;
 pub mod reference;
 
 pub use auth::Auth;
 pub use breaker::{Breaker, BreakerSettings};
+pub use difference::Difference;
 pub use engine::Engine;
 pub use file::Config;
 pub use idempotency::Idempotency;

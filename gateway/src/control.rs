@@ -24,6 +24,7 @@ use tracing::{error, info};
 
 use crate::config;
 use crate::error::{Kind, Rejection};
+use crate::limits::Limiter;
 use crate::models::repository::Stamp;
 use crate::models::{Loader, ModelFolder, Repository};
 use crate::snapshot::SnapshotCell;
@@ -234,6 +235,29 @@ impl Control {
             }
         }
         entries
+    }
+
+    /// Puts limits of callers and settings of circuit breakers in force, for calls that come from
+    /// now on. Breakers keep their state. Returns the revision that shows it.
+    pub fn commit_settings(&self, limiter: Arc<Limiter>, breaker: config::Breaker) -> u64 {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.loader.set_breaker(breaker);
+        self.snapshots.commit_settings(limiter);
+        let snapshot = self.snapshots.load();
+        snapshot.ready().for_each(|served| self.loader.settle_breaker(served));
+        snapshot.revision
+    }
+
+    /// The revision of what is served.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.snapshots.load().revision
+    }
+
+    /// The limits of callers that are in force.
+    #[must_use]
+    pub fn limiter(&self) -> Arc<Limiter> {
+        self.snapshots.limiter()
     }
 
     /// Ends the engine threads; the last step of a stop. Blocks for at most `limit`; `false` when

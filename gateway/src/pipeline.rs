@@ -34,7 +34,6 @@ pub struct Pipeline {
     pub snapshots: SnapshotCell,
     pub wire: Arc<WireMetrics>,
     pub overload: Arc<Overload>,
-    pub limiter: Arc<Limiter>,
     /// Calls with idempotency keys; `None` where keys have no effect.
     pub keys: Option<Keys>,
 }
@@ -91,17 +90,17 @@ struct Record {
 }
 
 impl Pipeline {
-    /// Answers one call.
+    /// Answers one call, under the limits that it met at its head.
     ///
     /// # Errors
     /// A rejection of the kind that its cause deserves; never anything private.
-    pub async fn infer(&self, mut call: Call) -> Result<Reply, Rejection> {
+    pub async fn infer(&self, mut call: Call, limiter: &Arc<Limiter>) -> Result<Reply, Rejection> {
         if let Some(keys) = &self.keys
             && let Some(key) = call.key.take()
         {
-            return self.infer_once(keys, &key, call).await;
+            return self.infer_once((keys, &key), call, limiter).await;
         }
-        match self.execute(call).await {
+        match self.execute(call, limiter).await {
             Ok((answer, record)) => {
                 Ok(Reply { answer, is_replayed: false, account: Some(Account::Own(record)) })
             }
@@ -110,7 +109,7 @@ impl Pipeline {
     }
 
     /// Runs one call, whatever its key.
-    async fn execute(&self, call: Call) -> Result<(Answer, Record), Refused> {
+    async fn execute(&self, call: Call, limiter: &Limiter) -> Result<(Answer, Record), Refused> {
         // Only the version is kept: holding the snapshot would keep all that it shows alive.
         let found =
             self.snapshots.load().find(&call.model, call.version.as_deref()).map(Arc::clone);
@@ -124,7 +123,7 @@ impl Pipeline {
         let mut record = Record::open(served, call.protocol, call.arrived);
         let served = record.served.clone();
         let result = match self.check_memory(&served, &call.schedule) {
-            Ok(()) => run(&self.limiter, &served, call, &mut record).await,
+            Ok(()) => run(limiter, &served, call, &mut record).await,
             Err(rejection) => Err(rejection.into()),
         };
         match result {
@@ -155,8 +154,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`Limiter::at_head`].
-    pub async fn limit(&self, protocol: Protocol, caller: &Caller) -> Result<(), Rejection> {
-        let limited = self.limiter.at_head(caller).await;
+    pub async fn limit(
+        &self,
+        protocol: Protocol,
+        limiter: &Limiter,
+        caller: &Caller,
+    ) -> Result<(), Rejection> {
+        let limited = limiter.at_head(caller).await;
         limited.inspect_err(|rejection| self.refused_early(protocol, rejection.kind()))
     }
 

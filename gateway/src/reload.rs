@@ -1,1 +1,156 @@
-//! Follows the configuration file and applies it whole or not at all.
+//! The configuration file is followed while the gateway runs: what it says is applied whole, or
+//! not at all.
+//!
+//! A [`Reloader`] reads the file again, compares it with what is in force and hands it to an
+//! [`Apply`], which prepares everything before it changes anything. [`Reloader::follow`] does so
+//! whenever the file changed and has settled; nothing that it reads twice is told twice.
+
+mod apply;
+mod follow;
+mod hints;
+mod live;
+mod preview;
+mod source;
+mod status;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Mutex as AsyncMutex;
+use tracing::{error, info};
+
+use crate::config::{Config, Difference, Problem};
+use crate::tasks;
+
+pub use apply::{Applied, Apply, Asked, Prepared};
+pub use follow::Timing;
+pub use hints::Hints;
+pub use live::Live;
+pub use preview::{Preview, preview};
+pub use source::{Source, Text};
+pub use status::Status;
+
+use status::Standing;
+
+/// Reads the configuration file again and applies it. One per process.
+#[derive(Debug)]
+pub struct Reloader {
+    source: Arc<Source>,
+    apply: Box<dyn Apply>,
+    /// What is in force; held while it changes, so that changes do not overtake each other.
+    running: AsyncMutex<Arc<Config>>,
+    standing: Mutex<Standing>,
+}
+
+/// A file that was read again and is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    pub revision: u64,
+    /// Whether it said anything else than before.
+    pub changed: bool,
+    /// What became different, a line for each key.
+    pub diff: Vec<String>,
+}
+
+impl Reloader {
+    /// A reloader of the file that `config` was read from; `text` is what stood there.
+    #[must_use]
+    pub fn new(source: Source, config: Config, text: Text, apply: Box<dyn Apply>) -> Self {
+        let standing = Standing::new(text, apply.revision());
+        let source = Arc::new(source);
+        let (running, standing) = (AsyncMutex::new(Arc::new(config)), Mutex::new(standing));
+        Self { source, apply, running, standing }
+    }
+
+    /// The file that is followed.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// Reads the file now and applies it, whether or not it has settled.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; then nothing has changed.
+    pub async fn reload(&self, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
+        let text = self.look().await;
+        self.take(text, asked).await
+    }
+
+    /// What a reload would change, were this the file's text. Changes nothing.
+    pub async fn preview(&self, text: &str) -> Preview {
+        let running = self.running.lock().await.clone();
+        match self.source.parse(text) {
+            Ok(new) => preview(&running, &new),
+            Err(problems) => Preview { problems, ..Preview::default() },
+        }
+    }
+
+    /// How the file stands, for operators.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.standing().status(self.source.path())
+    }
+
+    /// What the file holds now.
+    async fn look(&self) -> Text {
+        let source = self.source.clone();
+        tasks::blocking(move || source.read()).await
+    }
+
+    /// Applies what a look has found, and says so where it is news.
+    async fn take(&self, text: Text, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
+        let mut running = self.running.lock().await;
+        let result = self.try_to_apply(&mut running, &text, asked).await;
+        // Still under the lock: what is told comes in the order of what was done.
+        let is_news = self.standing().note(&text, &result);
+        let path = self.source.path().display();
+        match &result {
+            Ok(done) if done.changed => {
+                let Reloaded { revision, diff, .. } = done;
+                info!(%path, revision, by = asked.author, ?diff, "configuration applied");
+            }
+            Err(problems) if is_news => {
+                for problem in problems {
+                    error!(%path, %problem, "configuration not applied, nothing has changed");
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+        result
+    }
+
+    async fn try_to_apply(
+        &self,
+        running: &mut Arc<Config>,
+        text: &Text,
+        asked: &Asked,
+    ) -> Result<Reloaded, Vec<Problem>> {
+        let new = self.source.config(text)?;
+        let needs_restart = running.needs_restart(&new);
+        if !needs_restart.is_empty() {
+            return Err(needs_restart);
+        }
+        if **running == new {
+            let revision = self.apply.revision();
+            return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
+        }
+        let lines = running.differences(&new).iter().map(Difference::to_string).collect();
+        let prepared = self.apply.prepare(&new, asked).await?;
+        let Applied { revision } = prepared.await?;
+        *running = Arc::new(new);
+        Ok(Reloaded { revision, changed: true, diff: lines })
+    }
+
+    /// Whether this is what was tried last, and how that went.
+    fn has_tried(&self, text: &Text) -> Option<bool> {
+        self.standing().has_tried(text)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

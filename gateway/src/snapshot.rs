@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::error::{Kind, Rejection};
+use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::types::{ModelName, Version};
 
@@ -15,6 +16,8 @@ use crate::types::{ModelName, Version};
 #[derive(Debug, Default)]
 pub struct Snapshot {
     pub revision: u64,
+    /// The limits of callers. A call takes them once, at its head.
+    pub limiter: Arc<Limiter>,
     models: HashMap<ModelName, Arc<ServedModel>>,
 }
 
@@ -109,6 +112,12 @@ impl SnapshotCell {
         self.current.load_full()
     }
 
+    /// The limits of this moment; a call takes them once, at its head, and meets no others.
+    #[must_use]
+    pub fn limiter(&self) -> Arc<Limiter> {
+        self.current.load().limiter.clone()
+    }
+
     /// Replaces the versions of one model; `None` forgets it. Callers hold the one commit lock
     /// of `control`, so no commit is lost between reading and storing.
     pub fn commit(&self, name: &ModelName, model: Option<ServedModel>) {
@@ -118,8 +127,20 @@ impl SnapshotCell {
             Some(model) => models.insert(name.clone(), Arc::new(model)),
             None => models.remove(name),
         };
-        let revision = before.revision + 1;
-        self.current.store(Arc::new(Snapshot { revision, models }));
+        self.store(Snapshot { revision: 0, limiter: before.limiter.clone(), models });
+    }
+
+    /// Replaces what callers are held to; the models stay. Callers hold the commit lock, as for
+    /// [`Self::commit`].
+    pub fn commit_settings(&self, limiter: Arc<Limiter>) {
+        let models = self.load().models.clone();
+        self.store(Snapshot { revision: 0, limiter, models });
+    }
+
+    /// The one place where a snapshot becomes the current one.
+    fn store(&self, next: Snapshot) {
+        let revision = self.load().revision + 1;
+        self.current.store(Arc::new(Snapshot { revision, ..next }));
         self.revision.send_replace(revision);
     }
 

@@ -13,19 +13,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+pub mod arms;
 mod audit;
 mod breakers;
-mod desk;
+mod changes;
 mod intake;
 mod openapi;
-pub mod operations;
 mod reload;
 mod revisions;
 mod routes;
-pub mod unrouted;
 
 use self::audit::{Deed, Strangers};
-use self::desk::Desk;
 use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
@@ -57,27 +55,19 @@ pub const ENDPOINTS: &[(&str, &str)] = &[
 
 /// Routes the admin port. Everybody needs the role `operate`.
 pub fn router(api: Api) -> Router {
-    let desk = Desk { operations: api.operations.clone(), body_timeout: api.limits.body_timeout };
     let api = Arc::new(api);
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/drain", post(drain))
         .route("/v1/limits", get(limits))
         .merge(breakers::routes())
-        .with_state(api.clone())
-        .merge(acting(desk))
-        .layer(from_fn_with_state((api, Arc::new(Strangers::default())), check))
-}
-
-/// What acts through the desk alone.
-fn acting(desk: Desk) -> Router {
-    Router::new()
         .merge(routes::routes())
         .merge(revisions::routes())
         .merge(reload::routes())
         .route("/v1/upstreams", get(upstreams))
         .route("/v1/openapi.yaml", get(openapi::document))
-        .with_state(desk)
+        .with_state(api.clone())
+        .layer(from_fn_with_state((api, Arc::new(Strangers::default())), check))
 }
 
 async fn check(
@@ -111,7 +101,7 @@ async fn check(
         let refused = matches!(response.status().as_u16(), 401 | 403);
         let entry = audit::entry(attempt, (who.as_ref(), &peer), &response);
         if let Some(entry) = entry.filter(|_| !refused || strangers.may_be_noted()) {
-            api.operations.record(entry);
+            api.note(entry).await;
         }
         drop(sender.send(response));
     });
@@ -120,8 +110,8 @@ async fn check(
     })
 }
 
-async fn upstreams(State(desk): State<Desk>) -> Response {
-    rest::answer(&desk.operations.upstreams())
+async fn upstreams(State(api): State<Arc<Api>>) -> Response {
+    rest::answer(&json!({ "upstreams": api.arms.upstreams() }))
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {
@@ -155,6 +145,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "drain": state.drain,
         "live": api.is_live(),
         "ready": api.is_ready(),
+        "config": api.reloader.as_ref().map(|reloader| configuration(&reloader.status())),
         "overload": api.pipeline.overload.status(),
         "models": models,
         "engine": {
@@ -166,9 +157,26 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
     }))
 }
 
+/// How the configuration file stands.
+fn configuration(status: &crate::reload::Status) -> Value {
+    let problems: Vec<Value> = status
+        .problems
+        .iter()
+        .map(|problem| json!({ "path": problem.path, "message": problem.message }))
+        .collect();
+    json!({
+        "path": status.path.display().to_string(),
+        "hash": status.hash,
+        "revision": status.revision,
+        "last_error": status.last_error(),
+        "problems": problems,
+        "age": status.age.as_secs_f64(),
+    })
+}
+
 /// The rules and what they have done, never who was limited.
 async fn limits(State(api): State<Arc<Api>>) -> Response {
-    let report = api.pipeline.limiter.report();
+    let report = api.pipeline.snapshots.limiter().report();
     let rates: Vec<Value> = report
         .rates
         .iter()

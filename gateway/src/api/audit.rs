@@ -3,6 +3,8 @@
 
 use super::Api;
 use crate::error::{Blame, Rejection};
+use crate::revisions::Event;
+use crate::traffic::By;
 use crate::types::{Caller, Origin, Peer};
 
 /// Who is named where nobody was believed.
@@ -12,38 +14,25 @@ const LOCAL: &str = "local";
 
 /// One attempt to change something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub event: Event,
+pub(super) struct Entry {
+    pub(super) event: Event,
     /// The name that the caller proved, or the one that it gave where it need not prove any.
-    pub author: String,
+    pub(super) author: String,
     /// Address of the other end of the connection, `unix` for a socket of this machine.
-    pub from: String,
+    pub(super) from: String,
     /// In words: `drain on`, `load digits`.
-    pub what: String,
-    pub reason: String,
+    pub(super) what: String,
+    pub(super) reason: String,
     /// Why it was refused or failed.
-    pub problem: Option<String>,
+    pub(super) problem: Option<String>,
 }
 
-/// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    Accepted,
-    /// By the caller's fault.
-    Refused,
-    /// By nobody's, or by ours.
-    Failed,
-}
-
-impl Event {
-    /// How a call ended.
-    #[must_use]
-    pub fn of(refused: Option<&Rejection>) -> Self {
-        match refused.map(|rejection| rejection.kind().blame()) {
-            None => Self::Accepted,
-            Some(Blame::Caller) => Self::Refused,
-            Some(Blame::Gateway | Blame::Arm) => Self::Failed,
-        }
+/// How a call ended.
+pub(super) fn event(refused: Option<&Rejection>) -> Event {
+    match refused.map(|rejection| rejection.kind().blame()) {
+        None => Event::Accepted,
+        Some(Blame::Caller) => Event::Refused,
+        Some(Blame::Gateway | Blame::Arm) => Event::Failed,
     }
 }
 
@@ -62,9 +51,16 @@ pub(super) fn origin(peer: &Peer) -> String {
 }
 
 impl Api {
+    /// Adds an attempt to the audit log.
+    pub(super) async fn note(&self, entry: Entry) {
+        let Entry { event, author, from, what, reason, problem } = entry;
+        let by = By { author, from, reason, expect_revision: None };
+        self.traffic.note(event, by, what, problem).await;
+    }
+
     /// Writes down what became of a change of a model that came in by a data port from somebody
     /// who may make it. What others try there stays out: they could fill the log.
-    pub(super) fn audit<T>(
+    pub(super) async fn audit<T>(
         &self,
         caller: &Caller,
         (verb, model, version): (&str, &str, Option<&str>),
@@ -74,13 +70,14 @@ impl Api {
         let shown = |text: &str| text.chars().take(128).collect::<String>();
         let version = version.map(|version| format!("/versions/{}", shown(version)));
         let refused = result.as_ref().err();
-        self.operations.record(Entry {
-            event: Event::of(refused),
+        self.note(Entry {
+            event: event(refused),
             author: author(Some(caller), None),
             from: origin(&caller.peer),
             what: format!("{verb} {}{}", shown(model), version.unwrap_or_default()),
             reason: String::new(),
             problem: refused.map(|rejection| rejection.public_message().to_owned()),
-        });
+        })
+        .await;
     }
 }

@@ -18,11 +18,12 @@ pub fn router(api: Api) -> Router {
 }
 
 async fn render(State(api): State<Arc<Api>>) -> Response {
-    for served in api.pipeline.snapshots.load().ready() {
+    let snapshot = api.pipeline.snapshots.load();
+    for served in snapshot.ready() {
         served.publish_stats();
     }
+    snapshot.limiter.publish();
     api.control.loader().publish();
-    api.pipeline.limiter.publish();
     api.pipeline.overload.publish();
     metrics::refresh_process();
     let mut response = Response::new(metrics::recorder().render().into());

@@ -28,6 +28,7 @@ use self::wire::Access;
 use super::timeouts::{Arrival, Timeouts};
 use super::{Api, hints};
 use crate::error::Rejection;
+use crate::limits::Limiter;
 use crate::overload::Permit;
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Caller, Peer, Protocol, Role};
@@ -48,6 +49,16 @@ pub struct Grpc {
     patience: Duration,
 }
 
+/// What the door settled from the head of a call.
+#[derive(Debug, Clone)]
+struct Entered {
+    caller: Caller,
+    arrival: Arrival,
+    timeouts: Timeouts,
+    /// The limits that the call meets to its end.
+    limiter: Arc<Limiter>,
+}
+
 impl fmt::Debug for Grpc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grpc").finish_non_exhaustive()
@@ -61,15 +72,13 @@ impl Grpc {
     /// When the protocol's descriptors, made by the build, cannot be read.
     pub fn new(api: &Api) -> anyhow::Result<Self> {
         let limit = api.limits.max_request;
-        let inference = GrpcInferenceServiceServer::new(service::Service {
-            api: api.clone(),
-            credentials: None,
-        })
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        // Answers go out plain: every Python client says by itself that it could inflate them.
-        .accept_compressed(CompressionEncoding::Deflate);
+        let inference =
+            GrpcInferenceServiceServer::new(service::Service { api: api.clone(), head: None })
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip)
+                // Answers go out plain: every Python client says by itself that it could inflate them.
+                .accept_compressed(CompressionEncoding::Deflate);
         let health = tonic_health::pb::health_server::HealthServer::new(health::Health::new(api))
             .max_decoding_message_size(HEALTH_MESSAGE);
         let descriptors = || {
@@ -94,38 +103,35 @@ impl Grpc {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        match self.admit(&request, &peer) {
-            Ok(Some(mut caller)) => {
-                self.api.pipeline.limiter.mark(&mut caller, request.headers());
-                drop(request.extensions_mut().insert(caller));
-            }
-            // Who it is matters to some calls that everybody may make, and is worked out there.
-            Ok(None) => drop(request.extensions_mut().insert(peer)),
+        let caller = match self.admit(&request, &peer) {
+            Ok(caller) => caller,
             Err(rejection) => {
                 if wire::is_call(&request) {
                     self.api.pipeline.refused_early(Protocol::Grpc, rejection.kind());
                 }
                 return status(&rejection).into_http();
             }
-        }
+        };
         let response = if wire::is_inference(&request) {
             // The permit lives as long as the call.
-            let (timeouts, _permit) = match self.enter(&request).await {
+            let (patience, entered, _permit) = match self.enter(&request, caller).await {
                 Ok(entered) => entered,
                 Err(rejection) => {
                     self.metrics.count(Protocol::Grpc, Outcome::Refused(rejection.kind()));
                     return status(&rejection).into_http();
                 }
             };
-            let arrival = Arrival::now().within(timeouts.grpc);
-            request.extensions_mut().insert((arrival, timeouts));
-            let patience = arrival.within(timeouts.own).left(self.patience);
+            if let Some(entered) = entered {
+                request.extensions_mut().insert(entered);
+            }
             let mut inference = self.inference.clone();
             let held = self.api.pipeline.overload.hold();
             match inference.call(wire::bounded(request, patience, held)).await {
                 Ok(response) => response,
             }
         } else {
+            // Who it is matters to some calls that everybody may make, and is worked out there.
+            request.extensions_mut().insert(peer);
             let held = self.api.pipeline.overload.hold();
             let request = wire::bounded(request, self.patience, held);
             match self.others.clone().call(request).await {
@@ -152,19 +158,31 @@ impl Grpc {
     }
 
     /// Reads how long a call may take and lets it in, before its message is read. The messages of
-    /// a stream are let in one by one.
-    async fn enter<B>(&self, request: &Request<B>) -> Result<(Timeouts, Permit), Rejection> {
+    /// a stream are let in one by one. Returns how long the message may take to arrive, and what
+    /// the service needs to know of a caller who had to be settled.
+    async fn enter<B>(
+        &self,
+        request: &Request<B>,
+        caller: Option<Caller>,
+    ) -> Result<(Duration, Option<Entered>, Permit), Rejection> {
         let timeouts = Timeouts::over_grpc(request.headers())?;
-        if !wire::is_prediction(request) {
-            return Ok((timeouts, Permit::default()));
-        }
         let pipeline = &self.api.pipeline;
-        // First what costs the caller nothing of its limits.
-        let permit = pipeline.overload.enter(0)?;
-        if let Some(caller) = request.extensions().get::<Caller>() {
-            pipeline.limiter.at_head(caller).await?;
+        let mut permit = Permit::default();
+        let mut known = None;
+        if let Some(mut caller) = caller {
+            let limiter = pipeline.snapshots.limiter();
+            limiter.mark(&mut caller, request.headers());
+            if wire::is_prediction(request) {
+                // First what costs the caller nothing of its limits.
+                permit = pipeline.overload.enter(0)?;
+                limiter.at_head(&caller).await?;
+            }
+            known = Some((caller, limiter));
         }
-        Ok((timeouts, permit))
+        let arrival = Arrival::now().within(timeouts.grpc);
+        let patience = arrival.within(timeouts.own).left(self.patience);
+        let entered = known.map(|(caller, limiter)| Entered { caller, arrival, timeouts, limiter });
+        Ok((patience, entered, permit))
     }
 }
 

@@ -8,12 +8,12 @@ use tracing::{debug, warn};
 use crate::api::Api;
 use crate::tasks;
 
-/// Calls are answered, or the certificates were looked at.
+/// Calls are answered, or certificates and configuration were looked at.
 pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The certificates are looked at; [`ready`] says when that is over.
+/// Certificates and configuration are looked at; [`ready`] says when that is over.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),

@@ -30,6 +30,11 @@ impl Backoff {
         middle.mul_f64(1.0 - JITTER + 2.0 * JITTER * self.fraction())
     }
 
+    /// Other bounds from the next open time on.
+    pub(super) fn bound(&mut self, first: Duration, longest: Duration) {
+        (self.first, self.longest) = (first, longest);
+    }
+
     pub(super) fn reset(&mut self) {
         self.trips = 0;
     }

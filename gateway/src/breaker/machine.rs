@@ -234,6 +234,22 @@ impl Machine {
         self.close(now, Reason::Operator)
     }
 
+    /// Goes on under other settings; see [`super::Breaker::reconfigure`].
+    pub(super) fn reconfigure(&mut self, now: Instant, settings: Settings) -> Option<Transition> {
+        if self.settings == settings {
+            return None;
+        }
+        self.settings = settings;
+        self.window = Window::new(now, settings.window);
+        self.backoff.bound(settings.open_time, settings.max_open_time);
+        let is_tried = match self.phase {
+            Phase::Closed { .. } | Phase::Open { until: None } => false,
+            Phase::Open { until: Some(_) } | Phase::HalfOpen { .. } => true,
+        };
+        // Nothing is counted any more, so no trial would ever close it.
+        (!settings.enabled && is_tried).then(|| self.reset(now))
+    }
+
     /// What holds while it is not closed; `None` while all calls may run.
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
         match self.phase {

@@ -1,6 +1,7 @@
 //! `penstock serve`.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,8 +11,9 @@ use tracing::warn;
 
 use super::{Libtorch, block_on, report, table};
 use crate::app::{self, App, StopSignals};
-use crate::config::{self, ClientAuth, Config};
+use crate::config::{ClientAuth, Config};
 use crate::control::IndexEntry;
+use crate::reload::Source;
 use crate::server;
 use crate::telemetry::logging;
 
@@ -39,29 +41,23 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow::Result<ExitCode> {
     let path = &arguments.path;
-    let mut config = if path.is_dir() {
-        Config::for_repository(path)
+    let doors = Doors::read(arguments)?;
+    let (config, file) = if path.is_dir() {
+        let mut config = Config::for_repository(path);
+        doors.adjust(&mut config);
+        (config.check().map(|()| config), None)
     } else if path.exists() {
-        match config::load(path) {
-            Ok(config) => config,
-            Err(problems) => return Ok(report(path, &problems)),
-        }
+        let source = Source::new(path, move |config| doors.adjust(config));
+        let text = source.read();
+        (source.config(&text), Some((source, text)))
     } else {
         bail!("{} is neither a configuration file nor a folder", path.display());
     };
-    let listen = &mut config.listen;
-    for (door, given) in [
-        (&mut listen.http, &arguments.http),
-        (&mut listen.grpc, &arguments.grpc),
-        (&mut listen.metrics, &arguments.metrics),
-        (&mut listen.admin, &arguments.admin),
-    ] {
-        if let Some(text) = given {
-            *door = Some(address(text)?);
-        }
-    }
-    let mut problems = config.check().err().unwrap_or_default();
-    problems.extend(server::check(&config));
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => return Ok(report(path, &problems)),
+    };
+    let problems = server::check(&config);
     if !problems.is_empty() {
         return Ok(report(path, &problems));
     }
@@ -73,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
         let mut signals = StopSignals::listen()?;
         logging::log_panics();
         let app = tokio::select! {
-            app = App::start(config, app::engines(), version.as_deref()) => app?,
+            app = App::start(config, file, app::engines(), version.as_deref()) => app?,
             // Nothing serves yet, so there is nothing to end in order.
             _ = signals.recv() => return Ok(()),
         };
@@ -90,8 +86,32 @@ pub(super) fn run(arguments: &Arguments, libtorch: Option<&Libtorch>) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
+/// The doors that the command line names.
+#[derive(Debug, Clone, Copy)]
+struct Doors([Option<SocketAddr>; 4]);
+
+impl Doors {
+    fn read(arguments: &Arguments) -> anyhow::Result<Self> {
+        let Arguments { http, grpc, metrics, admin, .. } = arguments;
+        let mut doors = [None; 4];
+        for (door, given) in doors.iter_mut().zip([http, grpc, metrics, admin]) {
+            *door = given.as_deref().map(address).transpose()?;
+        }
+        Ok(Self(doors))
+    }
+
+    /// Puts them over what a file says.
+    fn adjust(self, config: &mut Config) {
+        let listen = &mut config.listen;
+        let doors = [&mut listen.http, &mut listen.grpc, &mut listen.metrics, &mut listen.admin];
+        for (door, given) in doors.into_iter().zip(self.0) {
+            *door = given.or(*door);
+        }
+    }
+}
+
 /// `8000`, `:8000` or `127.0.0.1:8000`.
-fn address(text: &str) -> anyhow::Result<std::net::SocketAddr> {
+fn address(text: &str) -> anyhow::Result<SocketAddr> {
     let port = text.strip_prefix(':').unwrap_or(text);
     if let Ok(port) = port.parse::<u16>() {
         return Ok(([0, 0, 0, 0], port).into());

@@ -154,7 +154,7 @@ fn print(server: &Value, health: &Value, index: &Value, statistics: &Value) {
 impl Operated {
     fn shown(&self) -> String {
         let mut shown = format!("\nroutes: revision {}", text(&self.routes["revision"]));
-        let error = &self.config["error"];
+        let error = &self.config["last_error"];
         match error.is_null() {
             true => shown += "  configuration: in force\n",
             // One line, whatever is wrong: `penstock reload` and `penstock check` have the rest.
@@ -192,7 +192,7 @@ mod tests {
     fn a_file_that_is_not_in_force_is_shown() {
         let operated = |error: Value| Operated {
             routes: json!({ "revision": 7, "routes": [] }),
-            config: json!({ "error": error }),
+            config: json!({ "last_error": error }),
         };
         assert!(operated(Value::Null).shown().contains("revision 7  configuration: in force"));
         let shown = operated(json!("route[0].arm: is missing")).shown();

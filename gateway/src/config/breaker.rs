@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::{OrOff, Percent};
 
@@ -10,7 +12,7 @@ use super::value::{OrOff, Percent};
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// When a circuit breaker opens and how it closes again.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Breaker {
     pub enabled: bool,
     /// How far back batches are counted.

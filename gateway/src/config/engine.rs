@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::{OrAuto, cores};
 
 /// Threads and time limits of engines.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Engine {
     pub cpu_threads: usize,
     pub cuda_threads: usize,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::Size;
 
@@ -9,7 +11,7 @@ use super::value::Size;
 const LONGEST_KEY: usize = 1024;
 
 /// Calls that carry a key run once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Idempotency {
     pub enabled: bool,
     /// How long repeats get the first answer, from the moment it was there.

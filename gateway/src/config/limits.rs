@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::{OrOff, Size};
 use crate::types::Patience;
@@ -12,7 +14,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const HEAD: RangeInclusive<usize> = 4 << 10..=256 << 10;
 
 /// What one caller, and all together, may ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Largest request, decompressed.
     pub max_request: usize,
@@ -30,6 +32,7 @@ pub struct Limits {
     pub idle_timeout: Option<Duration>,
     /// How long a connection of a data door may live, give or take a tenth.
     pub max_connection_age: Option<Duration>,
+    #[serde(flatten)]
     pub timeouts: Patience,
     /// Predictions under way in the whole process, and bytes of their requests.
     pub max_in_flight: usize,

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::reader::{Problems, Section};
 use super::value::OrOff;
 
@@ -10,7 +12,7 @@ use super::value::OrOff;
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8003);
 
 /// Where the doors are; `None` is a closed one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listen {
     pub http: Option<SocketAddr>,
     pub grpc: Option<SocketAddr>,

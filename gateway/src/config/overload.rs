@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::Percent;
 
 /// What is given up first when there is too much to do.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Overload {
     pub enabled: bool,
     /// A queue delay that no call is refused for.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::Serialize;
 use toml::Value;
 
 use super::reader::Section;
@@ -28,7 +29,7 @@ pub struct Rates {
 }
 
 /// So much per time, for each value of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RateLimit {
     pub name: String,
     pub key: LimitKey,
@@ -46,7 +47,7 @@ pub struct RateLimit {
 }
 
 /// So much at the same time, for each value of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Quota {
     pub name: String,
     pub key: LimitKey,
@@ -57,14 +58,16 @@ pub struct Quota {
 }
 
 /// Whether a limit acts or only counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     Enforce,
     Shadow,
 }
 
 /// Where the state of a rate limit is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Store {
     Local,
     /// Shared by all gateways that name the same server and prefix.
@@ -72,7 +75,8 @@ pub enum Store {
 }
 
 /// What a rate limit says while its store does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnError {
     Allow,
     Deny,
@@ -80,14 +84,15 @@ pub enum OnError {
     Local,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InFlightUnit {
     Calls,
     Rows,
 }
 
 /// Engine time divided between groups of callers while there is too little of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FairShare {
     pub by: ShareBy,
     pub weights: BTreeMap<String, f64>,
@@ -95,14 +100,15 @@ pub struct FairShare {
     pub above: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ShareBy {
     Tenant,
     Identity,
 }
 
 /// The server that shared limits are kept in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Redis {
     /// Without a password.
     pub url: String,

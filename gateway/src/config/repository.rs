@@ -3,21 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::{OrOff, Size};
 
 /// The folder of models and who may change what is loaded from it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Repository {
     pub path: PathBuf,
     /// How often the folder is looked at; `None` leaves loading to the repository API.
     pub poll: Option<Duration>,
     pub control: Control,
+    #[serde(flatten)]
     pub uploads: Uploads,
 }
 
 /// Who may load and unload models over the data ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Control {
     /// Nobody.
     Off,
@@ -28,9 +32,11 @@ pub enum Control {
 }
 
 /// Whether a load call may bring its own model files, and how large together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Uploads {
+    #[serde(rename = "uploads")]
     pub enabled: bool,
+    #[serde(rename = "max_upload")]
     pub max_bytes: usize,
 }
 

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::reader::Section;
 use super::value::OrOff;
 
@@ -16,7 +18,7 @@ const AUTH: &[(&str, ClientAuth)] = &[
 const VERSIONS: &[(&str, TlsVersion)] = &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
 
 /// Certificates, and on which doors callers meet them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tls {
     /// The chain that callers are shown, the gateway's own certificate first. PEM.
     pub certificate: PathBuf,
@@ -34,7 +36,8 @@ pub struct Tls {
 }
 
 /// Whether callers show certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
     Off,
     /// A caller may have none; a wrong one is refused.
@@ -43,9 +46,11 @@ pub enum ClientAuth {
 }
 
 /// Versions of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum TlsVersion {
+    #[serde(rename = "1.2")]
     V1_2,
+    #[serde(rename = "1.3")]
     V1_3,
 }
 

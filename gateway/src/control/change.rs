@@ -194,6 +194,8 @@ impl Control {
         let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
         let gone = ready.is_empty() && unready.is_empty();
         let served = ServedModel { ready: ready.clone(), unready };
+        // What was loaded before the settings changed and comes after has not heard of it.
+        ready.values().for_each(|served| self.loader.settle_breaker(served));
         self.snapshots.commit(model, (!gone).then_some(served));
         drop(held);
         let is_in = |all: &BTreeMap<Version, Arc<ServedVersion>>, served: &Arc<ServedVersion>| {

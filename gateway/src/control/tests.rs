@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::Config;
 use crate::overload::Overload;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Reply};
 use crate::telemetry::WireMetrics;
 use crate::types::{Call, Caller, Inputs, NamedTensor, Protocol, Schedule};
 
@@ -45,7 +45,7 @@ impl Rig {
         let repository = Repository::open(folder.path()).unwrap();
         let control =
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
-        let pipeline = Pipeline { snapshots, wire, overload, limiter: Arc::default(), keys: None };
+        let pipeline = Pipeline { snapshots, wire, overload, keys: None };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {
@@ -53,6 +53,11 @@ impl Rig {
         }
         rig.sync().await;
         rig
+    }
+
+    /// One call that no limits hold up.
+    async fn infer(&self, call: Call) -> Result<Reply, Rejection> {
+        self.pipeline.infer(call, &Arc::default()).await
     }
 
     fn path(&self, rest: &str) -> PathBuf {
@@ -102,7 +107,7 @@ impl Rig {
     }
 
     async fn answering_version(&self) -> u64 {
-        self.pipeline.infer(self.call(None)).await.unwrap().answer.version.0
+        self.infer(self.call(None)).await.unwrap().answer.version.0
     }
 
     /// The same gateway with uploads of up to 1000 bytes switched on.
@@ -151,7 +156,7 @@ async fn the_folder_is_followed() {
     fs::remove_dir_all(rig.path("")).unwrap();
     rig.sync().await;
     assert!(rig.serving().is_empty());
-    let error = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    let error = rig.infer(rig.call(None)).await.unwrap_err();
     assert_eq!(error.to_string(), "Request for unknown model: 'm' is not found");
 }
 
@@ -181,7 +186,7 @@ async fn a_failed_load_leaves_the_old_version_serving_and_shows_why() {
         rig.states(),
         [(Some(1), "READY", String::new()), (Some(2), "UNAVAILABLE", "a broken file".to_owned())]
     );
-    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    let error = rig.infer(rig.call(Some("2"))).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotReady);
     // The same broken file is not tried at every look.
     let revision = rig.pipeline.snapshots.load().revision;
@@ -202,7 +207,7 @@ async fn a_model_that_never_loaded_can_leave() {
     fs::remove_dir_all(rig.path("")).unwrap();
     rig.sync().await;
     assert!(rig.control.is_serving());
-    assert_eq!(rig.pipeline.infer(rig.call(None)).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(rig.infer(rig.call(None)).await.unwrap_err().kind(), Kind::NotFound);
 }
 
 fn upload(content: &str) -> LoadCall {
@@ -243,13 +248,13 @@ async fn earlier_failures_stay_in_sight_until_their_files_leave() {
     rig.add(3, "1");
     rig.sync().await;
     assert_eq!(rig.serving(), [1, 3]);
-    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    let error = rig.infer(rig.call(Some("2"))).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotReady);
     assert_eq!(rig.states()[1], (Some(2), "UNAVAILABLE", "a broken file".to_owned()));
     fs::remove_dir_all(rig.path("2")).unwrap();
     rig.sync().await;
     assert_eq!(rig.states().len(), 2);
-    let error = rig.pipeline.infer(rig.call(Some("2"))).await.unwrap_err();
+    let error = rig.infer(rig.call(Some("2"))).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 }
 
@@ -285,7 +290,7 @@ async fn a_version_that_is_loaded_again_stays_ready_meanwhile() {
 async fn a_call_keeps_only_its_own_version_in_memory() {
     let rig = Rig::new(&[1, 2], "policy = 'all'").await;
     rig.stub.push(StubStep::Hang);
-    let running = rig.pipeline.infer(rig.call(Some("1")));
+    let running = rig.infer(rig.call(Some("1")));
     let leave = async {
         let stub = rig.stub.clone();
         tasks::blocking(move || stub.wait_hanging(1)).await;
@@ -308,11 +313,11 @@ async fn figures_survive_a_reload_under_the_same_number() {
     };
     let before = counted();
     for _ in 0..3 {
-        rig.pipeline.infer(rig.call(None)).await.unwrap().encoded();
+        rig.infer(rig.call(None)).await.unwrap().encoded();
     }
     rig.add(1, "replaced");
     rig.sync().await;
-    rig.pipeline.infer(rig.call(None)).await.unwrap().encoded();
+    rig.infer(rig.call(None)).await.unwrap().encoded();
     for served in rig.pipeline.snapshots.load().ready() {
         served.publish_stats();
     }
@@ -426,7 +431,8 @@ async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
     rig.stub.push(StubStep::Hang);
     let pipeline = rig.pipeline.clone();
     let call = rig.call(None);
-    let running = async move { pipeline.infer(call).await.unwrap().answer.version.0 };
+    let running =
+        async move { pipeline.infer(call, &Arc::default()).await.unwrap().answer.version.0 };
     let swap = async {
         let stub = rig.stub.clone();
         tasks::blocking(move || stub.wait_hanging(1)).await;
@@ -503,11 +509,26 @@ async fn a_lost_device_ends_readiness_until_the_process_starts_again() {
     let lost = || EngineError::new(Fault::Device, "the device is lost");
     rig.stub.push(engine::StubStep::Fail(lost()));
     rig.stub.lose_device(lost());
-    let refused = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    let refused = rig.infer(rig.call(None)).await.unwrap_err();
     assert_eq!(refused.kind(), crate::error::Kind::EngineFailed);
     assert!(rig.control.loader().failed_device().is_some());
     let snapshot = rig.pipeline.snapshots.load();
     assert!(snapshot.ready().all(|served| !served.is_ready()));
-    let refused = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    let refused = rig.infer(rig.call(None)).await.unwrap_err();
     assert_eq!(refused.kind(), crate::error::Kind::NotReady);
+}
+
+#[tokio::test]
+async fn limits_and_models_are_replaced_without_each_other() {
+    let rig = Rig::new(&[1], "latest = 2").await;
+    let (snapshots, before) = (&rig.pipeline.snapshots, rig.pipeline.snapshots.load());
+    let other = Arc::new(Limiter::default());
+    assert!(!Arc::ptr_eq(&snapshots.limiter(), &other));
+    snapshots.commit_settings(other.clone());
+    assert!(Arc::ptr_eq(&snapshots.limiter(), &other));
+    assert_eq!((snapshots.load().revision, rig.serving()), (before.revision + 1, vec![1]));
+    rig.add(2, "2");
+    rig.sync().await;
+    assert_eq!(rig.serving(), [1, 2]);
+    assert!(Arc::ptr_eq(&snapshots.limiter(), &other));
 }

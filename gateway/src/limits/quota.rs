@@ -31,7 +31,7 @@ pub(super) struct Quota {
 pub(super) struct InFlight {
     seed: Seed,
     held: DashMap<u64, u64, BuildHasherDefault<Already>>,
-    pub(super) counts: Counts,
+    pub(super) counts: Arc<Counts>,
 }
 
 /// The room of one call in a quota; given back on drop.
@@ -46,7 +46,13 @@ impl Quota {
     /// Puts a quota to work. What is under way counts on where `before` counted the same.
     pub(super) fn new(config: config::Quota, slot: usize, before: Option<&Self>) -> Self {
         let same = |old: &&Self| old.config.key == config.key && old.config.unit == config.unit;
-        let state = before.filter(same).map(|old| old.state.clone()).unwrap_or_default();
+        let state = before.filter(same).map_or_else(
+            || {
+                let counts = before.map(|old| old.state.counts.clone()).unwrap_or_default();
+                Arc::new(InFlight { counts, ..InFlight::default() })
+            },
+            |old| old.state.clone(),
+        );
         Self { config, slot, state }
     }
 

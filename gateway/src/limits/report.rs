@@ -118,6 +118,18 @@ impl Limiter {
     }
 }
 
+impl Limiter {
+    /// Shows nothing held by limits that `next` does not have any more.
+    pub fn retire(&self, next: &Self) {
+        let names = self.rules.iter().map(|rule| &rule.config.name);
+        for name in names.chain(self.quotas.iter().map(|quota| &quota.config.name)) {
+            if next.rule(name).is_none() && next.quota(name).is_none() {
+                metrics::LIMIT_KEYS.gauge(&[name]).set(0.0);
+            }
+        }
+    }
+}
+
 fn publish_results(name: &str, (admitted, limited, would_limit): (u64, u64, u64)) {
     let results = [("admitted", admitted), ("limited", limited), ("would_limit", would_limit)];
     for (result, value) in results {

@@ -32,7 +32,8 @@ pub(super) struct State {
     pace: Pace,
     seed: Seed,
     pub(super) bucket: Bucket<DefaultClock>,
-    pub(super) counts: Counts,
+    /// The figures of a name only grow, whatever becomes of its allowance.
+    pub(super) counts: Arc<Counts>,
 }
 
 /// How checks ended.
@@ -63,7 +64,8 @@ impl Rule {
             || {
                 let pace = Pace::new(&config.rate, config.burst);
                 let bucket = Bucket::new(&pace, config.max_keys, DefaultClock::default());
-                Arc::new(State { pace, seed: Seed::default(), bucket, counts: Counts::default() })
+                let counts = before.map(|old| old.state.counts.clone()).unwrap_or_default();
+                Arc::new(State { pace, seed: Seed::default(), bucket, counts })
             },
             |old| old.state.clone(),
         );

@@ -43,7 +43,7 @@ pub struct Loader {
     pools: Mutex<HashMap<Device, Pool>>,
     settings: config::Engine,
     limits: config::Limits,
-    breaker: config::Breaker,
+    breaker: Mutex<config::Breaker>,
     shedding: Option<Shedding>,
     stuck: StuckThreads,
     /// Loads under way together: more would only compete for the cores, and for their own limits.
@@ -68,8 +68,7 @@ impl Loader {
     ) -> Self {
         let stuck = StuckThreads::default();
         let turns = Semaphore::new(settings.cpu_threads.max(2));
-        let breaker = config::Breaker::default();
-        let (pools, shedding) = (Mutex::default(), None);
+        let (pools, breaker, shedding) = (Mutex::default(), Mutex::default(), None);
         Self { engines, pools, settings, limits, breaker, shedding, stuck, turns }
     }
 
@@ -187,7 +186,7 @@ impl Loader {
     ) -> Arc<Breaker> {
         let breaker = Breaker::new(
             &format!("{model}/{version}"),
-            manifest.breaker.over(&self.breaker),
+            self.breaker_of(manifest),
             BreakerMetrics::new(model.as_str(), &version.to_string()),
         );
         let signature = manifest.signature.clone();

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Account, Answer, Pipeline, Record, Refused, Reply};
 use crate::error::{Kind, Rejection};
 use crate::idempotency::{self, Claim, Entered, Flight, Refusal, Table};
+use crate::limits::Limiter;
 use crate::telemetry::{Outcome, VersionMetrics, WireMetrics};
 use crate::types::{Call, Deadline, IdempotencyKey, Protocol};
 
@@ -58,9 +59,9 @@ impl Pipeline {
     /// Answers a call with a key.
     pub(super) async fn infer_once(
         &self,
-        keys: &Keys,
-        key: &IdempotencyKey,
+        (keys, key): (&Keys, &IdempotencyKey),
         call: Call,
+        limiter: &Arc<Limiter>,
     ) -> Result<Reply, Rejection> {
         let (name, body) = (idempotency::name(&call, key.as_str()), idempotency::body(&call));
         let protocol = call.protocol;
@@ -68,7 +69,7 @@ impl Pipeline {
         loop {
             let entered = keys.enter(name, &body, |claim| {
                 let call = call.take().expect("the table asks for one run");
-                self.clone().run_once(claim, call).boxed()
+                self.clone().run_once(claim, call, limiter.clone()).boxed()
             });
             match entered {
                 Ok(Entered::First(flight)) => {
@@ -98,8 +99,8 @@ impl Pipeline {
     }
 
     /// Runs a call for all who wait for it.
-    async fn run_once(self, claim: Claim<Kept, Ended>, call: Call) -> Ended {
-        let (result, record) = match self.execute(call).await {
+    async fn run_once(self, claim: Claim<Kept, Ended>, call: Call, limiter: Arc<Limiter>) -> Ended {
+        let (result, record) = match self.execute(call, &limiter).await {
             Ok((answer, record)) => {
                 let given = Given { answer, metrics: record.served.metrics.clone() };
                 claim.keep(given.answer.size(), || Ok(Arc::new(given.detached())));

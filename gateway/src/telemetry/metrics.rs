@@ -161,6 +161,14 @@ declare! {
         "Changed certificates by result: loaded, or failed (the old ones serve on).";
     TLS_EXPIRY = "penstock_tls_certificate_expiry_seconds", Shape::Gauge, &[],
         "When the certificate in use ends to be valid, in seconds since 1970.";
+    CONFIG_RELOADS = "penstock_config_reloads_total", Shape::Counter, &["result"],
+        "Readings of the configuration file that brought something, by result: applied, unchanged (what it says is in force already) or failed (nothing changed).";
+    CONFIG_VALID = "penstock_config_valid", Shape::Gauge, &[],
+        "1 while what the configuration file says is in force, 0 while it cannot be.";
+    CONFIG_SUCCESS = "penstock_config_last_success_timestamp_seconds", Shape::Gauge, &[],
+        "When the configuration file was last found good and in force, in seconds since 1970.";
+    CONFIG_REVISION = "penstock_config_revision", Shape::Gauge, &[],
+        "The revision that the last applied configuration became.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],
         "Always 1.";
     LOG_LINES_LOST = "penstock_log_lines_lost_total", Shape::Counter, &[],

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// How urgent a call is, from 1, the most urgent, to 9.
@@ -67,9 +68,11 @@ impl Deadline {
 }
 
 /// How long calls may take that do not say, and how long at most.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Patience {
+    #[serde(rename = "default_timeout")]
     pub default: Option<Duration>,
+    #[serde(rename = "max_timeout")]
     pub max: Option<Duration>,
 }
 

@@ -57,7 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
-    ("sha2", &["identity", "limits", "idempotency", "revisions", "models"]),
+    ("sha2", &["identity", "limits", "idempotency", "revisions", "models", "reload"]),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
     ("tikv_jemallocator", &["main"]),
@@ -79,6 +79,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
         "the time of the last call in statistics; times of files, which are compared for equality",
     ),
     ("revisions", "when a revision or a line of the audit log was written; nothing compares it"),
+    ("reload", "when the configuration was last good, for metrics"),
     ("server", "when certificates are valid"),
 ];
 

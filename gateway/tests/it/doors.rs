@@ -77,7 +77,8 @@ impl Rig {
         prepare(folder.path());
         let config = config::parse(&text, folder.path()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let app = runtime.block_on(App::start(config, penstock::app::engines(), None)).unwrap();
+        let app =
+            runtime.block_on(App::start(config, None, penstock::app::engines(), None)).unwrap();
         Self { runtime, app: Some(app), folder }
     }
 

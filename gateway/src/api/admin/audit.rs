@@ -7,8 +7,9 @@ use axum::extract::Request;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use crate::api::audit::{self, Entry, Event};
+use crate::api::audit::{self, Entry};
 use crate::error::Rejection;
+use crate::revisions::Event;
 use crate::types::{Caller, Peer};
 
 /// Longest path in an entry, in bytes.
@@ -106,7 +107,7 @@ pub(super) fn entry(
     let event = match refused {
         None if status.is_client_error() => Event::Refused,
         None if status.is_server_error() => Event::Failed,
-        refused => Event::of(refused),
+        refused => audit::event(refused),
     };
     let problem = refused.map(|rejection| rejection.public_message().to_owned());
     Some(Entry {

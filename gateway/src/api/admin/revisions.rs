@@ -1,6 +1,9 @@
 //! Revisions of the routes for operators: what was in force when, who changed it, and the way
 //! back.
 
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
@@ -9,11 +12,13 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::desk::{self, Desk};
-use super::intake::{Note, Query};
+use super::changes;
+use super::intake::{self, Note, Query};
 use super::routes::written;
+use crate::api::Api;
 use crate::api::rest::{self, Names};
 use crate::error::{Kind, Rejection};
+use crate::revisions::{Cause, Revision};
 use crate::types::Caller;
 
 /// Revisions that are listed without a wish.
@@ -21,7 +26,7 @@ const SOME: usize = 20;
 /// Revisions that one answer lists at most.
 const MOST: usize = 1000;
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/revisions", get(list))
         .route("/v1/revisions/{revision}", get(one))
@@ -29,28 +34,54 @@ pub(super) fn routes() -> Router<Desk> {
 }
 
 /// The newest first.
-async fn list(State(desk): State<Desk>, RawQuery(query): RawQuery) -> Response {
+async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
     let limit =
         Query::read(query.as_deref(), &["limit"]).and_then(|query| query.get::<usize>("limit"));
-    match limit {
-        Ok(limit) => rest::answer(&json!({
-            "revision": desk.operations.effective().revision,
-            "revisions": desk.operations.revisions(limit.unwrap_or(SOME).min(MOST)),
-        })),
-        Err(rejection) => rest::refuse(&rejection),
-    }
+    let limit = match limit {
+        Ok(limit) => limit.unwrap_or(SOME).min(MOST),
+        Err(rejection) => return rest::refuse(&rejection),
+    };
+    let revisions = api.traffic.revisions(limit).await;
+    rest::answer(&json!({
+        "revision": api.traffic.current().number,
+        "revisions": revisions.iter().map(|one| summary(one)).collect::<Vec<Value>>(),
+    }))
 }
 
-async fn one(State(desk): State<Desk>, Names(number): Names<String>) -> Response {
-    let found = number.parse().ok().and_then(|number| desk.operations.revision(number));
-    let Some((revision, plans)) = found else {
+async fn one(State(api): State<Arc<Api>>, Names(number): Names<String>) -> Response {
+    let found = match number.parse::<u64>() {
+        Ok(number) => api.traffic.revision(number).await,
+        Err(_) => None,
+    };
+    let Some(revision) = found else {
         let shown: String = number.chars().take(20).collect();
         let text = format!("there is no revision {shown}, or it is no longer kept");
         return rest::refuse(&Rejection::new(Kind::NotFound, text));
     };
-    let mut shown = json!(revision);
-    shown["routes"] = plans.iter().map(|plan| written(plan)).collect::<Vec<Value>>().into();
+    let mut shown = summary(&revision);
+    shown["routes"] = revision.plans.iter().map(|plan| written(plan)).collect();
     rest::answer(&shown)
+}
+
+/// A revision without its routes.
+fn summary(revision: &Revision) -> Value {
+    let cause = match revision.cause {
+        Cause::Start => "start",
+        Cause::File => "file",
+        Cause::Set { .. } => "set",
+        Cause::OverlayDropped { .. } => "reset",
+        Cause::Rollback { .. } => "rollback",
+    };
+    let time = UNIX_EPOCH + Duration::from_millis(revision.at);
+    json!({
+        "revision": revision.number,
+        "time": humantime::format_rfc3339_millis(time).to_string(),
+        "author": revision.author,
+        "reason": revision.reason,
+        "cause": cause,
+        "config_hash": revision.config_hash,
+        "diff": revision.diff,
+    })
 }
 
 #[derive(Deserialize)]
@@ -63,14 +94,14 @@ struct Rollback {
 }
 
 async fn rollback(
-    State(desk): State<Desk>,
+    State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Response {
-    let wanted: Rollback = match desk.json(body).await {
+    let wanted: Rollback = match intake::json(body, api.limits.body_timeout).await {
         Ok(wanted) => wanted,
         Err(response) => return response,
     };
-    let edit = desk::edit(&caller, (wanted.author, wanted.reason), wanted.expect_revision);
-    desk::answer(desk.operations.rollback(wanted.to, edit).await)
+    let by = changes::by(&caller, (wanted.author, wanted.reason), wanted.expect_revision);
+    changes::answer(api.traffic.rollback(wanted.to, by.clone()).await, by)
 }

@@ -13,16 +13,16 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::desk::{self, Desk};
-use super::intake::{Note, Query};
-use super::operations::{Effective, Operations};
+use super::changes;
+use super::intake::{self, Note, Query};
+use crate::api::Api;
 use crate::api::rest::{self, Names};
 use crate::config::{Fallback, Route, Sticky, Target, VersionChoice};
 use crate::error::{Kind, Rejection};
 use crate::routing::RoutePlan;
-use crate::types::{ArmName, Caller, Share};
+use crate::types::{ArmName, Caller, ModelName, Share};
 
-pub(super) fn routes() -> Router<Desk> {
+pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/v1/routes", get(list))
         .route("/v1/routes/{route}", get(one).patch(set))
@@ -30,21 +30,21 @@ pub(super) fn routes() -> Router<Desk> {
         .route("/v1/routes/{route}/overlay", delete(reset))
 }
 
-async fn list(State(desk): State<Desk>) -> Response {
-    let effective = desk.operations.effective();
-    let shown = |plan: &Arc<RoutePlan>| describe(plan, &effective, desk.operations.as_ref());
-    let routes: Vec<Value> = effective.routes.iter().map(shown).collect();
+async fn list(State(api): State<Arc<Api>>) -> Response {
+    let current = api.traffic.current();
+    let shown = |plan: &Arc<RoutePlan>| describe(&api, plan, current.number);
+    let routes: Vec<Value> = current.plans.iter().map(shown).collect();
     rest::answer(&json!({
-        "revision": effective.revision,
-        "overlay": effective.overlay,
+        "revision": current.number,
+        "overlay": api.traffic.allows_overlay(),
         "routes": routes,
     }))
 }
 
-async fn one(State(desk): State<Desk>, Names(route): Names<String>) -> Response {
-    let effective = desk.operations.effective();
-    match effective.routes.iter().find(|plan| plan.route.name.as_str() == route) {
-        Some(plan) => rest::answer(&describe(plan, &effective, desk.operations.as_ref())),
+async fn one(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Response {
+    let current = api.traffic.current();
+    match current.plan(&route) {
+        Some(plan) => rest::answer(&describe(&api, plan, current.number)),
         None => rest::refuse(&unknown(&route)),
     }
 }
@@ -93,23 +93,23 @@ struct Change {
 }
 
 async fn set(
-    State(desk): State<Desk>,
+    State(api): State<Arc<Api>>,
     Names(route): Names<String>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Response {
-    let change: Change = match desk.json(body).await {
+    let change: Change = match intake::json(body, api.limits.body_timeout).await {
         Ok(change) => change,
         Err(response) => return response,
     };
-    let shares = change.shares.0;
-    let edit = desk::edit(&caller, (change.author, change.reason), change.expect_revision);
-    desk::answer(desk.operations.set(&route, &shares, edit).await)
+    let Ok(name) = route.parse::<ModelName>() else { return rest::refuse(&unknown(&route)) };
+    let by = changes::by(&caller, (change.author, change.reason), change.expect_revision);
+    changes::answer(api.traffic.set(name, change.shares.0, by.clone()).await, by)
 }
 
 /// Back to the file.
 async fn reset(
-    State(desk): State<Desk>,
+    State(api): State<Arc<Api>>,
     Names(route): Names<String>,
     Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
@@ -119,37 +119,41 @@ async fn reset(
         let notes = (query.get("author")?, query.get("reason")?);
         Ok::<_, Rejection>((notes, query.get("expect_revision")?))
     };
-    let edit = match read() {
-        Ok((notes, expect)) => desk::edit(&caller, notes, expect),
+    let by = match read() {
+        Ok((notes, expect)) => changes::by(&caller, notes, expect),
         Err(rejection) => return rest::refuse(&rejection),
     };
-    desk::answer(desk.operations.reset(&route, edit).await)
+    let Ok(name) = route.parse::<ModelName>() else { return rest::refuse(&unknown(&route)) };
+    changes::answer(api.traffic.drop_overlay(name, by.clone()).await, by)
 }
 
-async fn report(State(desk): State<Desk>, Names(route): Names<String>) -> Response {
-    match desk.operations.report(&route) {
-        Ok(report) => rest::answer(&report),
-        Err(rejection) => rest::refuse(&rejection),
+async fn report(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Response {
+    match api.traffic.current().plan(&route) {
+        Some(plan) => rest::answer(&json!({ "route": route, "shadows": api.arms.reports(plan) })),
+        None => rest::refuse(&unknown(&route)),
     }
 }
 
-async fn reset_report(State(desk): State<Desk>, Names(route): Names<String>) -> Response {
-    match desk.operations.reset_report(&route) {
-        Ok(()) => rest::answer(&json!({ "route": route, "reset": true })),
-        Err(rejection) => rest::refuse(&rejection),
+async fn reset_report(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Response {
+    match api.traffic.current().plan(&route) {
+        Some(plan) => {
+            api.arms.reset_reports(plan);
+            rest::answer(&json!({ "route": route, "reset": true }))
+        }
+        None => rest::refuse(&unknown(&route)),
     }
 }
 
 /// The refusal for a route that is not there.
-pub(super) fn unknown(route: &str) -> Rejection {
+fn unknown(route: &str) -> Rejection {
     let shown: String = route.chars().take(128).collect();
     Rejection::new(Kind::NotFound, format!("there is no route '{shown}'"))
 }
 
-fn describe(plan: &RoutePlan, effective: &Effective, operations: &dyn Operations) -> Value {
+fn describe(api: &Api, plan: &RoutePlan, revision: u64) -> Value {
     let mut shown = written(plan);
-    shown["revision"] = effective.revision.into();
-    for (index, standing) in operations.standing(plan).iter().enumerate() {
+    shown["revision"] = revision.into();
+    for (index, standing) in api.arms.standing(plan).iter().enumerate() {
         let arm = &mut shown["arms"][index];
         arm["state"] = standing.state.into();
         arm["requests"] = standing.requests.into();

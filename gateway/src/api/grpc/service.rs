@@ -9,20 +9,19 @@ use proto::inference::model_repository_parameter::ParameterChoice;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{decode, encode, log_settings, status, stream};
+use super::{Entered, decode, encode, log_settings, status, stream};
 use crate::api::load_call::LoadParameter;
-use crate::api::timeouts::{Arrival, Timeouts};
+use crate::api::timeouts::Arrival;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, parameters};
 use crate::error::{Kind, Rejection};
-use crate::identity::credentials;
 use crate::types::{Call, Caller, Protocol, Role, Version};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Service {
     pub(super) api: Api,
-    /// Of the stream that it answers.
-    pub(super) credentials: Option<Arc<HeaderMap>>,
+    /// The head of the stream that it answers.
+    pub(super) head: Option<Arc<HeaderMap>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -32,10 +31,10 @@ impl Service {
     pub(super) async fn infer(
         &self,
         request: pb::ModelInferRequest,
-        caller: Caller,
-        arrival: Arrival,
+        entered: Entered,
         metadata: &MetadataMap,
     ) -> Result<pb::ModelInferResponse, Rejection> {
+        let Entered { caller, arrival, limiter, .. } = entered;
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
@@ -53,7 +52,7 @@ impl Service {
                 return Err(rejection);
             }
         };
-        let reply = pipeline.infer(call).await?;
+        let reply = pipeline.infer(call, &limiter).await?;
         match encode::encode(&reply, &wanted) {
             Ok(response) => {
                 reply.encoded();
@@ -85,24 +84,28 @@ impl Service {
     pub(super) async fn message(
         &self,
         request: pb::ModelInferRequest,
-        mut caller: Caller,
-        arrival: Arrival,
+        mut entered: Entered,
     ) -> Result<pb::ModelInferResponse, Rejection> {
         let pipeline = &self.api.pipeline;
-        // A stream may outlive the key or token that it began with.
-        if let Some(credentials) = &self.credentials {
-            let identity = self.api.identities.identify(credentials, &caller.peer);
-            caller.identity = identity.inspect_err(|rejection| {
+        // A stream may outlive the key or token that it began with, and the limits.
+        if let Some(headers) = &self.head {
+            let identity = self.api.identities.identify(headers, &entered.caller.peer);
+            entered.caller.identity = identity.inspect_err(|rejection| {
                 pipeline.refused_early(Protocol::Grpc, rejection.kind());
             })?;
+            let limiter = pipeline.snapshots.limiter();
+            if !Arc::ptr_eq(&limiter, &entered.limiter) {
+                limiter.mark(&mut entered.caller, headers);
+                entered.limiter = limiter;
+            }
         }
         // First what costs the caller nothing of its limits.
-        let entered = pipeline.overload.enter(0);
-        let _permit = entered.inspect_err(|rejection| {
+        let permit = pipeline.overload.enter(0);
+        let _permit = permit.inspect_err(|rejection| {
             pipeline.refused_early(Protocol::Grpc, rejection.kind());
         })?;
-        pipeline.limit(Protocol::Grpc, &caller).await?;
-        self.infer(request, caller, arrival, &MetadataMap::new()).await
+        pipeline.limit(Protocol::Grpc, &entered.limiter, &entered.caller).await?;
+        self.infer(request, entered, &MetadataMap::new()).await
     }
 
     /// Whether the caller may read what describes a model.
@@ -168,7 +171,7 @@ impl Service {
             Ok(call) => self.api.control.load(&model, call).await,
             Err(rejection) => Err(rejection),
         };
-        self.api.audit(&caller, ("load", &model, None), &result);
+        self.api.audit(&caller, ("load", &model, None), &result).await;
         result.map(|()| model)
     }
 
@@ -188,21 +191,24 @@ impl Service {
         };
         let result = self.api.control.unload(&model, version).await;
         let named = version.map(|version| version.to_string());
-        self.api.audit(&caller, ("unload", &model, named.as_deref()), &result);
+        self.api.audit(&caller, ("unload", &model, named.as_deref()), &result).await;
         result.map(|()| model)
     }
 }
 
 /// Who calls; the door settled it.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
-    let missing = || Rejection::new(Kind::Internal, "nobody settled who calls");
-    request.extensions().get::<Caller>().cloned().ok_or_else(missing)
+    let entered = request.extensions().get::<Entered>();
+    entered.map(|entered| entered.caller.clone()).ok_or_else(unsettled)
 }
 
-/// When a call or a stream arrived and what its headers say, as the door read them.
-pub(super) fn arrival<T>(request: &Request<T>) -> (Arrival, Timeouts) {
-    let read = request.extensions().get::<(Arrival, Timeouts)>().copied();
-    read.unwrap_or_else(|| (Arrival::now(), Timeouts::default()))
+/// What the door settled about a prediction or a stream of them.
+fn entered<T>(request: &mut Request<T>) -> Result<Entered, Status> {
+    request.extensions_mut().remove().ok_or_else(|| status(&unsettled()))
+}
+
+fn unsettled() -> Rejection {
+    Rejection::new(Kind::Internal, "nobody settled who calls")
 }
 
 fn reply<T>(result: Result<T, Rejection>) -> Answer<T> {
@@ -264,28 +270,27 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(
         &self,
-        request: Request<pb::ModelInferRequest>,
+        mut request: Request<pb::ModelInferRequest>,
     ) -> Answer<pb::ModelInferResponse> {
-        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
-        let (arrival, timeouts) = arrival(&request);
-        let arrival = arrival.within(timeouts.own);
+        let mut entered = entered(&mut request)?;
+        entered.arrival = entered.arrival.within(entered.timeouts.own);
         let (metadata, _, message) = request.into_parts();
-        reply(self.infer(message, caller, arrival, &metadata).await)
+        reply(self.infer(message, entered, &metadata).await)
     }
 
     async fn model_stream_infer(
         &self,
-        request: Request<Streaming<pb::ModelInferRequest>>,
+        mut request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Answer<Self::ModelStreamInferStream> {
-        let caller = caller(&request).map_err(|rejection| status(&rejection))?;
+        let entered = entered(&mut request)?;
         if request.metadata().contains_key(parameters::IDEMPOTENCY_KEY.as_str()) {
             let text = "a stream has no idempotency key: each message has its own, as its \
                         parameter 'idempotency_key'";
             return Err(status(&Rejection::invalid(text)));
         }
-        let credentials = Some(Arc::new(credentials(request.metadata().as_ref())));
-        let service = Self { credentials, ..self.clone() };
-        Ok(Response::new(stream::replies(service, caller, request)))
+        let head = Some(Arc::new(request.metadata().as_ref().clone()));
+        let service = Self { head, ..self.clone() };
+        Ok(Response::new(stream::replies(service, entered, request)))
     }
 
     async fn model_config(

@@ -14,12 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::{Request, Status, Streaming};
 
-use super::service::{Service, arrival};
-use super::{status, wire};
+use super::service::Service;
+use super::{Entered, status, wire};
 use crate::api::timeouts::Arrival;
 use crate::error::Rejection;
 use crate::tasks;
-use crate::types::{Caller, Deadline};
+use crate::types::Deadline;
 
 /// Calls of one stream that may be under way together; more wait in the transport.
 const CONCURRENT: usize = 64;
@@ -32,7 +32,7 @@ pub(super) type Replies =
 /// unless the caller asked by `triton_grpc_error: true` to have the stream end.
 pub(super) fn replies(
     service: Service,
-    caller: Caller,
+    entered: Entered,
     request: Request<Streaming<pb::ModelInferRequest>>,
 ) -> Replies {
     let errors_end = request
@@ -40,7 +40,7 @@ pub(super) fn replies(
         .get("triton_grpc_error")
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     let health = service.api.health.clone();
-    let (stream, timeouts) = arrival(&request);
+    let stream = entered.arrival;
     let cut = Arc::new(AtomicBool::new(false));
     let was_cut = cut.clone();
     let calls = request
@@ -51,14 +51,15 @@ pub(super) fn replies(
             cut.store(true, Ordering::Relaxed);
         })
         .map(move |message| {
-            let (service, caller) = (service.clone(), caller.clone());
+            let (service, entered) = (service.clone(), entered.clone());
             async move {
                 let message = message.map_err(wire::of_stream)?;
                 let id = message.id.clone();
                 // The stream's own deadline ends all of it; each message may have an earlier one.
-                let arrival = Arrival { at: Instant::now(), ..stream }.within(timeouts.own);
+                let arrival = Arrival { at: Instant::now(), ..stream };
+                let arrival = arrival.within(entered.timeouts.own);
                 // Each message is a call of its own.
-                let result = service.message(message, caller, arrival).await;
+                let result = service.message(message, Entered { arrival, ..entered }).await;
                 Ok((id, result))
             }
         });

@@ -15,6 +15,7 @@ use super::{body, encoding, request, respond};
 use crate::api::timeouts::{Arrival, Timeouts};
 use crate::api::{Api, parameters};
 use crate::error::Rejection;
+use crate::limits::Limiter;
 use crate::types::{Call, Caller, Protocol};
 
 type Response = http::Response<Payload>;
@@ -71,8 +72,10 @@ where
             return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
         }
     };
-    api.pipeline.limiter.mark(&mut caller, headers);
-    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &caller).await {
+    // The limits that the call meets to its end.
+    let limiter = api.pipeline.snapshots.limiter();
+    limiter.mark(&mut caller, headers);
+    if let Err(rejection) = api.pipeline.limit(Protocol::Http, &limiter, &caller).await {
         return respond::rejection_unread(&rejection, headers).map(Payload::Routed);
     }
     let body = match body::read(headers, body, &api.limits, (arrival, &mut permit)).await {
@@ -112,14 +115,19 @@ where
         protocol: Protocol::Http,
         arrived: arrival.at,
     };
-    match infer(api, call, &wanted).await {
+    match infer(api, call, &limiter, &wanted).await {
         Ok(response) => response,
         Err(rejection) => respond::rejection(&rejection).map(Payload::Routed),
     }
 }
 
-async fn infer(api: &Api, call: Call, wanted: &Wanted) -> Result<Response, Rejection> {
-    let reply = api.pipeline.infer(call).await?;
+async fn infer(
+    api: &Api,
+    call: Call,
+    limiter: &Arc<Limiter>,
+    wanted: &Wanted,
+) -> Result<Response, Rejection> {
+    let reply = api.pipeline.infer(call, limiter).await?;
     match wanted.encode(&reply) {
         Ok(response) => {
             reply.encoded();

@@ -107,7 +107,7 @@ async fn load(
 ) -> Result<(), Rejection> {
     let named = version.clone();
     let result = load_allowed(api, caller, (model, version), parameters).await;
-    api.audit(caller, ("load", model, named.as_deref()), &result);
+    api.audit(caller, ("load", model, named.as_deref()), &result).await;
     result
 }
 
@@ -165,7 +165,7 @@ async fn unload(
         Ok(version) => api.control.unload(model, version).await,
         Err(rejection) => Err(rejection),
     };
-    api.audit(caller, ("unload", model, version.as_deref()), &result);
+    api.audit(caller, ("unload", model, version.as_deref()), &result).await;
     result
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::{Serialize, Serializer};
 use toml::Value;
 
 use crate::config::value::{FromToml, Size};
@@ -20,7 +21,8 @@ pub enum LimitKey {
 }
 
 /// What a call uses up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cost {
     Requests,
     Rows,
@@ -71,6 +73,12 @@ impl LimitKey {
     }
 }
 
+impl Serialize for LimitKey {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.text())
+    }
+}
+
 impl FromToml for LimitKey {
     fn from_toml(value: &Value) -> Result<Self, String> {
         let text = String::from_toml(value)?;
@@ -111,6 +119,17 @@ impl Rate {
     #[must_use]
     pub fn time_for(&self, amount: u64) -> u128 {
         self.per.as_nanos() * u128::from(amount) / u128::from(self.count.max(1))
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        to.collect_str(&format_args!("{}/{unit}", self.count))
     }
 }
 

@@ -7,7 +7,7 @@ use crate::breaker::State;
 use crate::error::Kind;
 
 async fn kind(rig: &Rig) -> Option<Kind> {
-    match rig.pipeline.infer(rig.call(None)).await {
+    match rig.infer(rig.call(None)).await {
         Ok(reply) => {
             reply.encoded();
             None
@@ -27,7 +27,7 @@ async fn break_it(rig: &Rig) {
 async fn five_failures_open_the_breaker_and_a_new_version_starts_closed() {
     let rig = Rig::new(&[1], "latest = 1").await;
     break_it(&rig).await;
-    let refused = rig.pipeline.infer(rig.call(None)).await.unwrap_err();
+    let refused = rig.infer(rig.call(None)).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::CircuitOpen);
     assert!(refused.retry_after().is_some_and(|after| !after.is_zero()));
     {

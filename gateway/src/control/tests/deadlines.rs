@@ -24,18 +24,18 @@ async fn a_call_whose_deadline_has_passed_on_its_way_is_not_run() {
     for (age, timeout) in
         [(SECOND, Some(SECOND)), (2 * SECOND, None), (5 * SECOND, Some(9 * SECOND))]
     {
-        let refused = rig.pipeline.infer(rig.aged(age, timeout)).await.unwrap_err();
+        let refused = rig.infer(rig.aged(age, timeout)).await.unwrap_err();
         assert_eq!(refused.kind(), Kind::DeadlineExceeded, "{age:?} {timeout:?}");
     }
     assert_eq!(rig.stub.batches().len(), before);
-    rig.pipeline.infer(rig.aged(3 * SECOND, Some(4 * SECOND + 59 * SECOND))).await.unwrap();
+    rig.infer(rig.aged(3 * SECOND, Some(4 * SECOND + 59 * SECOND))).await.unwrap();
 }
 
 /// A call under way, and the time that it has run into.
 fn spawn(rig: &Rig, call: Call) -> tokio::task::JoinHandle<Result<(), Rejection>> {
     let pipeline = rig.pipeline.clone();
     #[expect(clippy::disallowed_methods, reason = "the test needs its result")]
-    tokio::spawn(async move { pipeline.infer(call).await.map(drop) })
+    tokio::spawn(async move { pipeline.infer(call, &Arc::default()).await.map(drop) })
 }
 
 #[tokio::test]
@@ -88,10 +88,10 @@ async fn while_memory_is_short_calls_of_low_priority_are_refused_and_the_others_
     };
     rig.pipeline.overload.memory().note(90, 100);
     for (level, is_refused) in [(1, false), (0, false), (6, false), (7, true), (9, true)] {
-        let answer = rig.pipeline.infer(call(level)).await;
+        let answer = rig.infer(call(level)).await;
         let kind = answer.as_ref().err().map(Rejection::kind);
         assert_eq!(kind, is_refused.then_some(Kind::Overloaded), "{level}");
     }
     rig.pipeline.overload.memory().note(10, 100);
-    rig.pipeline.infer(call(9)).await.unwrap();
+    rig.infer(call(9)).await.unwrap();
 }

@@ -23,7 +23,7 @@ impl Rig {
     }
 
     async fn answer(&self, key: &str) -> Result<Reply, Rejection> {
-        self.pipeline.infer(self.call_with(key)).await
+        self.infer(self.call_with(key)).await
     }
 
     fn runs(&self) -> usize {
@@ -82,11 +82,11 @@ async fn another_body_under_the_same_key_is_refused_also_while_the_first_one_run
     let mut first = pin!(rig.answer("a"));
     start(&mut first);
     rig.hanging().await;
-    let refused = rig.pipeline.infer(other()).await.unwrap_err();
+    let refused = rig.infer(other()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::IdempotencyMismatch);
     rig.stub.release();
     first.await.unwrap().encoded();
-    let refused = rig.pipeline.infer(other()).await.unwrap_err();
+    let refused = rig.infer(other()).await.unwrap_err();
     assert_eq!(refused.kind(), Kind::IdempotencyMismatch);
     assert!(!refused.public_message().contains("'a'"), "the key is not repeated");
 }
@@ -114,13 +114,13 @@ async fn a_repeat_with_more_time_than_the_first_call_runs_by_itself() {
     let rig = Rig::keyed().await;
     rig.stub.push(StubStep::Hang);
     // Keeps the only thread busy, so that the first call of the key waits in the queue.
-    let mut busy = pin!(rig.pipeline.infer(rig.call(None)));
+    let mut busy = pin!(rig.infer(rig.call(None)));
     start(&mut busy);
     rig.hanging().await;
     let soon = Duration::from_millis(20);
     let mut hurried = rig.call_with("a");
     hurried.schedule.deadline = Deadline::after(tokio::time::Instant::now(), soon);
-    let mut first = pin!(rig.pipeline.infer(hurried));
+    let mut first = pin!(rig.infer(hurried));
     start(&mut first);
     let mut repeat = pin!(rig.answer("a"));
     start(&mut repeat);
@@ -139,7 +139,7 @@ async fn a_repeat_waits_no_longer_than_the_model_lets_it_run() {
     let mut patient = rig.call_with("a");
     let minute = Duration::from_secs(60);
     patient.schedule.deadline = Deadline::after(tokio::time::Instant::now(), minute);
-    let mut first = pin!(rig.pipeline.infer(patient));
+    let mut first = pin!(rig.infer(patient));
     start(&mut first);
     rig.hanging().await;
     tokio::time::pause();
@@ -156,7 +156,7 @@ async fn a_repeat_runs_by_itself_when_the_first_call_met_an_overload() {
     rig.stub.push(StubStep::Hang);
     rig.stub.push(StubStep::Fail(EngineError::new(Fault::Memory, "no memory")));
     // Keeps the only thread busy, so that the first call of the key waits in the queue.
-    let mut busy = pin!(rig.pipeline.infer(rig.call(None)));
+    let mut busy = pin!(rig.infer(rig.call(None)));
     start(&mut busy);
     rig.hanging().await;
     let mut first = pin!(rig.answer("a"));

@@ -1,15 +1,33 @@
 //! What the process's configuration and a manifest together make of a version's queue.
 
-use super::{Loader, Manifest, QueueSettings};
+use std::sync::PoisonError;
+
+use super::{Loader, Manifest, QueueSettings, ServedVersion};
 use crate::config;
 use crate::overload::delay::Shedding;
 
 impl Loader {
     /// Gives versions circuit breakers with these settings, where their manifests do not differ.
     #[must_use]
-    pub fn with_breaker(mut self, breaker: config::Breaker) -> Self {
-        self.breaker = breaker;
+    pub fn with_breaker(self, breaker: config::Breaker) -> Self {
+        self.set_breaker(breaker);
         self
+    }
+
+    /// The same for versions that load from now on. Those that serve follow by
+    /// [`Loader::settle_breaker`].
+    pub fn set_breaker(&self, breaker: config::Breaker) {
+        *self.breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
+    }
+
+    /// Gives a version's circuit breaker the settings that hold now; its state stays.
+    pub fn settle_breaker(&self, served: &ServedVersion) {
+        served.breaker.reconfigure(self.breaker_of(&served.manifest));
+    }
+
+    /// What a manifest and the gateway's own settings make of a breaker.
+    pub(super) fn breaker_of(&self, manifest: &Manifest) -> config::Breaker {
+        manifest.breaker.over(&self.breaker.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets versions refuse calls for the delay of their queues, where that is on.

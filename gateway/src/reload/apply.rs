@@ -1,0 +1,55 @@
+//! What a configuration that was read again is handed to.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+use crate::config::{Config, Problem};
+
+/// Puts configurations in force. Called by one reload at a time.
+pub trait Apply: fmt::Debug + Send + Sync {
+    /// Gets ready everything that a configuration needs and that may go wrong; changes nothing.
+    /// Dropping what it returns leaves no trace.
+    ///
+    /// # Errors
+    /// Every problem, with the path of its key.
+    fn prepare<'a>(
+        &'a self,
+        new: &'a Config,
+        asked: &'a Asked,
+    ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>>;
+
+    /// The revision in force.
+    fn revision(&self) -> u64;
+}
+
+/// A configuration that is ready to be in force: awaiting it is the one step in which everything
+/// changes together. Fails as a whole or not at all.
+pub type Prepared = BoxFuture<'static, Result<Applied, Vec<Problem>>>;
+
+/// A configuration that is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    pub revision: u64,
+}
+
+/// Who asked for a reload, and why, for the record of revisions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub author: String,
+    pub reason: Option<String>,
+}
+
+impl Asked {
+    /// Nobody asked: the file changed.
+    #[must_use]
+    pub fn by_file() -> Self {
+        Self { author: "file".to_owned(), reason: None }
+    }
+
+    /// The process was sent SIGHUP.
+    #[must_use]
+    pub fn by_signal() -> Self {
+        Self { author: "SIGHUP".to_owned(), reason: None }
+    }
+}
