@@ -167,10 +167,8 @@ impl Service {
                 _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
             })
             .collect::<Result<_, _>>()?;
-        let result = match self.api.load_call(&caller, parameters) {
-            Ok(call) => self.api.control.load(&model, call).await,
-            Err(rejection) => Err(rejection),
-        };
+        let call = self.api.load_call(&caller, parameters)?;
+        let result = self.api.control.load(&model, call).await;
         self.api.audit(&caller, ("load", &model, None), &result).await;
         result.map(|()| model)
     }
