@@ -167,8 +167,7 @@ impl Service {
                 _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
             })
             .collect::<Result<_, _>>()?;
-        let call = self.api.load_call(&caller, parameters)?;
-        let result = self.api.control.load(&model, call).await;
+        let result = self.api.load(&caller, &model, parameters).await;
         self.api.audit(&caller, ("load", &model, None), &result).await;
         result.map(|()| model)
     }

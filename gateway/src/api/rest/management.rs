@@ -134,8 +134,7 @@ async fn load_allowed(
         decoded.push((key, value));
     }
     decoded.extend(version.map(|version| ("version".to_owned(), LoadParameter::Text(version))));
-    let call = api.load_call(caller, decoded)?;
-    api.control.load(model, call).await
+    api.load(caller, model, decoded).await
 }
 
 pub(super) async fn unload_model(
