@@ -219,7 +219,8 @@ def test_a_bad_file_changes_nothing_and_is_shown(rig: Rig) -> None:
     assert "NOT applied" in shown.stdout, shown.stdout
     rig.write(CANARY)
     rig.done("reload")
-    assert wire.request(rig.gateway.admin, "GET", "/v1/status").json()["config"]["last_error"] is None
+    status = wire.request(rig.gateway.admin, "GET", "/v1/status").json()
+    assert status["config"]["last_error"] is None
 
 
 def test_labels_and_numbers_name_versions_directly(rig: Rig) -> None:
