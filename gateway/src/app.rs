@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod supervisor;
+mod unrouted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use engine::{Engine, IdentityEngine};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use self::unrouted::Unrouted;
 use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
@@ -25,6 +27,7 @@ use crate::shadow::Comparer;
 use crate::snapshot::SnapshotCell;
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
+use crate::traffic::Traffic;
 
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
@@ -124,6 +127,12 @@ impl App {
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let (overloaded, repeats) = (overload.clone(), keys.clone());
+        let routed = Arc::new(Unrouted { control: control.clone() });
+        let hash = file.as_ref().and_then(|(_, text)| text.hash()).unwrap_or_default();
+        let traffic =
+            Traffic::start(routed.clone(), &config.state, config.routes.clone(), hash).await;
+        let traffic = traffic.map_err(anyhow::Error::msg)?;
+        let watched = overload.clone();
         let api = Api {
             pipeline: Pipeline {
                 snapshots,
@@ -137,6 +146,8 @@ impl App {
             identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
+            traffic: traffic.clone(),
+            arms: routed,
             reloader: file.map(|(source, text)| {
                 let live = Box::new(Live { control: control.clone() });
                 Arc::new(Reloader::new(source, config.clone(), text, live))
@@ -146,6 +157,7 @@ impl App {
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
         follow_certificates(server.tls().cloned());
+        tasks::spawn("revisions", async { match traffic.upkeep(watched).await {} });
         tasks::spawn("identities", async { match identities.follow().await {} });
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });

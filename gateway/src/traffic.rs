@@ -30,7 +30,7 @@ use crate::control::Pins;
 use crate::error::{Kind, Rejection};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
-use crate::revisions::{Audit, Cause, Revision, Store};
+use crate::revisions::{Audit, Cause, Event, Revision, Store};
 use crate::tasks;
 use crate::types::{ArmName, ModelName, Share};
 
@@ -237,6 +237,13 @@ impl Traffic {
             restored: Some(wanted.number),
             needs_load: self.target.needs_load(&incoming),
         })
+    }
+
+    /// Writes into the audit log what was done, or was not, to anything else than routes.
+    pub async fn note(&self, event: Event, by: By, what: String, problem: Option<String>) {
+        let by = by.bounded();
+        info!(?event, what, author = by.author, from = by.from, problem, "asked for");
+        self.write(event, by, what, problem).await;
     }
 
     /// The revision in force.

@@ -76,9 +76,9 @@ impl Traffic {
             Err(refused) => {
                 let (problem, detail) = (refused.to_string(), refused.rejection.detail());
                 warn!(what, author = by.author, problem, detail, "routes not changed");
-                if let Err(error) = self.note(by, what, refused).await {
-                    error!(%error, "the audit log cannot be written");
-                }
+                let is_ours = refused.rejection.kind() == Kind::Internal;
+                let event = if is_ours { Event::Failed } else { Event::Refused };
+                self.write(event, by, what, Some(problem)).await;
             }
         }
         result
@@ -225,12 +225,10 @@ impl Traffic {
         })
     }
 
-    /// Notes a change that did not come about.
-    async fn note(&self, by: By, what: String, refused: &Refused) -> std::io::Result<()> {
-        let is_ours = refused.rejection.kind() == Kind::Internal;
-        let event = if is_ours { Event::Failed } else { Event::Refused };
-        let (audit, before, problem) = (self.audit.clone(), refused.revision, refused.to_string());
-        tasks::blocking(move || {
+    /// Writes a line about what makes no revision into the audit log.
+    pub(super) async fn write(&self, event: Event, by: By, what: String, problem: Option<String>) {
+        let (audit, before) = (self.audit.clone(), self.current().number);
+        let written = tasks::blocking(move || {
             audit.write(&Entry {
                 event,
                 author: &by.author,
@@ -239,10 +237,12 @@ impl Traffic {
                 reason: &by.reason,
                 before,
                 after: None,
-                problem: Some(&problem),
+                problem: problem.as_deref(),
             })
-        })
-        .await
+        });
+        if let Err(error) = written.await {
+            error!(%error, "the audit log cannot be written");
+        }
     }
 
     fn advance(&self, standing: Standing, revision: Arc<Revision>) {

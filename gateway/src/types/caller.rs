@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+/// What nobody known is called.
+const ANONYMOUS: &str = "anonymous";
+
 /// The other end of a connection; the server puts it together.
 #[derive(Debug, Clone)]
 pub struct Peer {

@@ -42,6 +42,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("dashmap", &["limits"]),
     ("engine_torch", &["app", "cli", "main"]),
     ("flate2", &["api"]),
+    ("form_urlencoded", &["api"]),
     ("governor", &["limits"]),
     ("hyper", &["server", "upstream"]),
     ("hyper_rustls", &["identity", "upstream", "cli"]),
