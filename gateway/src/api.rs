@@ -22,7 +22,6 @@ pub mod rest;
 
 use std::sync::Arc;
 
-use self::admin::arms::Arms;
 use crate::config::Limits;
 use crate::control::Control;
 use crate::identity::Identities;
@@ -58,8 +57,6 @@ pub struct Api {
     pub limits: Limits,
     /// Which routes are in force, and changing that.
     pub traffic: Arc<Traffic>,
-    /// How arms, shadows and upstreams stand.
-    pub arms: Arc<dyn Arms>,
     /// Reads the configuration file again; `None` where there is none.
     pub reloader: Option<Arc<Reloader>>,
 }

@@ -178,6 +178,13 @@ impl Snapshot {
         route::seat(target, world)
     }
 
+    /// Brings the gauges of shadows and upstreams up to date; called before they are rendered.
+    pub fn publish_routes(&self) {
+        let shadows = self.routes.values().flat_map(|route| &route.shadows);
+        shadows.for_each(|shadow| shadow.watch.publish());
+        self.routing.upstreams.publish();
+    }
+
     /// One route, if it is known.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<&Arc<Route>> {

@@ -110,7 +110,8 @@ pub struct Refused {
 
 impl Traffic {
     /// Opens the state folder and puts the routes in force: those of the newest revision as far as
-    /// the file still agrees. Arms that cannot serve are no reason not to start; they are logged.
+    /// the file still agrees. Their arms need not serve yet: callers are refused until they do, and
+    /// reach no other version meanwhile. [`Self::settle`] loads what is missing.
     ///
     /// # Errors
     /// When the state folder cannot be used, or the shares of a route cannot be divided.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-pub mod arms;
+mod arms;
 mod audit;
 mod breakers;
 mod changes;
@@ -111,7 +111,8 @@ async fn check(
 }
 
 async fn upstreams(State(api): State<Arc<Api>>) -> Response {
-    rest::answer(&json!({ "upstreams": api.arms.upstreams() }))
+    let upstreams = api.pipeline.snapshots.load().routing().upstreams.status();
+    rest::answer(&json!({ "upstreams": upstreams }))
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {

@@ -40,12 +40,6 @@ impl Traffic {
             let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
             lines.join("; ")
         })?;
-        let plans = next.list();
-        if let Err(problems) = self.target.prepare(&incoming(&[], &plans), None).await {
-            for problem in problems {
-                error!(path = problem.path, reason = problem.message, "an arm cannot serve");
-            }
-        }
         if is_first || next != before {
             let by = By { author: "penstock".into(), from: "start".into(), ..By::default() };
             let decision = Decision { next, cause: Cause::Start, notes };
@@ -59,6 +53,18 @@ impl Traffic {
         self.pin();
         info!(revision = current.number, routes = current.plans.len(), "routes in force");
         Ok(())
+    }
+
+    /// Loads what the routes in force need; arms that cannot serve are logged.
+    pub async fn settle(&self) {
+        let _turn = self.turn.lock().await;
+        let plans = self.current().plans.clone();
+        if let Err(problems) = self.target.prepare(&incoming(&[], &plans), None).await {
+            for problem in problems {
+                error!(path = problem.path, reason = problem.message, "an arm cannot serve");
+            }
+        }
+        self.pin();
     }
 
     /// Carries out a change, or nothing of it, and notes either.

@@ -48,9 +48,6 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roles(u8);
 
-/// The name of nobody known.
-const ANONYMOUS: &str = "anonymous";
-
 /// A known caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

@@ -45,7 +45,7 @@ async fn reload(
     };
     let by = changes::by(&caller, (wanted.author, wanted.reason), None);
     let reason = Some(by.reason.clone()).filter(|reason| !reason.is_empty());
-    let asked = Asked { author: by.author.clone(), reason };
+    let asked = Asked { author: by.author.clone(), from: by.from.clone(), reason };
     let response = match reloader.reload(&asked).await {
         Ok(done) => rest::answer(&json!({
             "revision": done.revision,

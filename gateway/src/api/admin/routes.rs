@@ -13,11 +13,11 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::changes;
 use super::intake::{self, Note, Query};
+use super::{arms, changes};
 use crate::api::Api;
 use crate::api::rest::{self, Names};
-use crate::config::{Fallback, Route, Sticky, Target, VersionChoice};
+use crate::config::{Route, Target};
 use crate::error::{Kind, Rejection};
 use crate::routing::RoutePlan;
 use crate::types::{ArmName, Caller, ModelName, Share};
@@ -129,7 +129,10 @@ async fn reset(
 
 async fn report(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Response {
     match api.traffic.current().plan(&route) {
-        Some(plan) => rest::answer(&json!({ "route": route, "shadows": api.arms.reports(plan) })),
+        Some(plan) => {
+            let shadows = arms::reports(&api, plan).await;
+            rest::answer(&json!({ "route": route, "shadows": shadows }))
+        }
         None => rest::refuse(&unknown(&route)),
     }
 }
@@ -137,7 +140,7 @@ async fn report(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Res
 async fn reset_report(State(api): State<Arc<Api>>, Names(route): Names<String>) -> Response {
     match api.traffic.current().plan(&route) {
         Some(plan) => {
-            api.arms.reset_reports(plan);
+            arms::reset_reports(&api, plan).await;
             rest::answer(&json!({ "route": route, "reset": true }))
         }
         None => rest::refuse(&unknown(&route)),
@@ -153,11 +156,14 @@ fn unknown(route: &str) -> Rejection {
 fn describe(api: &Api, plan: &RoutePlan, revision: u64) -> Value {
     let mut shown = written(plan);
     shown["revision"] = revision.into();
-    for (index, standing) in api.arms.standing(plan).iter().enumerate() {
-        let arm = &mut shown["arms"][index];
-        arm["state"] = standing.state.into();
-        arm["requests"] = standing.requests.into();
-        arm["fallbacks"] = standing.fallbacks.into();
+    for (index, standing) in arms::standing(api, plan).into_iter().enumerate() {
+        if let (Value::Object(arm), Value::Object(standing)) = (&mut shown["arms"][index], standing)
+        {
+            arm.extend(standing);
+        }
+    }
+    for (index, state) in arms::shadows(api, plan).into_iter().enumerate() {
+        shown["shadows"][index]["state"] = state.into();
     }
     shown
 }
@@ -191,38 +197,19 @@ pub(super) fn written(plan: &RoutePlan) -> Value {
         .collect();
     json!({
         "name": route.name,
-        "sticky": sticky(&route.sticky),
+        "sticky": route.sticky.text(),
         "salt": route.salt,
-        "fallback": match &route.fallback {
-            Fallback::Refuse => "refuse",
-            Fallback::Arm(arm) => arm.as_str(),
-            Fallback::Static(_) => "static",
-        },
+        "fallback": route.fallback.text(),
         "source": plan.source,
         "arms": arms,
         "shadows": shadows,
     })
 }
 
-/// As the file has it.
-fn sticky(sticky: &Sticky) -> String {
-    match sticky {
-        Sticky::Off => "off".to_owned(),
-        Sticky::Header(name) => format!("header:{name}"),
-        Sticky::Parameter(name) => format!("parameter:{name}"),
-        Sticky::Identity => "identity".to_owned(),
-    }
-}
-
 fn target(target: &Target) -> Value {
     match target {
         Target::Local { model, version } => {
-            let version = match version {
-                VersionChoice::Latest => "latest".to_owned(),
-                VersionChoice::Number(number) => number.to_string(),
-                VersionChoice::Label(label) => label.clone(),
-            };
-            json!({ "model": model, "version": version })
+            json!({ "model": model, "version": version.to_string() })
         }
         Target::Upstream { upstream, model, version } => {
             json!({ "upstream": upstream, "model": model, "version": version })
