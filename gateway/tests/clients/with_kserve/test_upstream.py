@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import StartGateway
 from harness import Gateway, metric, wait_until, write_identity
 from test_kserve import DTYPES, infer, request
 
+StartGateway = Callable[..., Gateway]
 PROTOCOLS = ["http", "grpc"]
 
 
