@@ -33,7 +33,7 @@ async fn gateway(folder: &TempDir) -> App {
         folder.path().display()
     );
     let config = config::parse(&text, folder.path()).unwrap();
-    App::start(config, penstock::app::engines(), None).await.unwrap()
+    App::start(config, None, penstock::app::engines(), None).await.unwrap()
 }
 
 fn call(tensors: &[Tensor]) -> RemoteCall<'_> {

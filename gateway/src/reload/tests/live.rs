@@ -6,11 +6,13 @@ use http::{HeaderMap, HeaderValue};
 use tempfile::TempDir;
 
 use super::*;
+use crate::config;
 use crate::control::Control;
 use crate::error::Kind;
 use crate::limits::{Demand, Limiter};
 use crate::models::{Loader, Repository};
 use crate::snapshot::SnapshotCell;
+use crate::traffic::{Served, Traffic};
 use crate::types::Caller;
 
 struct Gateway {
@@ -21,7 +23,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn new(start: &str) -> Self {
+    async fn new(start: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let text = Arc::new(Mutex::new(String::new()));
         let held = text.clone();
@@ -35,7 +37,10 @@ impl Gateway {
         let settings = config.repository.clone();
         let control = Arc::new(Control::new(repository, loader, snapshots.clone(), settings));
         control.commit_limiter(Limiter::start(&config.rates, None).unwrap());
-        let reloader = Reloader::new(source, config, found, Box::new(Live { control }));
+        let target = Arc::new(Served { control: control.clone() });
+        let state = config::State::default();
+        let traffic = Traffic::start(target, &state, vec![], String::new()).await.unwrap();
+        let reloader = Reloader::new(source, config, found, Box::new(Live { control, traffic }));
         Self { _folder: folder, snapshots, text, reloader }
     }
 
@@ -60,14 +65,15 @@ const BY_TEAM: &str = "[[rate_limit]]\nname = 'teams'\nkey = 'header:x-team'\nra
 
 #[tokio::test]
 async fn changing_a_file_gives_nobody_a_fresh_allowance() {
-    let gateway = Gateway::new(BY_TEAM);
+    let gateway = Gateway::new(BY_TEAM).await;
     assert_eq!(call(&gateway.snapshots.limiter(), "a").await, Ok(()));
     // Another header before that of the rule: the callers' marks are in another order.
     let other = "[[quota]]\nname = 'q'\nkey = 'header:x-job'\nmax_in_flight = 9\n\
                  [[rate_limit]]\nname = 'jobs'\nkey = 'header:x-job'\nrate = '9/h'\n";
     let done = gateway.reload(&format!("{other}{BY_TEAM}")).await.unwrap();
     assert_eq!(done.diff, ["rate_limit.jobs: added", "quota.q: added"]);
-    assert_eq!(done.revision, gateway.snapshots.load().revision);
+    // No route has changed.
+    assert_eq!(done.revision, gateway.snapshots.load().routing().revision);
     let now = gateway.snapshots.limiter();
     assert_eq!(call(&now, "a").await, Err(Kind::RateLimited));
     assert_eq!(call(&now, "b").await, Ok(()));
@@ -75,7 +81,7 @@ async fn changing_a_file_gives_nobody_a_fresh_allowance() {
 
 #[tokio::test]
 async fn a_call_that_came_before_a_reload_meets_what_it_came_under() {
-    let gateway = Gateway::new("");
+    let gateway = Gateway::new("").await;
     let before = gateway.snapshots.limiter();
     gateway.reload(BY_TEAM).await.unwrap();
     for _ in 0..3 {
@@ -88,7 +94,7 @@ async fn a_call_that_came_before_a_reload_meets_what_it_came_under() {
 
 #[tokio::test]
 async fn limits_that_cannot_be_had_leave_everything_as_it_was() {
-    let gateway = Gateway::new(BY_TEAM);
+    let gateway = Gateway::new(BY_TEAM).await;
     let before = gateway.snapshots.limiter();
     let missing = Path::new("/nonexistent/secret").display().to_string();
     let shared = format!(

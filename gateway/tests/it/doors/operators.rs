@@ -7,14 +7,14 @@ use axum::Router;
 use axum::body::Body;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use penstock::api::admin::arms::{Arms, Standing};
 use penstock::config::{
     Arm, Fallback, Problem, Route, Shadow, State, Sticky, Target as Leads, VersionChoice,
 };
-use penstock::control::Pins;
+use penstock::control::{Control, Pins};
 use penstock::identity::digest;
 use penstock::routing::RoutePlan;
-use penstock::traffic::{Incoming, Target, Traffic};
+use penstock::snapshot::Routing;
+use penstock::traffic::{Incoming, Settings, Target, Traffic};
 use penstock::types::{ArmName, Share};
 use serde_json::{Value, json};
 
@@ -23,15 +23,19 @@ use super::*;
 const KEY: &str = "the-key-of-somebody-who-operates";
 const OTHER: &str = "the-key-of-somebody-who-calls";
 
-/// Serves every plan but those with an arm that is broken.
-#[derive(Debug, Default)]
+/// Takes every plan but those with an arm that is broken, whether there are models for it or not.
+#[derive(Debug)]
 struct Double {
+    control: Arc<Control>,
     broken: Mutex<BTreeSet<String>>,
-    resets: Mutex<Vec<String>>,
 }
 
 impl Target for Double {
-    fn prepare<'a>(&'a self, incoming: &'a [Incoming]) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
+    fn prepare<'a>(
+        &'a self,
+        incoming: &'a [Incoming],
+        _: Option<&'a Settings>,
+    ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
         let broken = self.broken.lock().unwrap();
         let arms = incoming.iter().flat_map(|coming| &coming.plan.route.arms);
         let problems: Vec<_> = arms
@@ -45,27 +49,12 @@ impl Target for Double {
         vec!["floats/2".to_owned()]
     }
 
-    fn commit(&self, _: u64, _: &[Arc<RoutePlan>]) {}
+    fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>], _: Option<Settings>) {
+        let routing = Routing { revision, plans: plans.to_vec(), ..Routing::default() };
+        self.control.commit_routing(routing, None);
+    }
 
     fn pin(&self, _: Pins) {}
-}
-
-impl Arms for Double {
-    fn standing(&self, plan: &RoutePlan) -> Vec<Standing> {
-        vec![Standing { state: "ready", requests: 3, fallbacks: 1 }; plan.route.arms.len()]
-    }
-
-    fn reports(&self, plan: &RoutePlan) -> Vec<Value> {
-        plan.route.shadows.iter().map(|shadow| json!({ "name": shadow.name })).collect()
-    }
-
-    fn reset_reports(&self, plan: &RoutePlan) {
-        self.resets.lock().unwrap().push(plan.route.name.to_string());
-    }
-
-    fn upstreams(&self) -> Vec<Value> {
-        vec![json!({ "name": "fleet" })]
-    }
 }
 
 fn name(text: &str) -> ArmName {
@@ -115,11 +104,13 @@ struct Desk {
 impl Desk {
     fn new(more: &str, overlay: bool) -> Self {
         let rig = Rig::start_with(more, |_| {});
-        let (double, state) = (Arc::new(Double::default()), TempDir::new().unwrap());
+        let control = rig.api().control;
+        let double = Arc::new(Double { control, broken: Mutex::default() });
+        let state = TempDir::new().unwrap();
         let settings = State { path: Some(state.path().to_owned()), overlay, ..State::default() };
         let started = Traffic::start(double.clone(), &settings, vec![route()], String::new());
         let traffic = rig.runtime.block_on(started).unwrap();
-        let api = Api { traffic, arms: double.clone(), ..rig.api() };
+        let api = Api { traffic, ..rig.api() };
         Self { admin: admin::router(api.clone()), api, rig, double, state }
     }
 
@@ -166,21 +157,28 @@ fn a_route_is_shown_with_where_its_arms_lead_and_how_they_stand() {
     assert_eq!((all["revision"].clone(), all["overlay"].clone()), (json!(1), json!(true)));
     let shown = desk.done("GET /v1/routes/floats", "");
     assert_eq!(all["routes"], json!([shown]));
-    let arm = |name, version, share, buckets| {
+    let arm = |name, version, share, buckets, (state, reason): (&str, &str)| {
         json!({ "name": name, "target": { "model": "floats", "version": version }, "share": share,
-                "buckets": [buckets], "state": "ready", "requests": 3, "fallbacks": 1 })
+                "buckets": [buckets], "state": state, "reason": reason, "requests": 0,
+                "fallbacks": 0 })
     };
+    let (ready, gone) = (("ready", ""), ("not_ready", "version 2 of model 'floats' is not ready"));
     let expected = json!({
         "name": "floats", "sticky": "identity", "salt": "floats", "fallback": "stable",
         "source": "file", "revision": 1,
-        "arms": [arm("stable", "1", "95%", [0, 9500]), arm("canary", "2", "5%", [9500, 10_000])],
-        "shadows": [{ "name": "next", "sample": "100%",
+        "arms": [arm("stable", "1", "95%", [0, 9500], ready),
+                 arm("canary", "2", "5%", [9500, 10_000], gone)],
+        "shadows": [{ "name": "next", "sample": "100%", "state": "not_ready",
                       "target": { "model": "floats", "version": "3" } }],
     });
     assert_eq!(shown, expected);
     let report = desk.done("GET /v1/routes/floats/report", "");
-    assert_eq!(report, json!({ "route": "floats", "shadows": [{ "name": "next" }] }));
-    assert_eq!(desk.done("GET /v1/upstreams", ""), json!({ "upstreams": [{ "name": "fleet" }] }));
+    assert_eq!(
+        (report["route"].clone(), report["shadows"][0]["name"].clone()),
+        (json!("floats"), json!("next"))
+    );
+    assert_eq!(report["shadows"][0]["lane"]["sampled"], 0, "{report}");
+    assert_eq!(desk.done("GET /v1/upstreams", ""), json!({ "upstreams": [] }));
 }
 
 #[test]
@@ -309,7 +307,6 @@ fn every_change_is_written_down_with_who_and_what_came_of_it() {
         let (found, answer) = desk.with_key(call, body, key);
         assert_eq!(found, status, "{call} {body}: {answer}");
     }
-    assert_eq!(*desk.double.resets.lock().unwrap(), ["floats"]);
     let lines = desk.audit().split_off(before);
     let of = |key: &str| -> Vec<&str> {
         lines.iter().map(|line| line[key].as_str().unwrap_or("-")).collect()
