@@ -1,11 +1,12 @@
 //! Calls a running gateway over its HTTP port, plain or with TLS.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{
@@ -33,6 +34,23 @@ pub(super) struct Target {
     /// Address of the gateway's HTTP port
     #[arg(long, default_value = "http://127.0.0.1:8000", value_name = "URL")]
     pub(super) url: String,
+    #[command(flatten)]
+    pub(super) access: Access,
+}
+
+/// Where the admin port of a running gateway is, and how to be let in.
+#[derive(Debug, clap::Args)]
+pub(super) struct AdminTarget {
+    /// Address of the gateway's admin port
+    #[arg(long, default_value = "http://127.0.0.1:8003", value_name = "URL")]
+    pub(super) url: String,
+    #[command(flatten)]
+    pub(super) access: Access,
+}
+
+/// How to be let in, and what to print.
+#[derive(Debug, clap::Args)]
+pub(super) struct Access {
     /// Certificates (PEM) of those who may vouch for the gateway; the system's without it
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -60,6 +78,18 @@ pub(super) struct Client {
     http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
+/// What a gateway answered that refused: `error` with its words, and whatever else it says.
+#[derive(Debug)]
+pub(super) struct Refused(pub(super) Value);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0["error"].as_str().unwrap_or("refused"))
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// A name as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
@@ -70,9 +100,9 @@ impl Client {
     ///
     /// # Errors
     /// Which file cannot be read or used.
-    pub(super) fn new(target: &Target) -> anyhow::Result<Self> {
-        let base = target.url.trim_end_matches('/').to_owned();
-        let authorization = token(target.token_file.as_deref())?
+    pub(super) fn new(url: &str, access: &Access) -> anyhow::Result<Self> {
+        let base = url.trim_end_matches('/').to_owned();
+        let authorization = token(access.token_file.as_deref())?
             .map(|token| {
                 let value = HeaderValue::try_from(format!("Bearer {token}"));
                 let mut value =
@@ -82,9 +112,9 @@ impl Client {
             })
             .transpose()?;
         let mut connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(target, base.starts_with("https:"))?)
+            .with_tls_config(tls(access, base.starts_with("https:"))?)
             .https_or_http();
-        if let Some(name) = &target.server_name {
+        if let Some(name) = &access.server_name {
             let name = ServerName::try_from(name.clone())
                 .with_context(|| format!("--server-name: '{name}' is no name of a server"))?;
             connector = connector.with_server_name_resolver(FixedServerNameResolver::new(name));
@@ -99,9 +129,22 @@ impl Client {
     /// # Errors
     /// When the gateway cannot be reached or refuses; then with its own words.
     pub(super) async fn call(&self, method: Method, path: &str) -> anyhow::Result<Value> {
+        self.send(method, path, None).await
+    }
+
+    /// Calls `path` with a body and returns the JSON answer.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached; when it refuses, a [`Refused`] with its own words.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let base = &self.base;
         let (status, body) = self
-            .exchange(method, path)
+            .exchange(method, path, body)
             .await
             .with_context(|| format!("cannot reach a gateway at {base}"))?;
         let value: Value = if body.is_empty() {
@@ -116,17 +159,26 @@ impl Client {
             return Ok(value);
         }
         match value["error"].as_str() {
-            Some(text) => bail!("{text}"),
+            Some(_) => Err(Refused(value).into()),
             None => bail!("{base}{path} answered {status}"),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<(StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .body(Full::new(Bytes::new()))
+            .body(Full::new(body.map(Value::to_string).unwrap_or_default().into()))
             .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
+        if body.is_some() {
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
         }
@@ -148,22 +200,22 @@ fn token(file: Option<&Path>) -> anyhow::Result<Option<String>> {
     Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn tls(target: &Target, used: bool) -> anyhow::Result<ClientConfig> {
+fn tls(access: &Access, used: bool) -> anyhow::Result<ClientConfig> {
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()?;
     let mut roots = RootCertStore::empty();
-    if let Some(path) = &target.ca {
+    if let Some(path) = &access.ca {
         for certificate in certificates("--ca", path)? {
             roots
                 .add(certificate)
                 .with_context(|| format!("--ca: {} cannot be used", path.display()))?;
         }
     }
-    let config = match used && target.ca.is_none() {
+    let config = match used && access.ca.is_none() {
         true => config.with_native_roots().context("the system's certificates; see --ca")?,
         false => config.with_root_certificates(roots),
     };
-    let (Some(cert), Some(key)) = (&target.cert, &target.key) else {
+    let (Some(cert), Some(key)) = (&access.cert, &access.key) else {
         return Ok(config.with_no_client_auth());
     };
     let chain = certificates("--cert", cert)?;
@@ -183,4 +235,33 @@ fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'s
         bail!("{flag}: {} holds no certificate in PEM", path.display());
     }
     Ok(found)
+}
+
+impl Client {
+    /// Sends text and returns the JSON answer.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached; when it refuses, a [`Refused`] with its own words.
+    pub(super) async fn post_text(&self, path: &str, text: String) -> anyhow::Result<Value> {
+        let base = &self.base;
+        let mut request = Request::post(format!("{base}{path}"))
+            .header(CONTENT_TYPE, "application/toml")
+            .body(Full::new(Bytes::from(text)))
+            .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        let asked = async {
+            let response = self.http.request(request).await?;
+            let status = response.status();
+            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) =
+            asked.await.with_context(|| format!("cannot reach a gateway at {base}"))?;
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(value) if status.is_success() => Ok(value),
+            Ok(value) if value["error"].is_string() => Err(Refused(value).into()),
+            _ => bail!("{base}{path} answered {status}"),
+        }
+    }
 }

@@ -84,8 +84,10 @@ pub(super) fn index_rows(index: &Value) -> Vec<Vec<String>> {
 }
 
 async fn list(target: &Target) -> anyhow::Result<()> {
-    let index = Client::new(target)?.call(Method::POST, "/v2/repository/index").await?;
-    if target.json {
+    let index = Client::new(&target.url, &target.access)?
+        .call(Method::POST, "/v2/repository/index")
+        .await?;
+    if target.access.json {
         println!("{index}");
     } else {
         print!("{}", table::render(&index_rows(&index)));
@@ -98,10 +100,10 @@ async fn show(target: &Target, model: &str, version: Option<&str>) -> anyhow::Re
     if let Some(version) = version {
         path += &format!("/versions/{}", segment(version));
     }
-    let client = Client::new(target)?;
+    let client = Client::new(&target.url, &target.access)?;
     let metadata = client.call(Method::GET, &path).await?;
     let statistics = client.call(Method::GET, &format!("{path}/stats")).await?;
-    if target.json {
+    if target.access.json {
         println!("{}", json!({ "metadata": metadata, "statistics": statistics["model_stats"] }));
         return Ok(());
     }
@@ -145,8 +147,8 @@ async fn change(
         segment(model),
         version.as_deref().unwrap_or("")
     );
-    Client::new(target)?.call(Method::POST, &path).await?;
-    if target.json {
+    Client::new(&target.url, &target.access)?.call(Method::POST, &path).await?;
+    if target.access.json {
         println!("{}", json!({ "model": model, "done": verb }));
     } else {
         println!("{model}: {verb}ed");

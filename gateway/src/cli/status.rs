@@ -26,9 +26,9 @@ pub(super) struct Arguments {
 
 /// Scripts and health checks ask by the exit status: success when the gateway is ready.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let json = arguments.target.json;
+    let json = arguments.target.access.json;
     let ready = block_on(async {
-        let client = Client::new(&arguments.target)?;
+        let client = Client::new(&arguments.target.url, &arguments.target.access)?;
         let shown = async {
             if arguments.ready { readiness(&client, json).await } else { all(&client, json).await }
         };
