@@ -1,10 +1,13 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak soak-swaps soak-overload soak-faults bench bench-functions bench-peers lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak soak-swaps soak-reload soak-kills soak-overload soak-faults bench bench-traffic bench-functions bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
+# What the programs of penstock-loadtest that start a gateway of their own begin with.
+DEBUG := --gateway target/debug/penstock --repository models/repository --data models/digits_test.csv
+RELEASE := --gateway target/release/penstock --repository models/repository --data models/digits_test.csv
 
 help:             ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,8 +17,7 @@ libtorch:         ## Bring libtorch into .libtorch/ (PENSTOCK_LIBTORCH=PATH uses
 
 demo: libtorch    ## Build, then show the main job on real data; ends by itself
 	cargo build --release -p penstock -p penstock-loadtest
-	target/release/penstock-loadtest demo --gateway target/release/penstock \
-		--repository models/repository --data models/digits_test.csv
+	target/release/penstock-loadtest demo $(RELEASE)
 
 run: libtorch     ## Build and serve the example models until Ctrl-C
 	cargo build --release -p penstock
@@ -26,8 +28,14 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo build -p penstock -p penstock-loadtest
 	cargo build -p engine-torch --example fixtures
 	cargo build -p penstock --example certificates
-	target/debug/penstock-loadtest swap --gateway target/debug/penstock \
-		--repository models/repository --data models/digits_test.csv --swaps 200 --callers 32
+	target/debug/penstock-loadtest swap $(DEBUG) --swaps 200 --callers 32
+	target/debug/penstock-loadtest assignment $(DEBUG)
+	target/debug/penstock-loadtest reload $(DEBUG) --reloads 200 --through-file 5
+	target/debug/penstock-loadtest rollback $(DEBUG) --rollbacks 20 --kills 4 --lenient
+	target/debug/penstock-loadtest routes $(DEBUG) --reloads 3 --duration 3s --rounds 1 --lenient
+	target/debug/examples/fixtures --bad-digits target/debug/bad-digits
+	target/debug/penstock-loadtest shadow $(DEBUG) --fixtures target/debug/bad-digits \
+		--rounds 1 --duration 4s --measure 1s --lenient
 	scripts/clients.sh --perf
 	scripts/clients.sh --promtool
 	gateway/tests/clients/run.sh
@@ -38,17 +46,23 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 test-lite:        ## Every test that needs no libtorch
 	cargo test --no-default-features --target-dir target/lite
 
-soak: soak-swaps soak-overload soak-faults ## The long ones: thousands of swaps, overload, a mix of faults under load
+soak: soak-swaps soak-reload soak-kills soak-overload soak-faults ## The long ones: thousands of swaps and reloads, hundreds of kills, overload, faults
 
 soak-swaps: libtorch
 	cargo build --release -p penstock -p penstock-loadtest
-	target/release/penstock-loadtest swap --gateway target/release/penstock \
-		--repository models/repository --data models/digits_test.csv --swaps 2000 --callers 32
+	target/release/penstock-loadtest swap $(RELEASE) --swaps 2000 --callers 32
+
+soak-reload: libtorch
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest reload $(RELEASE) --reloads 10000 --through-file 100
+
+soak-kills: libtorch
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest rollback $(RELEASE) --kills 200
 
 soak-overload: libtorch
 	cargo build --release -p penstock -p penstock-loadtest
-	target/release/penstock-loadtest overload --gateway target/release/penstock \
-		--repository models/repository
+	target/release/penstock-loadtest overload $(RELEASE)
 
 # PENSTOCK_SOAK_SECONDS=3600 goes on for an hour instead of two minutes.
 soak-faults: libtorch
@@ -62,6 +76,14 @@ bench: libtorch   ## Ratios to bare servers and libtorch, stored in benches/resu
 	cargo build --release -p engine-torch --examples
 	cargo build --release -p penstock-benches
 	target/release/ratios $(ARGS)
+
+bench-traffic: libtorch ## Rollback, a thousand routes, shadows: times against what is demanded (10 minutes)
+	cargo build --release -p penstock -p penstock-loadtest
+	cargo build --release -p engine-torch --example fixtures
+	target/release/penstock-loadtest rollback $(RELEASE) --kills 0
+	target/release/penstock-loadtest routes $(RELEASE)
+	target/release/examples/fixtures --bad-digits target/release/bad-digits
+	target/release/penstock-loadtest shadow $(RELEASE) --fixtures target/release/bad-digits
 
 bench-functions:  ## Timed benches of the hot functions
 	cargo bench -p penstock-benches --benches

@@ -4,6 +4,7 @@
 //! statistics, classification, health) is beside them here.
 
 pub mod admin;
+pub mod audit;
 pub mod classification;
 pub mod exposition;
 pub mod guard;
@@ -26,6 +27,7 @@ use crate::control::Control;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 use crate::reload::Reloader;
+use crate::traffic::Traffic;
 
 pub use health::{Health, Stage, State};
 
@@ -53,6 +55,8 @@ pub struct Api {
     pub identities: Arc<Identities>,
     pub health: Health,
     pub limits: Limits,
+    /// Which routes are in force, and changing that.
+    pub traffic: Arc<Traffic>,
     /// Reads the configuration file again; `None` where there is none.
     pub reloader: Option<Arc<Reloader>>,
 }

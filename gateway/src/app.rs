@@ -22,9 +22,11 @@ use crate::pipeline::{Keys, Pipeline};
 use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::shadow::Comparer;
-use crate::snapshot::SnapshotCell;
+use crate::snapshot::{Routing, SnapshotCell};
 use crate::tasks;
 use crate::telemetry::{WireMetrics, logging, metrics};
+use crate::traffic::{Served, Traffic};
+use crate::upstream::Upstreams;
 
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
@@ -78,10 +80,12 @@ pub fn engines() -> Vec<Arc<dyn Engine>> {
 /// Everybody who may call.
 fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
     let identities = Identities::new(&config.auth, config.repository.control);
-    let listed = |problems: Vec<Problem>| {
-        anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
-    };
     identities.map(Arc::new).map_err(listed)
+}
+
+/// Every problem in one line.
+fn listed(problems: Vec<Problem>) -> anyhow::Error {
+    anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
 }
 
 impl App {
@@ -124,6 +128,14 @@ impl App {
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
         let (overloaded, repeats) = (overload.clone(), keys.clone());
+        let upstreams = Upstreams::start_with(&config.upstreams, &config.breaker, None);
+        let upstreams = upstreams.map_err(listed)?;
+        control.commit_routing(Routing { upstreams, ..Routing::default() }, None);
+        let target = Arc::new(Served { control: control.clone() });
+        let hash = file.as_ref().and_then(|(_, text)| text.hash()).unwrap_or_default();
+        let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
+        let traffic = traffic.map_err(anyhow::Error::msg)?;
+        let watched = overload.clone();
         let api = Api {
             pipeline: Pipeline {
                 snapshots,
@@ -137,8 +149,9 @@ impl App {
             identities: identities.clone(),
             health: Health::new(),
             limits: config.limits.clone(),
+            traffic: traffic.clone(),
             reloader: file.map(|(source, text)| {
-                let live = Box::new(Live { control: control.clone() });
+                let live = Box::new(Live { control: control.clone(), traffic: traffic.clone() });
                 Arc::new(Reloader::new(source, config.clone(), text, live))
             }),
         };
@@ -146,6 +159,8 @@ impl App {
         tasks::spawn("metrics", async { match metrics::upkeep().await {} });
         tasks::spawn("memory", async { match memory::watch(overloaded).await {} });
         follow_certificates(server.tls().cloned());
+        let kept = traffic.clone();
+        tasks::spawn("revisions", async { match kept.upkeep(watched).await {} });
         tasks::spawn("identities", async { match identities.follow().await {} });
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
@@ -153,6 +168,7 @@ impl App {
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;
+        traffic.settle().await;
         if let Some(every) = config.repository.poll {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
         }

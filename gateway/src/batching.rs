@@ -7,6 +7,7 @@
 //! code past the time limit.
 
 mod variable;
+mod settings;
 mod side;
 mod sync;
 mod reply;
@@ -33,7 +34,8 @@ pub use handover::attach;
 pub use job::{Done, Failure};
 pub use judge::Guard;
 pub use pool::{Device, Pool, Threads};
-pub use queue::{ExecutionStats, Queue, QueueSettings};
+pub use queue::{ExecutionStats, Queue};
+pub use settings::QueueSettings;
 pub use stuck::StuckThreads;
 pub use variable::VariableLength;
 pub use waiting::Waiting;

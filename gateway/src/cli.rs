@@ -8,7 +8,12 @@ mod inspect;
 mod key;
 mod models;
 mod reference;
+mod reload;
+mod revisions;
+mod rollback;
+mod route;
 mod serve;
+mod shadow_report;
 mod status;
 mod table;
 
@@ -53,6 +58,14 @@ enum Command {
     Inspect(inspect::Arguments),
     /// List, show, load and unload the models of a running gateway
     Models(models::Arguments),
+    /// Show the routes of a running gateway, and give their arms other shares
+    Route(route::Arguments),
+    /// Put the routes of an earlier revision in force again
+    Rollback(rollback::Arguments),
+    /// List which routes were in force when, who changed them and why
+    Revisions(revisions::Arguments),
+    /// Let a running gateway read its configuration file again
+    Reload(reload::Arguments),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
     /// Show what a running gateway does
@@ -76,6 +89,10 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::Route(arguments) => route::run(&arguments),
+        Command::Rollback(arguments) => rollback::run(&arguments),
+        Command::Revisions(arguments) => revisions::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Completions { shell } => {

@@ -5,6 +5,7 @@
 //! Values are first compared in blocks without a branch, `numeric` and `text` look at
 //! single ones only where a block holds something wrong. `terms` is what the file says.
 
+mod columns;
 mod element;
 mod numeric;
 mod tally;

@@ -5,11 +5,13 @@
 //! serving, then committed by one pointer swap. What failed leaves the old in place.
 
 mod change;
+mod pins;
 mod poll;
 mod registry;
 mod upload;
 
 use change::Change;
+pub use pins::{Missing, Pins};
 pub use registry::{IndexEntry, State};
 pub use upload::Upload;
 
@@ -25,7 +27,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::repository::Stamp;
 use crate::models::{Loader, ModelFolder, Repository};
-use crate::snapshot::{Routing, SnapshotCell};
+use crate::snapshot::{Routing, Snapshot, SnapshotCell};
 use crate::tasks;
 use crate::types::{ModelName, Version};
 
@@ -41,6 +43,8 @@ pub struct Control {
     locks: Mutex<HashMap<ModelName, Arc<AsyncMutex<Intent>>>>,
     /// Held between reading and storing the snapshot.
     commit: Mutex<()>,
+    /// Versions that routes name.
+    held: Mutex<pins::Held>,
 }
 
 /// What somebody asked of one model; guarded by the model's lock.
@@ -88,6 +92,7 @@ impl Control {
             settings,
             locks: Mutex::default(),
             commit: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -138,9 +143,15 @@ impl Control {
             Some(upload) => upload.folder(&model)?,
             None => self.folder(&model).await?,
         };
+        // Whatever is news is committed with the change below.
+        let _news = self.note_labels(&folder);
         let available: BTreeSet<Version> = folder.versions.keys().copied().collect();
-        let targets = match call.version {
-            None => folder.manifest.policy.choose(&available),
+        let targets: BTreeSet<Version> = match call.version {
+            None => {
+                let pinned = self.pinned(&model).into_keys();
+                let chosen = folder.manifest.policy.choose(&available).into_iter();
+                chosen.chain(pinned.filter(|version| available.contains(version))).collect()
+            }
             Some(version) if available.contains(&version) => {
                 intent.served.keys().copied().chain([version]).collect()
             }
@@ -176,7 +187,7 @@ impl Control {
     /// freed when the last of them has ended.
     ///
     /// # Errors
-    /// `NotFound` when it is not loaded.
+    /// `NotFound` when it is not loaded, `Conflict` when routes name it.
     pub async fn unload(&self, name: &str, version: Option<Version>) -> Result<(), Rejection> {
         let model: ModelName = name.parse()?;
         if self.snapshots.load().model(name).is_none() {
@@ -194,6 +205,7 @@ impl Control {
                 return Err(Rejection::new(Kind::NotFound, text));
             }
         };
+        self.check_unpinned(&model, intent.served.keys().copied().filter(|v| !keep.contains(v)))?;
         if keep.is_empty() {
             intent.upload = None;
         }
@@ -202,6 +214,12 @@ impl Control {
         self.keep_only(&model, &keep, &mut intent);
         info!(model = %model, version = version.map(|v| v.0), "unloaded");
         Ok(())
+    }
+
+    /// What callers meet now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.load()
     }
 
     /// Makes these the routes and, where others are given, the limits of callers: one store, which

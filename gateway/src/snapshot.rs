@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::error;
 
+use crate::config::Target;
 use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::ServedVersion;
@@ -63,6 +64,9 @@ pub struct ServedModel {
     pub ready: BTreeMap<Version, Arc<ServedVersion>>,
     /// Versions that should serve but do not.
     pub unready: BTreeMap<Version, Unready>,
+    /// Names for versions, as the manifest in the folder says; it may have changed since the
+    /// versions were loaded.
+    pub labels: BTreeMap<String, Version>,
 }
 
 /// Why a version does not serve.
@@ -102,8 +106,8 @@ impl Snapshot {
                 Rejection::new(Kind::NotReady, format!("model '{model}' has no ready version"))
             });
         };
-        let version = match served.labelled(text) {
-            Some(version) => version,
+        let version = match served.labels.get(text) {
+            Some(version) => *version,
             None => text.parse()?,
         };
         if let Some(served) = served.ready.get(&version) {
@@ -165,6 +169,20 @@ impl Snapshot {
         };
         let route = route.clone();
         Ok(Destination::Assigned(Assigned { route, index, bucket, is_sticky, is_forced }))
+    }
+
+    /// What a target stands for.
+    #[must_use]
+    pub fn seat(&self, target: &Target) -> Seat {
+        let world = World { models: &self.models, upstreams: &self.routing.upstreams };
+        route::seat(target, world)
+    }
+
+    /// Brings the gauges of shadows and upstreams up to date; called before they are rendered.
+    pub fn publish_routes(&self) {
+        let shadows = self.routes.values().flat_map(|route| &route.shadows);
+        shadows.for_each(|shadow| shadow.watch.publish());
+        self.routing.upstreams.publish();
     }
 
     /// One route, if it is known.

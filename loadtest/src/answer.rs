@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::HeaderName;
 use memchr::memmem;
 use prost::Message;
+use proto::inference::infer_parameter::ParameterChoice;
 use proto::inference::{InferTensorContents, ModelInferResponse};
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
@@ -19,7 +20,19 @@ pub const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-co
 pub struct Answer {
     /// The version that the server says has answered.
     pub version: String,
+    pub origin: Origin,
     pub outputs: Vec<Output>,
+}
+
+/// What an answer says of where it comes from, beside its version; a server without routes says
+/// nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub prediction: Option<String>,
+    pub route: Option<String>,
+    pub arm: Option<String>,
+    /// Another arm than the caller's own answered.
+    pub fallback: bool,
 }
 
 /// One output of an answer.
@@ -41,6 +54,8 @@ enum Data {
 struct Body {
     #[serde(default)]
     model_version: String,
+    #[serde(default)]
+    parameters: Map<String, Value>,
     outputs: Vec<BodyOutput>,
 }
 
@@ -80,7 +95,9 @@ pub fn from_http(body: &Bytes, json_length: Option<usize>) -> Result<Answer, Fai
         };
         outputs.push(Output { name, datatype, data });
     }
-    Ok(Answer { version: head.model_version, outputs })
+    let parameters = head.parameters;
+    let origin = Origin::of(|name| Some(parameters.get(name)?.as_str()?.to_owned()));
+    Ok(Answer { version: head.model_version, origin, outputs })
 }
 
 /// Reads an encoded `ModelInferResponse`.
@@ -88,7 +105,14 @@ pub fn from_http(body: &Bytes, json_length: Option<usize>) -> Result<Answer, Fai
 /// # Errors
 /// When it is none.
 pub fn from_grpc(message: Bytes) -> Result<Answer, Failure> {
-    let answer = ModelInferResponse::decode(message).map_err(Failure::malformed)?;
+    from_message(ModelInferResponse::decode(message).map_err(Failure::malformed)?)
+}
+
+/// Reads a decoded `ModelInferResponse`.
+///
+/// # Errors
+/// When its outputs do not fit together.
+pub fn from_message(answer: ModelInferResponse) -> Result<Answer, Failure> {
     let raw = answer.raw_output_contents;
     if !raw.is_empty() && raw.len() != answer.outputs.len() {
         return Err(Failure::malformed("outputs and their raw contents differ in number"));
@@ -106,7 +130,12 @@ pub fn from_grpc(message: Bytes) -> Result<Answer, Failure> {
             },
         })
         .collect();
-    Ok(Answer { version: answer.model_version, outputs })
+    let parameters = answer.parameters;
+    let origin = Origin::of(|name| match parameters.get(name)?.parameter_choice.as_ref()? {
+        ParameterChoice::StringParam(text) => Some(text.clone()),
+        _ => None,
+    });
+    Ok(Answer { version: answer.model_version, origin, outputs })
 }
 
 /// The version that an answer names, found without reading the rest; empty where it names none.
@@ -153,6 +182,18 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+impl Origin {
+    /// From the response parameters of that name that are text.
+    fn of(text: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            prediction: text("prediction_id"),
+            route: text("route"),
+            arm: text("arm"),
+            fallback: text("fallback").as_deref() == Some("true"),
+        }
+    }
 }
 
 impl Output {
@@ -238,6 +279,7 @@ fn from_contents(datatype: &str, contents: &InferTensorContents) -> Option<Vec<f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::inference::InferParameter;
     use proto::inference::model_infer_response::InferOutputTensor;
 
     fn http(body: &[u8], length: Option<usize>) -> Result<Answer, Failure> {
@@ -282,6 +324,31 @@ mod tests {
         body.pop();
         assert!(http(&body, Some(length)).is_err());
         assert!(http(&body, Some(body.len() + 1)).is_err());
+    }
+
+    #[test]
+    fn an_answer_says_where_it_comes_from_over_both_protocols() {
+        let expected = Origin {
+            prediction: Some("p".to_owned()),
+            route: Some("digits".to_owned()),
+            arm: Some("canary".to_owned()),
+            fallback: true,
+        };
+        let body = br#"{"model_version":"1","outputs":[],"parameters":{"arm":"canary",
+            "fallback":"true","prediction_id":"p","route":"digits","other":7}}"#;
+        assert_eq!(http(body, None).unwrap().origin, expected);
+        let named = [("prediction_id", "p"), ("route", "digits"), ("arm", "canary")];
+        let parameters = named.into_iter().chain([("fallback", "true")]).map(|(name, text)| {
+            let choice = Some(ParameterChoice::StringParam(text.to_owned()));
+            (name.to_owned(), InferParameter { parameter_choice: choice })
+        });
+        let answer = ModelInferResponse {
+            parameters: parameters.collect(),
+            ..ModelInferResponse::default()
+        };
+        assert_eq!(from_grpc(answer.encode_to_vec().into()).unwrap().origin, expected);
+        let silent = http(br#"{"model_version":"1","outputs":[]}"#, None).unwrap();
+        assert_eq!(silent.origin, Origin::default());
     }
 
     #[test]

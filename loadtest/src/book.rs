@@ -45,6 +45,8 @@ pub struct Ticket {
     pub due: Duration,
     pub stage: usize,
     pub first_row: usize,
+    /// The number of its key, where it has one.
+    pub key: Option<u64>,
     /// Changes of the server until it was sent.
     pub changes: u64,
 }
@@ -183,7 +185,7 @@ impl Book {
             match read {
                 Ok(answer) => {
                     tally.answer(latency, self.rows, &answer.version);
-                    tally.judge(self.judge.judge(answer, ticket.first_row));
+                    tally.judge(self.judge.judge(answer, ticket.first_row, ticket.key));
                 }
                 Err(Failure { kind, message }) => {
                     tally.fail(kind, || message);

@@ -14,6 +14,10 @@ use crate::dataset::Dataset;
 use crate::payload::{self, Schedule, Shape, Wire};
 use crate::target::{Metadata, Target};
 
+mod arms;
+
+pub use arms::Arms;
+
 /// How far an element may be from what is expected, as a part of the largest of its output: a
 /// number near zero has no meaningful relative error of its own.
 pub const TOLERANCE: f64 = 1e-5;
@@ -39,6 +43,8 @@ struct ExpectedFile {
 pub struct Verdict {
     /// Who answered.
     pub version: String,
+    /// The arm that it names.
+    pub arm: Option<String>,
     /// Rows whose largest output is their label, of those that have one.
     pub correct: u64,
     pub labelled: u64,
@@ -59,6 +65,7 @@ pub struct Judge {
     /// The output whose largest element names the class.
     classes: Option<String>,
     expected: Option<Arc<Expected>>,
+    arms: Option<Arc<Arms>>,
 }
 
 // === impl Expected ===
@@ -134,6 +141,13 @@ impl Expected {
         self.versions.keys().cloned().collect()
     }
 
+    /// The class that a version gives each row: where its output of that name is largest.
+    #[must_use]
+    pub fn classes(&self, version: &str, output: &str) -> Option<Vec<usize>> {
+        let rows = self.versions.get(version)?;
+        rows.iter().map(|row| largest(row.get(output)?)).collect()
+    }
+
     /// How an answer to these rows differs from what its version gives for each alone.
     fn compare(&self, answer: &Answer, rows: &[usize]) -> Option<String> {
         let version = &answer.version;
@@ -200,7 +214,8 @@ impl Judge {
     #[must_use]
     pub fn new(metadata: &Metadata, data: &Arc<Dataset>, rows: usize, version: &str) -> Self {
         let classes = data.labels.as_ref().and_then(|labels| class_output(metadata, labels));
-        Self { data: data.clone(), rows, version: version.to_owned(), classes, expected: None }
+        let (data, version) = (data.clone(), version.to_owned());
+        Self { data, rows, version, classes, expected: None, arms: None }
     }
 
     /// Also compares every answer with what is expected.
@@ -210,9 +225,16 @@ impl Judge {
         self
     }
 
-    /// Judges the answer to the request that begins with this row.
+    /// Also wants every answer to name an arm of a route, with its version, and for its key.
     #[must_use]
-    pub fn judge(&self, answer: Answer, first_row: usize) -> Verdict {
+    pub fn from_arms(mut self, arms: Arc<Arms>) -> Self {
+        self.arms = Some(arms);
+        self
+    }
+
+    /// Judges the answer to the request that begins with this row and has that key.
+    #[must_use]
+    pub fn judge(&self, answer: Answer, first_row: usize, key: Option<u64>) -> Verdict {
         let rows: Vec<usize> =
             (first_row..first_row + self.rows).map(|row| row % self.data.len()).collect();
         let (correct, labelled) = self.score(&answer, &rows);
@@ -220,11 +242,15 @@ impl Judge {
         if !self.version.is_empty() && answer.version != self.version {
             mismatch = Some(format!("version {} answered for {}", answer.version, self.version));
         }
+        if let Some(arms) = &self.arms {
+            mismatch = mismatch.or_else(|| arms.mismatch(&answer, key));
+        }
         if let Some(expected) = &self.expected {
             mismatch = mismatch.or_else(|| expected.compare(&answer, &rows));
         }
         let checked = self.expected.is_some() || mismatch.is_some();
-        Verdict { version: answer.version, correct, labelled, checked, mismatch }
+        let Answer { version, origin, .. } = answer;
+        Verdict { version, arm: origin.arm, correct, labelled, checked, mismatch }
     }
 
     /// Rows whose largest element is at their label, and rows with a label.
@@ -253,7 +279,9 @@ fn class_output(metadata: &Metadata, labels: &[usize]) -> Option<String> {
     classes.map(|output| output.name.clone())
 }
 
-fn largest(scores: &[f64]) -> Option<usize> {
+/// Where the largest element is.
+#[must_use]
+pub fn largest(scores: &[f64]) -> Option<usize> {
     scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index)
 }
 

@@ -14,7 +14,10 @@ use crate::recording::Outcome;
 use crate::report::{self, say};
 use crate::scenario::Scenario;
 use crate::stage::Scene;
-use crate::{compare, demo, find_max, html, overload, slo, swap};
+use crate::{
+    assignment, compare, demo, find_max, html, overload, reload, rollback, routes, shadow, slo,
+    swap,
+};
 
 mod arguments;
 
@@ -51,6 +54,16 @@ enum Command {
     Swap(swap::Arguments),
     /// Offer far more than a model can run; see who is answered, how others are told, and the end
     Overload(overload::Arguments),
+    /// Change routes again and again under load; check that no call meets parts of two settings
+    Reload(reload::Arguments),
+    /// Have files with very many routes take effect; see how long it takes and who notices
+    Routes(routes::Arguments),
+    /// Go back by one call, and kill the gateway in the middle of it; see what is in force then
+    Rollback(rollback::Arguments),
+    /// Try good and bad shadows; see what they cost callers and what is told about them
+    Shadow(shadow::Arguments),
+    /// Ask as very many callers while an arm's share grows; see who belongs to it
+    Assignment(assignment::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,6 +136,11 @@ async fn execute(command: Command) -> anyhow::Result<bool> {
         Command::Demo { scene } => Box::pin(demo::run(&scene)).await,
         Command::Swap(arguments) => Box::pin(swap::run(&arguments)).await,
         Command::Overload(arguments) => Box::pin(overload::run(&arguments)).await,
+        Command::Reload(arguments) => Box::pin(reload::run(&arguments)).await,
+        Command::Routes(arguments) => Box::pin(routes::run(&arguments)).await,
+        Command::Rollback(arguments) => Box::pin(rollback::run(&arguments)).await,
+        Command::Shadow(arguments) => Box::pin(shadow::run(&arguments)).await,
+        Command::Assignment(arguments) => Box::pin(assignment::run(&arguments)).await,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 
 use crate::answer::{self, Answer, JSON_LENGTH};
@@ -36,12 +36,25 @@ impl Client {
     /// # Errors
     /// When no answer came, or one that refuses or is none.
     pub async fn ask(&mut self, payload: &Payload) -> Result<Answer, Failure> {
+        self.ask_as(payload, None).await
+    }
+
+    /// The same with a header that says who asks.
+    ///
+    /// # Errors
+    /// As for [`Self::ask`].
+    pub async fn ask_as(
+        &mut self,
+        payload: &Payload,
+        who: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Answer, Failure> {
         let mut request = Request::new(Full::new(payload.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path.clone();
         if let Some(length) = payload.json_length {
             request.headers_mut().insert(JSON_LENGTH, HeaderValue::from(length));
         }
+        request.headers_mut().extend(who);
         let response = self.client.send(request).await?;
         match response.status() {
             StatusCode::OK => answer::from_http(response.body(), json_length(&response)?),

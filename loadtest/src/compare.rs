@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::job::Rounds;
 use crate::recording::Outcome;
 use crate::report::{self, table};
+use crate::stats;
 
 /// A figure of a round.
 #[derive(Debug, Clone, Copy)]
@@ -44,14 +45,7 @@ fn quantile(outcome: &Outcome, part: f64) -> f64 {
 /// The median of a figure over a target's rounds.
 #[must_use]
 pub fn median(target: &Rounds, figure: Figure) -> f64 {
-    let mut values: Vec<f64> = target.outcomes.iter().map(figure.of).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        count if count % 2 == 0 => f64::midpoint(values[middle - 1], values[middle]),
-        _ => values[middle],
-    }
+    stats::median(&target.outcomes.iter().map(figure.of).collect::<Vec<f64>>())
 }
 
 /// A target's figure as a multiple of the first target's; `None` where that is 0.

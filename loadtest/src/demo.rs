@@ -1,5 +1,6 @@
 //! The main job, shown on real data: real digits through every door with the accuracy that was
-//! measured at export, hot swaps under load, a bad version refused, a clean stop.
+//! measured at export, hot swaps under load, a bad version refused, a canary and a shadow with one
+//! command each, a clean stop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use crate::plan::Limit;
 use crate::recorder::{Phase, Tally};
 use crate::recording::{Recording, rate};
 use crate::report::{self, mebibytes, micros, row, say, table};
+use crate::repository::RepositoryCopy;
 use crate::run::Protocol;
 use crate::stage::{DIGITS, Scene, Stage};
+
+mod canary;
 
 /// What is measured for accuracy: every version that is approved, and another model.
 const MEASURED: [(&str, u64); 3] = [(DIGITS, 1), (DIGITS, 2), ("digits_cnn", 1)];
@@ -43,7 +47,9 @@ struct Demo<'a> {
 /// When something fails that the rest depends on.
 pub async fn run(scene: &Scene) -> anyhow::Result<bool> {
     let started = Instant::now();
-    let stage = Stage::set(scene).await?;
+    let repository = RepositoryCopy::of(&scene.repository)?;
+    repository.serve_only(DIGITS, &[1])?;
+    let stage = Stage::with_routes(scene, repository, Vec::new()).await?;
     let mut findings = show(&stage).await.map_err(|error| stage.explain(&error))?;
     stop(stage, &mut findings).await?;
     say(format_args!("\n{findings}, in {:.1} s", started.elapsed().as_secs_f64()));
@@ -59,6 +65,7 @@ async fn show(stage: &Stage) -> anyhow::Result<Findings> {
     demo.accuracy().await?;
     demo.hot_swap().await?;
     demo.bad_version().await?;
+    demo.canary().await?;
     demo.metrics().await?;
     Ok(demo.findings)
 }

@@ -76,7 +76,14 @@ pub fn http_kind(status: u16) -> Cow<'static, str> {
 pub fn http_text(body: &[u8]) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let text = json.as_ref().and_then(|json| json.get("error")?.as_str());
-    text.map_or_else(|| String::from_utf8_lossy(body).into_owned(), ToOwned::to_owned)
+    let Some(text) = text else { return String::from_utf8_lossy(body).into_owned() };
+    // What is wrong with a configuration.
+    let problems = json.as_ref().and_then(|json| json.get("problems")?.as_array());
+    let problem = |problem: &Value| {
+        let field = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
+        format!("; {}: {}", field("path"), field("message"))
+    };
+    text.to_owned() + &problems.into_iter().flatten().map(problem).collect::<String>()
 }
 
 /// What an answer with this status of gRPC counts as.
@@ -121,6 +128,9 @@ mod tests {
     fn an_http_error_is_shown_by_its_text() {
         let failure = Failure::http(http::StatusCode::NOT_FOUND, br#"{"error":"no such model"}"#);
         assert_eq!(failure.to_string(), "HTTP 404: no such model");
+        let body = br#"{"error":"2 problems","problems":[{"path":"route[0].arm","message":"no"}]}"#;
+        let failure = Failure::http(http::StatusCode::BAD_REQUEST, body);
+        assert_eq!(failure.message, "2 problems; route[0].arm: no");
         assert_eq!(Failure::grpc_code(14, "full").to_string(), "gRPC Unavailable: full");
         assert_eq!(Failure::grpc_code(99, "?").to_string(), "gRPC 99: ?");
         let failure = Failure::http(http::StatusCode::BAD_GATEWAY, b"<html>");

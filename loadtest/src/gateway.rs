@@ -1,11 +1,12 @@
 //! A gateway under test, run as a child process: started on free ports, asked how it is, stopped.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -20,6 +21,8 @@ const START_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 /// Lines of its log that are shown when it did not do what it should.
 const LOG_LINES: usize = 10;
+/// What `/proc/PID/stat` counts in; `USER_HZ` is fixed at 100 on Linux.
+const TICK: Duration = Duration::from_millis(10);
 
 /// A running gateway; killed when dropped.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub struct Summary {
     pub http: String,
     pub grpc: String,
     pub metrics: String,
+    pub admin: String,
     #[serde(default)]
     pub libtorch: Option<String>,
     #[serde(default)]
@@ -48,17 +52,18 @@ pub struct Summary {
 }
 
 impl Gateway {
-    /// Starts `serve` on a model repository and waits until it serves. It logs into a file.
+    /// Starts `serve` on a model repository or a configuration file and waits until it serves. It
+    /// logs into a file.
     ///
     /// # Errors
     /// When the program cannot be started, or ends or hangs before it serves; its last words
     /// are part of the error.
-    pub async fn start(binary: &Path, repository: &Path, log: PathBuf) -> anyhow::Result<Self> {
+    pub async fn start(binary: &Path, source: &Path, log: PathBuf) -> anyhow::Result<Self> {
         let started = Instant::now();
         let free = "127.0.0.1:0";
         let mut child = Command::new(binary)
             .arg("serve")
-            .arg(repository)
+            .arg(source)
             .args(["--http", free, "--grpc", free, "--metrics", free, "--admin", free, "--json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -104,6 +109,36 @@ impl Gateway {
         Ok(kibibytes.context("the gateway is gone")? * 1024)
     }
 
+    /// The user and system time that it has spent so far.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_time(&self) -> anyhow::Result<Duration> {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id()))
+            .context("the gateway is gone")?;
+        cpu_time(&status).context("/proc/PID/stat")
+    }
+
+    /// Sends SIGKILL, at once.
+    ///
+    /// # Errors
+    /// When it had ended before.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        kill_process(self.pid, Signal::KILL).context("the gateway ended before it was killed")
+    }
+
+    /// Waits for the end of a process that was killed.
+    ///
+    /// # Errors
+    /// When that does not come, or it had ended another way before.
+    pub async fn wait_for_death(mut self) -> anyhow::Result<()> {
+        let status = timeout(STOP_PATIENCE, self.child.wait()).await;
+        let status = status.context("the gateway outlives SIGKILL")??;
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        ensure!(killed, "the gateway ended by itself: {status}{}", self.last_words());
+        Ok(())
+    }
+
     /// Asks it to stop with SIGTERM and waits for its end.
     ///
     /// # Errors
@@ -126,6 +161,14 @@ impl Gateway {
     }
 }
 
+/// User and system time in the text of `/proc/PID/stat`.
+fn cpu_time(text: &str) -> Option<Duration> {
+    // The second field is the program's name in parentheses and may hold anything.
+    let fields: Vec<&str> = text.rsplit_once(") ")?.1.split_ascii_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<u64>().ok());
+    Some(TICK * u32::try_from(ticks(11)? + ticks(12)?).ok()?)
+}
+
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -134,4 +177,16 @@ fn tail(log: &Path) -> String {
     }
     let from = lines.len().saturating_sub(LOG_LINES);
     format!("; the end of its log:\n  {}", lines[from..].join("\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let text = "7 (a ) b) S 1 7 7 0 -1 4194304 10 0 0 0 150 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(cpu_time(text), Some(Duration::from_secs(2)));
+        assert_eq!(cpu_time("7 (a) S 1"), None);
+    }
 }

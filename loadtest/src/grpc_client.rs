@@ -1,13 +1,14 @@
-//! Questions about a model over gRPC. The load itself goes another way.
+//! Single questions over gRPC. The load itself goes another way.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
-use proto::inference::{ModelMetadataRequest, ModelMetadataResponse};
+use proto::inference::{ModelInferRequest, ModelMetadataRequest, ModelMetadataResponse};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::answer::{self, Answer};
 use crate::failure::Failure;
 
 /// How long an answer may take.
@@ -47,5 +48,24 @@ impl GrpcClient {
         let answer = timeout(PATIENCE, client.model_metadata(request)).await;
         let answer = answer.map_err(|_| Failure::late(PATIENCE))?;
         answer.map(tonic::Response::into_inner).map_err(|status| Failure::grpc(&status))
+    }
+
+    /// Sends one request and reads its answer.
+    ///
+    /// # Errors
+    /// When there is no connection, the status is not OK, no answer comes within a minute, or it
+    /// is none.
+    pub async fn infer(
+        &self,
+        request: ModelInferRequest,
+        (name, value): (&'static str, &str),
+    ) -> Result<Answer, Failure> {
+        let mut client = GrpcInferenceServiceClient::new(self.channel.clone());
+        let mut request = tonic::Request::new(request);
+        let value = value.parse().map_err(|error| Failure::new("no metadata", error))?;
+        request.metadata_mut().insert(name, value);
+        let answer = timeout(PATIENCE, client.model_infer(request)).await;
+        let answer = answer.map_err(|_| Failure::late(PATIENCE))?;
+        answer::from_message(answer.map_err(|status| Failure::grpc(&status))?.into_inner())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -93,7 +93,7 @@ impl HttpClient {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Gets a path and wants 200.
+    /// Gets a path.
     ///
     /// # Errors
     /// When the answer does not come or is another one.
@@ -101,7 +101,7 @@ impl HttpClient {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
-    /// Posts to a path and wants 200.
+    /// Posts to a path.
     ///
     /// # Errors
     /// When the answer does not come or is another one.
@@ -109,14 +109,24 @@ impl HttpClient {
         self.call(Method::POST, path, body.into()).await
     }
 
-    async fn call(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes, Failure> {
+    /// Calls a path by any method and wants a status of success.
+    ///
+    /// # Errors
+    /// When the answer does not come or is another one.
+    pub async fn call(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, Failure> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|error| Failure::new("no path", error))?;
         let response = self.send(request).await?;
-        match response.status() {
-            StatusCode::OK => Ok(response.into_body()),
-            status => Err(Failure::http(status, response.body())),
+        let status = response.status();
+        match status.is_success() {
+            true => Ok(response.into_body()),
+            false => Err(Failure::http(status, response.body())),
         }
     }
 }

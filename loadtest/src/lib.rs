@@ -1,5 +1,5 @@
 //! Load for servers of the Open Inference Protocol, over REST and gRPC: closed and open loops, what
-//! came of them, and two programs around them that show and soak a gateway.
+//! came of them, and programs around them that show and soak a gateway.
 //!
 //! It knows the protocol and no server's code. The path of a request: [`dataset`] → [`payload`] →
 //! [`request`] → [`pacer`] says when → [`worker`] sends it on a [`connection`] ([`http1`],
@@ -24,6 +24,7 @@ pub mod hpack;
 pub mod http1;
 pub mod http2;
 pub mod http_client;
+pub mod admin;
 pub mod grpc_client;
 pub mod client;
 pub mod metrics;
@@ -36,6 +37,7 @@ pub mod check;
 pub mod recorder;
 pub mod timeline;
 pub mod recording;
+pub mod stats;
 pub mod report;
 pub mod slo;
 pub mod findings;
@@ -53,10 +55,18 @@ pub mod html;
 pub mod scenario;
 
 // The programs around it.
+pub mod verdict;
+pub mod memory;
+pub mod configuration;
 pub mod repository;
 pub mod gateway;
 pub mod stage;
 pub mod demo;
 pub mod swap;
 pub mod overload;
+pub mod reload;
+pub mod routes;
+pub mod rollback;
+pub mod shadow;
+pub mod assignment;
 pub mod cli;

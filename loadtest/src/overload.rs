@@ -11,22 +11,21 @@ use tokio::time::sleep;
 use crate::arrivals::Arrivals;
 use crate::dataset::Recipe;
 use crate::job::{Job, Named};
+use crate::memory::Memory;
 use crate::payload::Schedule;
 use crate::plan::{Drive, Limit, LoadStage};
 use crate::recorder::Tally;
 use crate::recording::Recording;
-use crate::report::{mebibytes, micros, row, say, share, table};
+use crate::report::{micros, row, say, share, table};
 use crate::run::{Load, Protocol};
 use crate::stage::{Scene, Stage};
+use crate::verdict::Verdict;
 
 /// What has to hold.
 const GOODPUT: f64 = 0.90;
 const URGENT_ANSWERED: f64 = 0.99;
 const REFUSAL: Duration = Duration::from_millis(5);
 const RECOVERY: Duration = Duration::from_secs(2);
-/// Resident memory afterwards, as a part of that before, beside what a quiet process may differ by.
-const MEMORY: f64 = 1.10;
-const MEMORY_SLACK: u64 = 32 << 20;
 
 /// Priority of the urgent calls; the others have the default.
 const URGENT: u8 = 1;
@@ -77,8 +76,7 @@ struct Day {
     others: Recording,
     /// Half of what it can run, from the recovery's end on.
     after: Recording,
-    before_bytes: u64,
-    after_bytes: u64,
+    memory: Memory,
 }
 
 /// Overloads a gateway of its own, prints and says whether all is well.
@@ -91,20 +89,9 @@ pub async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let stage = Stage::set(&arguments.scene).await?;
     let day = spend(&stage, arguments).await.map_err(|error| stage.explain(&error))?;
     let (status, _) = stage.gateway.stop().await?;
-    let mut broken = day.broken();
-    if !status.success() {
-        broken.push(format!("the gateway's {status}"));
-    }
-    if arguments.json {
-        let mut report = day.json();
-        report["broken"] = broken.clone().into();
-        say(report);
-    } else {
-        say(day.text());
-        broken.iter().for_each(|what| say(format_args!("  FAIL  {what}")));
-        say(if broken.is_empty() { "\nok" } else { "\nFAILED" });
-    }
-    Ok(broken.is_empty())
+    let mut verdict = day.verdict();
+    verdict.holds(status.success(), || format!("the gateway's {status}"));
+    Ok(verdict.conclude(arguments.json, day.json(), &day.text()))
 }
 
 async fn spend(stage: &Stage, arguments: &Arguments) -> anyhow::Result<Day> {
@@ -130,7 +117,7 @@ async fn spend(stage: &Stage, arguments: &Arguments) -> anyhow::Result<Day> {
     if !arguments.json {
         say(format_args!("{} runs {capacity:.1} calls a second", arguments.model));
     }
-    let before_bytes = stage.gateway.resident_memory()?;
+    let before = stage.gateway.resident_memory()?;
     let offered = capacity * arguments.factor;
     let begin = async |priority: u8, rate: f64| {
         let mut load = load.clone();
@@ -145,8 +132,8 @@ async fn spend(stage: &Stage, arguments: &Arguments) -> anyhow::Result<Day> {
     let after = vec![recovery, open("after", capacity / 2.0, Duration::from_secs(5))];
     let after = load.begin(after).await?.finish().await?.measured();
     sleep(REST).await;
-    let after_bytes = stage.gateway.resident_memory()?;
-    Ok(Day { capacity, urgent, others, after, before_bytes, after_bytes })
+    let memory = Memory { before, after: stage.gateway.resident_memory()? };
+    Ok(Day { capacity, urgent, others, after, memory })
 }
 
 async fn load(stage: &Stage, arguments: &Arguments) -> anyhow::Result<Load> {
@@ -187,37 +174,24 @@ impl Day {
         Duration::from_micros(refused.value_at_quantile(0.99))
     }
 
-    fn memory_allowed(&self) -> u64 {
-        #[expect(clippy::cast_precision_loss, reason = "a size is far below 2^53")]
-        #[expect(clippy::cast_possible_truncation, reason = "a size is far below 2^53")]
-        #[expect(clippy::cast_sign_loss, reason = "sizes are positive")]
-        let grown = (self.before_bytes as f64 * MEMORY) as u64;
-        grown + MEMORY_SLACK
-    }
-
-    /// What does not hold.
-    fn broken(&self) -> Vec<String> {
-        let mut broken = Vec::new();
-        let mut holds = |good: bool, text: String| {
-            if !good {
-                broken.push(text);
-            }
-        };
+    /// What has to hold.
+    fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::default();
         let goodput = self.goodput();
-        holds(goodput >= GOODPUT, format!("goodput {goodput:.3} of capacity, below {GOODPUT}"));
+        let low = || format!("goodput {goodput:.3} of capacity, below {GOODPUT}");
+        verdict.holds(goodput >= GOODPUT, low);
         let urgent = answered(&self.urgent);
-        holds(urgent >= URGENT_ANSWERED, format!("{urgent:.4} of the urgent calls answered"));
+        let few = || format!("{urgent:.4} of the urgent calls answered");
+        verdict.holds(urgent >= URGENT_ANSWERED, few);
         let refusal = self.refusal();
-        holds(refusal <= REFUSAL, format!("p99 of refusals {refusal:?}, above {REFUSAL:?}"));
+        let slow = || format!("p99 of refusals {refusal:?}, above {REFUSAL:?}");
+        verdict.holds(refusal <= REFUSAL, slow);
         let refused = self.others.recorder.total().refused.len();
-        holds(refused > 0, "nobody was refused: it was no overload".to_owned());
-        holds(
-            self.after.is_clean(),
-            format!("{:?} after {RECOVERY:?}", self.after.recorder.total().errors),
-        );
-        let (bytes, allowed) = (self.after_bytes, self.memory_allowed());
-        holds(bytes <= allowed, format!("{} resident afterwards", mebibytes(bytes)));
-        broken
+        verdict.holds(refused > 0, || "nobody was refused: it was no overload".to_owned());
+        let errors = || format!("{:?} after {RECOVERY:?}", self.after.recorder.total().errors);
+        verdict.holds(self.after.is_clean(), errors);
+        verdict.excludes(self.memory.broken());
+        verdict
     }
 
     fn text(&self) -> String {
@@ -232,18 +206,13 @@ impl Day {
                 micros(total.refused.value_at_quantile(0.99)),
             )
         };
-        let memory = format!(
-            "{} before, {} after",
-            mebibytes(self.before_bytes),
-            mebibytes(self.after_bytes)
-        );
         table(&[
             row(&["capacity", &format!("{:.1} calls/s", self.capacity)]),
             row(&["goodput", &format!("{:.3} of it", self.goodput())]),
             row(&["urgent", &line(&self.urgent)]),
             row(&["others", &line(&self.others)]),
             row(&["afterwards", &line(&self.after)]),
-            row(&["memory", &memory]),
+            row(&["memory", &self.memory.text()]),
         ])
     }
 
@@ -266,7 +235,7 @@ impl Day {
             "urgent": figures(&self.urgent),
             "others": figures(&self.others),
             "after": figures(&self.after),
-            "resident_bytes": { "before": self.before_bytes, "after": self.after_bytes },
+            "resident_bytes": self.memory.json(),
         })
     }
 }

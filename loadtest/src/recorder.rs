@@ -60,6 +60,8 @@ pub struct Tally {
     pub refused: Histogram<u64>,
     /// Answered calls by the version that answered.
     pub versions: BTreeMap<String, u64>,
+    /// Answers that were read as a whole by the arm that they name.
+    pub arms: BTreeMap<String, u64>,
     /// Rows whose largest output is their label, of those that have one.
     pub correct: u64,
     pub labelled: u64,
@@ -139,6 +141,7 @@ impl Default for Tally {
             latency: histogram(),
             refused: histogram(),
             versions: BTreeMap::new(),
+            arms: BTreeMap::new(),
             correct: 0,
             labelled: 0,
             checked: 0,
@@ -154,10 +157,7 @@ impl Tally {
         self.answered += 1;
         self.items += rows;
         record(&mut self.latency, latency);
-        match self.versions.get_mut(version) {
-            Some(count) => *count += 1,
-            None => drop(self.versions.insert(version.to_owned(), 1)),
-        }
+        count(&mut self.versions, version);
     }
 
     /// Counts what an answer is worth.
@@ -165,6 +165,9 @@ impl Tally {
         self.correct += verdict.correct;
         self.labelled += verdict.labelled;
         self.checked += u64::from(verdict.checked);
+        if let Some(arm) = verdict.arm {
+            count(&mut self.arms, &arm);
+        }
         if let Some(mismatch) = verdict.mismatch {
             self.mismatches += 1;
             self.mismatch.get_or_insert(mismatch);
@@ -188,8 +191,11 @@ impl Tally {
         }
         self.latency.add(&other.latency).expect("both have the same bounds");
         self.refused.add(&other.refused).expect("both have the same bounds");
-        for (version, count) in &other.versions {
-            *self.versions.entry(version.clone()).or_default() += count;
+        for (mine, others) in [(&mut self.versions, &other.versions), (&mut self.arms, &other.arms)]
+        {
+            for (name, count) in others {
+                *mine.entry(name.clone()).or_default() += count;
+            }
         }
         self.correct += other.correct;
         self.labelled += other.labelled;
@@ -216,6 +222,14 @@ impl Tally {
     #[must_use]
     pub fn quantile(&self, part: f64) -> u64 {
         self.latency.value_at_quantile(part)
+    }
+}
+
+/// One more of a name, which is allocated only the first time.
+fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => drop(counts.insert(name.to_owned(), 1)),
     }
 }
 

@@ -155,6 +155,7 @@ pub fn recording_json(recording: &Recording) -> Value {
         },
         "client_cpu_us_per_request": recording.cpu_micros_per_request(&total),
         "versions": total.versions,
+        "arms": total.arms,
         "accuracy": share(total.correct, total.labelled),
         "correct": total.correct,
         "labelled": total.labelled,
@@ -188,6 +189,20 @@ pub fn outcome_json(outcome: &Outcome) -> Value {
     report["timeline"] =
         json!({ "seconds": interval.as_secs_f64(), "points": points.collect::<Vec<_>>() });
     report
+}
+
+/// How long something took again and again, from a histogram of microseconds.
+#[must_use]
+pub fn times(times: &Histogram<u64>) -> String {
+    let [p50, p99] = [0.5, 0.99].map(|part| micros(times.value_at_quantile(part)));
+    format!("{}, p50 {p50}  p99 {p99}  max {}", times.len(), micros(times.max()))
+}
+
+/// The same for scripts.
+#[must_use]
+pub fn times_json(times: &Histogram<u64>) -> Value {
+    let [p50, p99] = [0.5, 0.99].map(|part| times.value_at_quantile(part));
+    json!({ "count": times.len(), "p50": p50, "p99": p99, "max": times.max() })
 }
 
 fn latency_json(latency: &Histogram<u64>) -> Value {

@@ -74,6 +74,16 @@ impl RepositoryCopy {
         Ok(fs::rename(&draft, folder.join(version.to_string()))?)
     }
 
+    /// Adds a model from another repository.
+    ///
+    /// # Errors
+    /// When its folder is not there or cannot be copied.
+    pub fn add_model(&self, source: &Path, model: &str) -> anyhow::Result<()> {
+        let from = source.join(model);
+        copy_folder(&from, &self.path().join(model))
+            .with_context(|| format!("cannot copy {}", from.display()))
+    }
+
     /// How many rows of how many a version had right when it was exported, by its lineage.
     ///
     /// # Errors

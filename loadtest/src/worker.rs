@@ -239,15 +239,17 @@ impl Loop {
         let number = book.shared.next.fetch_add(1, Ordering::Relaxed);
         let at = usize::try_from(number % requests.len() as u64).expect("less than a length");
         let request = requests[at].clone();
+        let key = keys.as_mut().map(Keys::draw);
         let ticket = Ticket {
             number,
             due,
             stage: book.spans.len() - 1,
             first_row: request.first_row,
+            key,
             changes: book.shared.changes.load(Ordering::Relaxed),
         };
         book.sent(&ticket, now);
-        let key = keys.as_mut().map(|keys| keys::text(keys.draw()));
+        let key = key.map(keys::text);
         let wire = connection.wire();
         let mut done =
             |ticket, outcome: Result<Response<'_>, Failure>| book.ended(wire, now, ticket, outcome);

@@ -3,22 +3,32 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
+mod arms;
+mod audit;
 mod breakers;
+mod changes;
+mod intake;
+mod openapi;
+mod reload;
+mod revisions;
+mod routes;
 
+use self::audit::{Deed, Strangers};
 use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
-use crate::reload;
+use crate::tasks;
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
@@ -28,6 +38,19 @@ pub const ENDPOINTS: &[(&str, &str)] = &[
     ("get", "/v1/limits"),
     ("get", "/v1/breakers"),
     ("post", "/v1/breakers/{model}/{version}/{action}"),
+    ("get", "/v1/routes"),
+    ("get", "/v1/routes/{route}"),
+    ("patch", "/v1/routes/{route}"),
+    ("get", "/v1/routes/{route}/report"),
+    ("delete", "/v1/routes/{route}/report"),
+    ("delete", "/v1/routes/{route}/overlay"),
+    ("get", "/v1/revisions"),
+    ("get", "/v1/revisions/{revision}"),
+    ("post", "/v1/rollback"),
+    ("post", "/v1/reload"),
+    ("post", "/v1/check"),
+    ("get", "/v1/upstreams"),
+    ("get", "/v1/openapi.yaml"),
 ];
 
 /// Routes the admin port. Everybody needs the role `operate`.
@@ -38,23 +61,58 @@ pub fn router(api: Api) -> Router {
         .route("/v1/drain", post(drain))
         .route("/v1/limits", get(limits))
         .merge(breakers::routes())
-        .layer(from_fn_with_state(api.clone(), check))
-        .with_state(api)
+        .merge(routes::routes())
+        .merge(revisions::routes())
+        .merge(reload::routes())
+        .route("/v1/upstreams", get(upstreams))
+        .route("/v1/openapi.yaml", get(openapi::document))
+        .with_state(api.clone())
+        .layer(from_fn_with_state((api, Arc::new(Strangers::default())), check))
 }
 
 async fn check(
-    State(api): State<Arc<Api>>,
+    State((api, strangers)): State<(Arc<Api>, Arc<Strangers>)>,
     Extension(peer): Extension<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    let allowed = guard::refuse_pages(request.headers())
-        .and_then(|()| api.identify_operator(request.headers(), peer))
-        .and_then(|caller| api.authorize(&caller, Role::Operate));
-    match allowed {
-        Ok(()) => next.run(request).await,
-        Err(rejection) => rest::refuse(&rejection),
-    }
+    let attempt = audit::attempt(&request);
+    let caller = guard::refuse_pages(request.headers())
+        .and_then(|()| api.identify_operator(request.headers(), peer.clone()));
+    let who = caller.as_ref().ok().cloned();
+    let allowed = caller.and_then(|caller| {
+        api.authorize(&caller, Role::Operate)?;
+        Ok(caller)
+    });
+    let answered = async move {
+        match allowed {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(rejection) => rest::refuse(&rejection),
+        }
+    };
+    let Some(attempt) = attempt else { return answered.await };
+    let (sender, receiver) = oneshot::channel();
+    // A caller that goes away leaves no change half done, and none that nobody wrote down.
+    tasks::spawn("admin", async move {
+        let response = answered.await;
+        let refused = matches!(response.status().as_u16(), 401 | 403);
+        let entry = audit::entry(attempt, (who.as_ref(), &peer), &response);
+        if let Some(entry) = entry.filter(|_| !refused || strangers.may_be_noted()) {
+            api.note(entry).await;
+        }
+        drop(sender.send(response));
+    });
+    receiver.await.unwrap_or_else(|_| {
+        rest::refuse(&Rejection::new(Kind::Internal, "the change failed, see the log"))
+    })
+}
+
+async fn upstreams(State(api): State<Arc<Api>>) -> Response {
+    let upstreams = api.pipeline.snapshots.load().routing().upstreams.status();
+    rest::answer(&json!({ "upstreams": upstreams }))
 }
 
 async fn status(State(api): State<Arc<Api>>) -> Response {
@@ -101,7 +159,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
 }
 
 /// How the configuration file stands.
-fn configuration(status: &reload::Status) -> Value {
+fn configuration(status: &crate::reload::Status) -> Value {
     let problems: Vec<Value> = status
         .problems
         .iter()
@@ -182,16 +240,17 @@ struct Drain {
 }
 
 /// Reports not ready while calls are answered as before, so that load balancers turn away.
-async fn drain(State(api): State<Arc<Api>>, body: Bytes) -> Response {
-    let wanted: Drain = match serde_json::from_slice(&body) {
+async fn drain(State(api): State<Arc<Api>>, body: Body) -> Response {
+    let wanted: Drain = match intake::json(body, api.limits.body_timeout).await {
         Ok(wanted) => wanted,
-        Err(error) => return rest::refuse(&Rejection::invalid(format!("the body: {error}"))),
+        Err(response) => return response,
     };
-    match api.health.set_drain(wanted.on) {
+    let response = match api.health.set_drain(wanted.on) {
         Ok(state) => rest::answer(&json!({ "stage": state.stage.name(), "drain": state.drain })),
         Err(stage) => {
             let text = format!("the gateway is {} and does not open again", stage.name());
             rest::refuse(&Rejection::new(Kind::Conflict, text))
         }
-    }
+    };
+    Deed::of(if wanted.on { "drain on" } else { "drain off" }).attach(response)
 }

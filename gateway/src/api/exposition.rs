@@ -23,6 +23,7 @@ async fn render(State(api): State<Arc<Api>>) -> Response {
         served.publish_stats();
     }
     snapshot.limiter.publish();
+    snapshot.publish_routes();
     api.control.loader().publish();
     api.pipeline.overload.publish();
     metrics::refresh_process();

@@ -14,12 +14,26 @@ pub enum LoadParameter {
 }
 
 impl Api {
+    /// Loads a model as the parameters of a call say.
+    ///
+    /// # Errors
+    /// As [`Self::load_call`] and [`Control::load`](crate::control::Control::load).
+    pub async fn load(
+        &self,
+        caller: &Caller,
+        model: &str,
+        parameters: Vec<(String, LoadParameter)>,
+    ) -> Result<(), Rejection> {
+        let call = self.load_call(caller, parameters)?;
+        self.control.load(model, call).await
+    }
+
     /// Makes a load call out of its parameters.
     ///
     /// # Errors
     /// `InvalidInput` for a parameter that is unknown or of the wrong type, `PermissionDenied` for
     /// files of somebody who may not bring code.
-    pub fn load_call(
+    fn load_call(
         &self,
         caller: &Caller,
         parameters: Vec<(String, LoadParameter)>,

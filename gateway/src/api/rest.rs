@@ -14,6 +14,7 @@ mod respond;
 mod response;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get, post};
@@ -67,9 +68,26 @@ pub(super) fn answer(body: &impl serde::Serialize) -> axum::response::Response {
     respond::json(body)
 }
 
-/// A refusal, for other doors that speak HTTP.
+/// A refusal, for other doors that speak HTTP. The response knows what it is in its extensions.
 pub(super) fn refuse(rejection: &Rejection) -> axum::response::Response {
-    respond::rejection(rejection)
+    let mut response = respond::rejection(rejection);
+    response.extensions_mut().insert(rejection.clone());
+    response
+}
+
+/// A refusal with more to say than its text, for other doors that speak HTTP.
+pub(super) fn refuse_with(
+    rejection: &Rejection,
+    body: &impl serde::Serialize,
+) -> axum::response::Response {
+    let (head, _) = refuse(rejection).into_parts();
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    axum::response::Response::from_parts(head, body.into())
+}
+
+/// 408 for a body that took longer than its limit, for other doors that speak HTTP.
+pub(super) fn too_slow(limit: Duration) -> axum::response::Response {
+    body::BodyError::TooSlow(limit).response()
 }
 
 /// Routes every endpoint.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::cost::Costs;
 use super::job::{Due, Failure, Job, Jobs, RANKS, Rank, Ticket, Urgency};
-use super::queue::QueueSettings;
+use super::settings::QueueSettings;
 use crate::telemetry::Closed;
 use crate::types::Deadline;
 

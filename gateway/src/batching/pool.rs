@@ -455,3 +455,6 @@ pub(super) struct Ended {
     pub(super) run: RunKey,
     pub(super) used: Used,
 }
+
+#[cfg(test)]
+mod tests;

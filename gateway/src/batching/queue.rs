@@ -19,49 +19,15 @@ use super::load::{Load, Place};
 use super::pool::{Entry, Pool};
 use super::probe::Probe;
 use super::reply::{Joint, Reply};
+use super::settings::QueueSettings;
 use super::side::Side;
-use super::variable::VariableLength;
 use super::waiting::{Holds, Kept, Waiting};
 use crate::breaker::Permit;
 use crate::error::Rejection;
 use crate::limits::Pressure;
-use crate::overload::delay::Shedding;
 use crate::tasks;
 use crate::telemetry::VersionMetrics;
-use crate::types::{Priority, Schedule};
-
-/// How the calls of one version are batched, and what bounds them. A call that would break a
-/// bound is refused, never dropped later.
-#[derive(Debug, Clone)]
-pub struct QueueSettings {
-    /// `model/version`, for messages.
-    pub label: String,
-    /// Items of one batch; 0: every call runs alone, as it is.
-    pub max_batch: usize,
-    /// Whether calls share batches at all.
-    pub stack: bool,
-    /// Items that may wait.
-    pub max_rows: usize,
-    /// Input bytes that may wait.
-    pub max_bytes: usize,
-    /// Longest run of one batch.
-    pub run_timeout: Duration,
-    /// How long a batch may wait for more calls while an engine thread is free.
-    pub max_delay: Duration,
-    /// Batches of this version that may run at the same time.
-    pub instances: usize,
-    /// Share of engine time against other versions of the device.
-    pub weight: f64,
-    /// Of calls that name none.
-    pub priority: Priority,
-    /// Whether calls that cannot make their deadline are refused at the door.
-    pub refuse_late: bool,
-    /// Whether the inputs' shapes leave no choice but the batch dimension.
-    pub fixed_shapes: bool,
-    pub variable: Option<VariableLength>,
-    /// When calls are refused for the delay of the queue; never where there is none.
-    pub shedding: Option<Shedding>,
-}
+use crate::types::Schedule;
 
 /// The way to the engine for one model version. Dropping the last handle frees the model on a
 /// thread of its own, after the calls in flight have ended.
@@ -100,34 +66,6 @@ pub struct ExecutionStats {
     pub input: Duration,
     pub infer: Duration,
     pub output: Duration,
-}
-
-impl QueueSettings {
-    /// Batches of at most `max_batch` items of one shape, with the defaults of a manifest.
-    #[must_use]
-    pub fn new(label: &str, max_batch: usize) -> Self {
-        Self {
-            label: label.to_owned(),
-            max_batch,
-            stack: true,
-            max_rows: 10_000,
-            max_bytes: 256 << 20,
-            run_timeout: Duration::from_secs(30),
-            max_delay: Duration::ZERO,
-            instances: usize::MAX,
-            weight: 1.0,
-            priority: Priority::default(),
-            refuse_late: false,
-            fixed_shapes: false,
-            variable: None,
-            shedding: None,
-        }
-    }
-
-    /// Whether several calls may share a batch.
-    pub(super) fn stacks(&self) -> bool {
-        self.stack && self.max_batch > 0
-    }
 }
 
 impl Queue {

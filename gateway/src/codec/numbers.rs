@@ -46,35 +46,6 @@ fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> 
     data.as_chunks::<N>().0.iter().map(|bytes| read(*bytes)).collect()
 }
 
-/// The bytes of numbers as elements of a type; `None` for BYTES, and for a number that the type
-/// cannot hold. Floats are rounded.
-#[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
-pub fn from_f64(datatype: DataType, values: &[f64]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(values.len() * datatype.size()?);
-    for &value in values {
-        let whole =
-            || Some(value as i128).filter(|whole| (*whole as f64).total_cmp(&value).is_eq());
-        match datatype {
-            DataType::Bool => bytes.push(whole()?.try_into().ok().filter(|bit: &u8| *bit < 2)?),
-            DataType::Uint8 => bytes.extend(u8::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Int8 => bytes.extend(i8::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Uint16 => bytes.extend(u16::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Int16 => bytes.extend(i16::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Uint32 => bytes.extend(u32::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Int32 => bytes.extend(i32::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Uint64 => bytes.extend(u64::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Int64 => bytes.extend(i64::try_from(whole()?).ok()?.to_le_bytes()),
-            DataType::Fp16 => bytes.extend(f16::from_f64(value).to_le_bytes()),
-            DataType::Bf16 => bytes.extend(bf16::from_f64(value).to_le_bytes()),
-            DataType::Fp32 => bytes.extend((value as f32).to_le_bytes()),
-            DataType::Fp64 => bytes.extend(value.to_le_bytes()),
-            DataType::Bytes => return None,
-        }
-    }
-    Some(bytes)
-}
-
 /// Compares two tensors: floats within `tolerance` times the largest finite magnitude that is
 /// expected (single elements near zero carry the rounding of their large neighbours), everything
 /// else exactly.

@@ -4,9 +4,10 @@
 
 use engine::{Tensor, TensorSpec};
 
+use super::columns::{Columns, Spot, columns};
 use super::element::Element;
 use super::tally::{Labels, Tally};
-use super::terms::{InputTerms, LAST_FEATURE, Report, Terms};
+use super::terms::{InputTerms, Report, Terms};
 use super::{Action, Check, Offence, Rule};
 use crate::config::value::Scalar;
 
@@ -37,8 +38,7 @@ struct Scope<T> {
     categories: Vec<T>,
     /// For messages.
     range: String,
-    place: String,
-    label: usize,
+    spot: Spot,
 }
 
 /// The rules of a numeric input.
@@ -49,31 +49,14 @@ pub(super) fn numeric<T: Element<N>, const N: usize>(
     report: &mut Report,
 ) -> Box<dyn Check> {
     let datatype = spec.datatype.name();
-    let before = report.0.len();
-    let mut wide = Scope::build(&terms.wide, datatype, ("", report));
-    wide.label = labels.add(&spec.name, "");
-    // What is wrong for the whole input is said once.
-    let is_sound = report.0.len() == before;
-    let mut columns: Vec<Scope<T>> = Vec::new();
-    for (position, feature) in terms.features.iter().enumerate() {
-        let prefix = format!("feature[{position}].");
-        let mut own = Report::default();
-        let merged = terms.of(feature, spec.datatype);
-        let mut scope = Scope::build(&merged, datatype, (&prefix, &mut own));
-        scope.label = labels.add(&spec.name, &feature.label());
-        scope.place = feature.place();
-        if is_sound {
-            report.0.append(&mut own.0);
-        }
-        // An index beyond the input is a problem, not a reason to take memory.
-        if feature.index <= LAST_FEATURE {
-            columns.resize(columns.len().max(feature.index + 1), wide.clone());
-            columns[feature.index] = scope;
-        }
-    }
+    let build = |terms: &Terms, spot: Spot, report: (&str, &mut Report)| -> Scope<T> {
+        Scope::<T>::build(terms, datatype, spot, report)
+    };
+    let Columns { wide, own: columns } =
+        columns((&spec.name, spec.datatype), terms, (labels, report), build);
     let has_categories = columns.iter().chain([&wide]).any(|scope| !scope.categories.is_empty());
     let (lows, highs) = columns.iter().map(|scope| (scope.low, scope.high)).unzip();
-    Box::new(Numbers { wide, columns, lows, highs, has_categories })
+    Box::new(Numbers::<T, N> { wide, columns, lows, highs, has_categories })
 }
 
 impl<T: Element<N>, const N: usize> Numbers<T, N> {
@@ -126,7 +109,7 @@ impl<T: Element<N>, const N: usize> Check for Numbers<T, N> {
                 match scope.actions[rule as usize] {
                     Some(Action::Reject) => return Err(scope.offence(rule, position, value)),
                     Some(action) => {
-                        tally.add(scope.label, rule, action);
+                        tally.add(scope.spot.label, rule, action);
                         if action == Action::Impute {
                             let data = mended.get_or_insert_with(|| tensor.data().to_vec());
                             let allowed = scope.allowed(rule, value).write();
@@ -165,6 +148,7 @@ impl<T> Scope<T> {
     fn build<const N: usize>(
         terms: &Terms,
         datatype: &str,
+        spot: Spot,
         (prefix, report): (&str, &mut Report),
     ) -> Self
     where
@@ -203,9 +187,8 @@ impl<T> Scope<T> {
             value
         });
         let (low, high) = bounds;
-        let (place, label) = (String::new(), 0);
         let actions = terms.actions();
-        let scope = Self { actions, low, high, default, categories, range, place, label };
+        let scope = Self { actions, low, high, default, categories, range, spot };
         if let Some(value) = default.filter(|value| scope.verdict(*value).is_some()) {
             let text = format!("{} breaks the rules that it stands in for", value.show());
             report.add(prefix, "default", text);
@@ -276,10 +259,10 @@ impl<T> Scope<T> {
             }
         };
         Offence {
-            label: self.label,
+            label: self.spot.label,
             rule,
             position: Some(position),
-            place: self.place.clone(),
+            place: self.spot.place.clone(),
             text,
         }
     }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use engine::tensor::frame_strings;
 use engine::{DataType, Tensor};
 
+use super::columns::{Columns, Spot, columns};
 use super::tally::{Labels, Tally};
-use super::terms::{InputTerms, LAST_FEATURE, Report, Terms};
+use super::terms::{InputTerms, Report, Terms};
 use super::{Action, Check, Offence, Rule};
 use crate::config::value::Scalar;
 
@@ -25,9 +26,7 @@ struct Scope {
     default: Option<Box<[u8]>>,
     categories: HashSet<Box<[u8]>>,
     longest: usize,
-    /// For messages.
-    place: String,
-    label: usize,
+    spot: Spot,
 }
 
 /// The rules of a BYTES input.
@@ -37,28 +36,8 @@ pub(super) fn text(
     labels: &mut Labels,
     report: &mut Report,
 ) -> Box<dyn Check> {
-    let before = report.0.len();
-    let mut wide = Scope::build(&terms.wide, ("", report));
-    wide.label = labels.add(name, "");
-    // What is wrong for the whole input is said once.
-    let is_sound = report.0.len() == before;
-    let mut columns: Vec<Scope> = Vec::new();
-    for (position, feature) in terms.features.iter().enumerate() {
-        let prefix = format!("feature[{position}].");
-        let mut own = Report::default();
-        let merged = terms.of(feature, DataType::Bytes);
-        let mut scope = Scope::build(&merged, (&prefix, &mut own));
-        scope.label = labels.add(name, &feature.label());
-        scope.place = feature.place();
-        if is_sound {
-            report.0.append(&mut own.0);
-        }
-        // An index beyond the input is a problem, not a reason to take memory.
-        if feature.index <= LAST_FEATURE {
-            columns.resize(columns.len().max(feature.index + 1), wide.clone());
-            columns[feature.index] = scope;
-        }
-    }
+    let Columns { wide, own: columns } =
+        columns((name, DataType::Bytes), terms, (labels, report), Scope::build);
     Box::new(Texts { wide, columns })
 }
 
@@ -78,7 +57,7 @@ impl Check for Texts {
             match scope.actions[rule as usize] {
                 Some(Action::Reject) => return Err(scope.offence(rule, position, element)),
                 Some(action) => {
-                    tally.add(scope.label, rule, action);
+                    tally.add(scope.spot.label, rule, action);
                     if action == Action::Impute {
                         mended.push((position, scope.allowed(rule, element)));
                     }
@@ -115,7 +94,7 @@ impl Check for Texts {
 }
 
 impl Scope {
-    fn build(terms: &Terms, (prefix, report): (&str, &mut Report)) -> Self {
+    fn build(terms: &Terms, spot: Spot, (prefix, report): (&str, &mut Report)) -> Self {
         let mut read = |key: &str, scalar: &Scalar| match scalar {
             Scalar::Text(text) => Some(text.as_bytes().into()),
             _ => {
@@ -127,8 +106,7 @@ impl Scope {
         let categories = categories.filter_map(|one| read("categories", one)).collect();
         let default = terms.default.as_ref().and_then(|default| read("default", default));
         let longest = terms.max_length.map_or(usize::MAX, |(longest, _)| longest);
-        let (place, label) = (String::new(), 0);
-        let scope = Self { actions: terms.actions(), default, categories, longest, place, label };
+        let scope = Self { actions: terms.actions(), default, categories, longest, spot };
         if scope.default.as_ref().is_some_and(|default| scope.verdict(default).is_some()) {
             report.add(prefix, "default", "breaks the rules that it stands in for");
         }
@@ -171,10 +149,10 @@ impl Scope {
             _ => format!("an element is none of {} categories", self.categories.len()),
         };
         Offence {
-            label: self.label,
+            label: self.spot.label,
             rule,
             position: Some(position),
-            place: self.place.clone(),
+            place: self.spot.place.clone(),
             text,
         }
     }

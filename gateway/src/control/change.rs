@@ -89,7 +89,8 @@ impl Control {
             // While something failed, what served before goes on, even beyond the targets: an
             // old version is better than none.
             if targets.iter().all(|version| ready.contains_key(version)) && failures.is_empty() {
-                ready.retain(|version, _| targets.contains(version));
+                let pinned = self.pinned(model);
+                ready.retain(|v, _| targets.contains(v) || pinned.contains_key(v));
             }
         }
         self.commit(model, ready, intent);
@@ -99,7 +100,7 @@ impl Control {
             .collect()
     }
 
-    /// Takes every version but these out of the snapshot.
+    /// Takes every version but these, and those that routes name, out of the snapshot.
     pub(super) fn keep_only(
         &self,
         model: &ModelName,
@@ -108,7 +109,8 @@ impl Control {
     ) {
         let current = self.snapshots.load().model(model.as_str()).cloned();
         let mut ready = current.map(|served| served.ready.clone()).unwrap_or_default();
-        ready.retain(|version, _| keep.contains(version));
+        let pinned = self.pinned(model);
+        ready.retain(|version, _| keep.contains(version) || pinned.contains_key(version));
         self.commit(model, ready, intent);
     }
 
@@ -169,7 +171,8 @@ impl Control {
             .map(|version| (*version, Unready::Loading))
             .collect();
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready }));
+        let labels = self.labels_of(model);
+        self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready, labels }));
     }
 
     /// Makes `ready` what serves and lets everybody know. The only place that stores a snapshot
@@ -191,7 +194,8 @@ impl Control {
         let held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
         let gone = ready.is_empty() && unready.is_empty();
-        let served = ServedModel { ready: ready.clone(), unready };
+        let labels = self.labels_of(model);
+        let served = ServedModel { ready: ready.clone(), unready, labels };
         // What was loaded before the settings changed and comes after has not heard of it.
         ready.values().for_each(|served| self.loader.settle_breaker(served));
         self.snapshots.commit(model, (!gone).then_some(served));

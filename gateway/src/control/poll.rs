@@ -85,7 +85,7 @@ impl Control {
         Ok(found)
     }
 
-    async fn sync_model(
+    pub(super) async fn sync_model(
         &self,
         name: &ModelName,
         found: Result<ModelFolder, String>,
@@ -105,11 +105,14 @@ impl Control {
             }
         };
         self.registry.set_problem(name, None);
+        let relabelled = self.note_labels(&folder);
         let available: BTreeSet<_> = folder.versions.keys().copied().collect();
-        let targets: BTreeSet<Version> = match &intent.explicit {
+        let mut targets: BTreeSet<Version> = match &intent.explicit {
             Some(explicit) => explicit.intersection(&available).copied().collect(),
             None => folder.manifest.policy.choose(&available),
         };
+        let pinned = self.pinned(name);
+        targets.extend(pinned.keys().filter(|version| available.contains(version)));
         let known_failures = intent.failed.len();
         intent.failed.retain(|version, _| targets.contains(version));
         let forgotten = intent.failed.len() != known_failures;
@@ -119,8 +122,13 @@ impl Control {
         });
         // An old version stays beyond the targets while a newer one fails.
         let none_to_go =
-            intent.served.keys().all(|v| targets.contains(v)) || targets.iter().any(failed);
+            intent.served.keys().all(|v| targets.contains(v) || pinned.contains_key(v))
+                || targets.iter().any(failed);
         if in_step && none_to_go && !forgotten {
+            if relabelled && self.snapshots.load().model(name.as_str()).is_some() {
+                let served = intent.served.keys().copied().collect();
+                self.keep_only(name, &served, intent);
+            }
             return;
         }
         if targets.is_empty() {
@@ -131,17 +139,24 @@ impl Control {
         self.change(name, change, intent).await;
     }
 
-    fn model_left(&self, name: &ModelName) {
+    pub(super) fn model_left(&self, name: &ModelName) {
         // A change under way finds out by itself; the next look sees what it left.
         let lock = self.lock_of(name);
         let Ok(mut intent) = lock.try_lock() else { return };
         if intent.upload.is_some() {
             return;
         }
-        *intent = Intent::default();
-        if self.snapshots.load().model(name.as_str()).is_some() {
+        let pinned = self.pinned(name);
+        let mut served = std::mem::take(&mut intent.served);
+        served.retain(|version, _| pinned.contains_key(version));
+        *intent = Intent { served, ..Intent::default() };
+        let Some(model) = self.snapshots.load().model(name.as_str()).cloned() else { return };
+        let is_needed = |version: &Version| pinned.contains_key(version);
+        let none_to_go = !model.ready.is_empty() && model.ready.keys().all(is_needed);
+        if !none_to_go || !model.unready.is_empty() {
             self.keep_only(name, &BTreeSet::new(), &mut intent);
-            info!(model = %name, "left the repository, unloaded");
+            let still: Vec<u64> = intent.served.keys().map(|version| version.0).collect();
+            info!(model = %name, ?still, "left the repository, unloaded but for what routes name");
         }
     }
 }

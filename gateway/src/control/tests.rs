@@ -20,6 +20,7 @@ mod breaker;
 mod deadlines;
 mod keyed;
 mod routes;
+mod pins;
 
 const MANIFEST: &str = "platform = 'stub'\nmax_batch_size = 4\n\
     [[input]]\nname = 'x'\ndtype = 'UINT8'\nshape = [-1, 1]\n\

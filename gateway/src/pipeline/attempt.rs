@@ -92,6 +92,11 @@ async fn run_there(
     (tensors, rows): (&[Tensor], usize),
     terms: &Terms<'_>,
 ) -> Result<Ran, Refused> {
+    let hops = upstream::hops(terms.headers);
+    if hops >= upstream::MAX_HOPS {
+        let text = format!("the call has passed {hops} gateways: their upstreams form a loop");
+        return Err(Rejection::invalid(text).into());
+    }
     let call = RemoteCall {
         tensors,
         rows,
@@ -99,7 +104,7 @@ async fn run_there(
         priority: terms.schedule.priority,
         trace: terms.headers.get(TRACE),
         prediction: terms.prediction,
-        hops: upstream::hops(terms.headers),
+        hops,
     };
     let RemoteAnswer { outputs, version, timings } = remote.model.infer(call).await?;
     Ok(Ran { outputs, answered_by: AnsweredBy::Remote(version), timings })

@@ -1,4 +1,5 @@
-//! Configurations in force in a gateway: limits and circuit breakers go on with their state.
+//! Configurations in force in a gateway: limits, circuit breakers and upstreams go on with their
+//! state, and routes, limits and upstreams change by one store.
 
 use std::sync::Arc;
 
@@ -10,33 +11,40 @@ use crate::config::{Config, Problem};
 use crate::control::Control;
 use crate::limits::Limiter;
 use crate::tasks;
+use crate::traffic::{By, Refused, Settings, Traffic};
+use crate::upstream::Upstreams;
 
 /// Applies configurations to what a gateway serves.
 #[derive(Debug)]
 pub struct Live {
     pub control: Arc<Control>,
+    pub traffic: Arc<Traffic>,
 }
 
 impl Apply for Live {
     fn prepare<'a>(
         &'a self,
         new: &'a Config,
-        _: &'a str,
-        _: &'a Asked,
+        hash: &'a str,
+        asked: &'a Asked,
     ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>> {
         let prepare = async {
-            let control = self.control.clone();
+            let (control, traffic) = (self.control.clone(), self.traffic.clone());
             let (rates, breaker, before) = (new.rates.clone(), new.breaker, control.limiter());
             let known = before.clone();
             // It reads files: the password and the secret of shared limits.
             let started = tasks::blocking(move || Limiter::start(&rates, Some(&known))).await;
             let limiter = started.map_err(|text| vec![Problem::new("redis", text)])?;
+            let current = control.snapshot().routing().upstreams.clone();
+            let upstreams = Upstreams::start_with(&new.upstreams, &new.breaker, Some(&current))?;
+            let settings = Settings { limiter: limiter.clone(), upstreams };
+            let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
+                let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
+                let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
-                control.commit_limiter(limiter);
                 control.commit_breaker(breaker);
-                let revision = control.revision();
-                Ok(Applied { revision, diff: Vec::new() })
+                Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())
         };
@@ -44,6 +52,22 @@ impl Apply for Live {
     }
 
     fn revision(&self) -> u64 {
-        self.control.revision()
+        self.traffic.current().number
     }
+}
+
+fn by(asked: &Asked) -> By {
+    By {
+        author: asked.author.clone(),
+        from: asked.from.clone(),
+        reason: asked.reason.clone().unwrap_or_default(),
+        expect_revision: None,
+    }
+}
+
+fn problems(refused: Refused) -> Vec<Problem> {
+    if refused.problems.is_empty() {
+        return vec![Problem::new("", refused.rejection.public_message())];
+    }
+    refused.problems
 }

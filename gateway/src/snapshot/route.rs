@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use engine::{DataType, Tensor, TensorSpec};
+use engine::{Tensor, TensorSpec};
 
 use super::ServedModel;
 use super::backend::Seat;
@@ -12,7 +12,7 @@ use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice}
 use crate::models::ServedVersion;
 use crate::routing::{RoutePlan, Seed, Table};
 use crate::telemetry::ArmMetrics;
-use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature, Version};
+use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature};
 use crate::upstream::Upstreams;
 
 /// The header or metadata that keeps a caller with its arm, whatever the route reads otherwise.
@@ -50,8 +50,8 @@ pub enum StandIn {
 #[derive(Debug)]
 pub struct StaticAnswer {
     pub signature: Arc<Signature>,
-    /// Bytes of one item of each output.
-    items: Vec<Vec<u8>>,
+    /// One item of each output.
+    items: Vec<Tensor>,
 }
 
 /// The arm that a call belongs to.
@@ -107,7 +107,11 @@ impl Route {
                 let index = arms.iter().position(|arm| arm.name == *name);
                 index.map_or(StandIn::Nobody, StandIn::Arm)
             }
-            Fallback::Static(outputs) => StandIn::Answer(StaticAnswer::new(outputs)?),
+            Fallback::Static(outputs) => {
+                let known = arms.iter().find_map(|arm| arm.seat.backend());
+                let batches = known.is_none_or(|known| known.signature().max_batch_size > 0);
+                StandIn::Answer(StaticAnswer::new(outputs, batches)?)
+            }
         };
         let shadow = |settings: &config::Shadow| {
             let known = before.and_then(|before| before.shadow(settings.name.as_str()));
@@ -172,7 +176,7 @@ fn counters(route: &str, arm: &str, before: Option<&Route>) -> Arc<ArmMetrics> {
 }
 
 /// What runs the calls of a target, or why nothing does.
-fn seat(target: &Target, world: World<'_>) -> Seat {
+pub(super) fn seat(target: &Target, world: World<'_>) -> Seat {
     match target {
         Target::Local { model, version } => match local(model, version, world) {
             Ok(served) => Seat::Local(served),
@@ -199,7 +203,7 @@ fn local(
         }
         VersionChoice::Number(version) => (*version, version.to_string()),
         VersionChoice::Label(label) => {
-            let version = served.labelled(label);
+            let version = served.labels.get(label).copied();
             let missing = || format!("model '{model}' has no label '{label}'");
             (version.ok_or_else(missing)?, format!("'{label}'"))
         }
@@ -209,42 +213,36 @@ fn local(
 }
 
 impl StaticAnswer {
-    fn new(outputs: &[StaticOutput]) -> Option<Self> {
+    /// `batches`: whether outputs have a dimension of items before what is declared.
+    fn new(outputs: &[StaticOutput], batches: bool) -> Option<Self> {
         let (mut specs, mut items) = (Vec::new(), Vec::new());
         for output in outputs {
-            let datatype: DataType = output.datatype.parse().ok()?;
-            let sizes = output.shape.iter().map(|&size| i64::try_from(size).ok());
-            let shape = std::iter::once(Some(-1)).chain(sizes).collect::<Option<Vec<_>>>()?;
-            let spec = TensorSpec { name: output.name.clone(), datatype, shape };
+            let item = output.tensor(usize::from(batches)).ok()?;
+            let sizes = item.shape().iter().map(|&size| i64::try_from(size).ok());
+            let mut shape = sizes.collect::<Option<Vec<_>>>()?;
+            if batches {
+                shape[0] = -1;
+            }
+            let spec = TensorSpec { name: output.name.clone(), datatype: item.datatype(), shape };
             specs.push(OutputSpec { spec, labels: vec![], tolerance: 0.0, finite: false });
-            items.push(crate::codec::numbers::from_f64(datatype, &output.data)?);
+            items.push(item);
         }
-        let signature = Signature {
-            inputs: vec![],
-            outputs: specs,
-            // Batches, of whatever size.
-            max_batch_size: usize::MAX,
-            splits: false,
-        };
+        let max_batch_size = if batches { usize::MAX } else { 0 };
+        let signature = Signature { inputs: vec![], outputs: specs, max_batch_size, splits: false };
         Some(Self { signature: Arc::new(signature), items })
     }
 
     /// The answer for so many items.
     #[must_use]
     pub fn outputs(&self, rows: usize) -> Option<Vec<Tensor>> {
-        let tensor = |(output, item): (&OutputSpec, &Vec<u8>)| {
-            let sizes = output.spec.shape[1..].iter().map(|&size| usize::try_from(size).ok());
-            let shape = std::iter::once(Some(rows)).chain(sizes).collect::<Option<Vec<_>>>()?;
-            Tensor::new(output.spec.datatype, shape, item.repeat(rows).into()).ok()
+        if self.signature.max_batch_size == 0 {
+            return Some(self.items.clone());
+        }
+        let repeated = |item: &Tensor| {
+            let mut shape = item.shape().to_vec();
+            shape[0] = rows;
+            Tensor::new(item.datatype(), shape, item.data().repeat(rows).into()).ok()
         };
-        self.signature.outputs.iter().zip(&self.items).map(tensor).collect()
-    }
-}
-
-impl ServedModel {
-    /// The version that a label of the model stands for.
-    #[must_use]
-    pub fn labelled(&self, _label: &str) -> Option<Version> {
-        None
+        self.items.iter().map(repeated).collect()
     }
 }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+/// What nobody known is called.
+const ANONYMOUS: &str = "anonymous";
+
 /// The other end of a connection; the server puts it together.
 #[derive(Debug, Clone)]
 pub struct Peer {
@@ -44,9 +47,6 @@ pub enum Role {
 /// A set of roles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Roles(u8);
-
-/// The name of nobody known.
-const ANONYMOUS: &str = "anonymous";
 
 /// A known caller.
 #[derive(Debug, Clone, PartialEq, Eq)]

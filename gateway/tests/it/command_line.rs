@@ -232,6 +232,111 @@ fn a_gateway_that_is_not_there_is_one_clear_line() {
     );
 }
 
+/// Answers one request with `status` and `body`; returns its address, and what was asked.
+fn answering(status: &str, body: &str) -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let asked = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut asked, mut piece) = (String::new(), [0; 4096]);
+        loop {
+            let read = stream.read(&mut piece).unwrap();
+            asked += &text(&piece[..read]);
+            let Some((head, body)) = asked.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
+            });
+            if body.len() >= length.unwrap_or(0) {
+                break;
+            }
+        }
+        stream.write_all(answer.as_bytes()).unwrap();
+        asked
+    });
+    (url, asked)
+}
+
+#[test]
+fn a_share_is_set_with_what_was_said_and_the_change_is_printed() {
+    let answer = r#"{"revision": 8, "changed": true, "diff": ["digits: canary 5% -> 10%"]}"#;
+    let words = ["route", "set", "digits", "canary=10%", "--expect-revision", "7", "--reason", "x"];
+    for json in [false, true] {
+        let (url, asked) = answering("200 OK", answer);
+        let mut arguments = [&words[..], &["--url", &url]].concat();
+        if json {
+            arguments.push("--json");
+        }
+        let output = penstock(&arguments);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let asked = asked.join().unwrap();
+        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("PATCH /v1/routes/digits HTTP/1.1"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let expected = serde_json::json!({
+            "shares": { "canary": "10%" }, "expect_revision": 7, "reason": "x",
+        });
+        assert_eq!(body, expected);
+        let shown = text(&output.stdout);
+        if json {
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            assert_eq!(shown, serde_json::from_str::<serde_json::Value>(answer).unwrap());
+        } else {
+            assert_eq!(shown, "revision 8\n  digits: canary 5% -> 10%\n");
+        }
+    }
+}
+
+#[test]
+fn a_rollback_says_what_it_had_to_load() {
+    let answer = r#"{"revision": 9, "changed": true, "restored": 7, "diff": ["digits: as it was"],
+                     "needs_load": ["digits/1"]}"#;
+    let (url, asked) = answering("200 OK", answer);
+    let output = penstock(&["rollback", "--to", "7", "--url", &url]);
+    assert!(asked.join().unwrap().ends_with(r#"{"to":7}"#));
+    let expected = "revision 9: as revision 7\n  digits: as it was\n  \
+                    loads digits/1, which had been unloaded\n";
+    assert_eq!(text(&output.stdout), expected);
+}
+
+#[test]
+fn a_refused_change_is_one_clear_line() {
+    let refused = r#"{"error": "revision 8 is current, not 7", "revision": 8}"#;
+    for words in [&["route", "set", "digits", "canary=10%"][..], &["rollback"], &["reload"]] {
+        let (url, asked) = answering("409 Conflict", refused);
+        let output = penstock(&[words, &["--url", &url]].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert_eq!(text(&output.stderr), "penstock: revision 8 is current, not 7\n");
+        asked.join().unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_not_applied_ends_like_check() {
+    let refused = r#"{"error": "the file is not applied", "problems": [
+        {"path": "route[0].arm", "message": "is missing"}, {"path": "", "message": "bad"}]}"#;
+    let (url, asked) = answering("400 Bad Request", refused);
+    let output = penstock(&["reload", "--url", &url]);
+    asked.join().unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let expected = "penstock: the file is not applied\n  route[0].arm: is missing\n  bad\n";
+    assert_eq!(text(&output.stderr), expected);
+}
+
+#[test]
+fn what_is_no_share_is_told_before_anybody_is_asked() {
+    for bad in ["canary", "canary=10", "=10%", "canary=101%"] {
+        let output = penstock(&["route", "set", "digits", bad, "--url", "http://127.0.0.1:9"]);
+        assert_eq!(output.status.code(), Some(2), "{bad}");
+    }
+    let twice = ["route", "set", "digits", "canary=1%", "canary=2%", "--url", "http://127.0.0.1:9"];
+    let output = penstock(&twice);
+    assert_eq!(text(&output.stderr), "penstock: the arm 'canary' is named twice\n");
+}
+
 #[test]
 fn completions_come_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use penstock::api::rest::ENDPOINTS;
+use penstock::api::{admin, rest};
 use penstock::config::reference::{CONFIG, MODEL, json_schema, markdown};
 use penstock::error::Kind;
 use penstock::telemetry::metrics;
@@ -40,15 +40,16 @@ fn the_openapi_document_names_exactly_what_is_served() {
         let key = line.trim().trim_end_matches(':');
         match line.len() - line.trim_start().len() {
             2 => path = key.starts_with('/').then(|| key.to_owned()),
-            4 if matches!(key, "get" | "post" | "put" | "delete" | "patch") => {
+            4 if matches!(key, "get" | "post" | "put" | "delete" | "patch" | "head") => {
                 let path = path.clone().expect("a method stands under a path");
                 documented.insert((key.to_owned(), path));
             }
             _ => {}
         }
     }
+    let endpoints = rest::ENDPOINTS.iter().chain(admin::ENDPOINTS);
     let served: BTreeSet<(String, String)> =
-        ENDPOINTS.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+        endpoints.map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(documented, served);
 }
 

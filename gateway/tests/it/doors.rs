@@ -4,6 +4,7 @@
 
 mod access;
 mod mutation;
+mod operators;
 mod seeds;
 
 use std::cell::Cell;

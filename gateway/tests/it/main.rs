@@ -8,3 +8,4 @@ mod command_line;
 mod doors;
 mod documents;
 mod source;
+mod upstream;

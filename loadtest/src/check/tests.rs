@@ -49,7 +49,7 @@ fn judge(rows: usize, version: &str) -> Judge {
 
 #[test]
 fn the_largest_element_is_held_against_the_label() {
-    let verdict = judge(2, "").judge(answer("1", "[0.0,9.0,0.5,0.75]"), 0);
+    let verdict = judge(2, "").judge(answer("1", "[0.0,9.0,0.5,0.75]"), 0, None);
     assert_eq!((verdict.correct, verdict.labelled), (1, 2));
     assert!(!verdict.checked && verdict.mismatch.is_none());
 }
@@ -59,15 +59,15 @@ fn a_model_without_class_outputs_has_no_accuracy() {
     let mut metadata = metadata();
     metadata.outputs[0].shape = vec![-1, 1];
     let judge = Judge::new(&metadata, &data(), 1, "");
-    assert_eq!(judge.judge(answer("1", "[1.0]"), 0).labelled, 0);
+    assert_eq!(judge.judge(answer("1", "[1.0]"), 0, None).labelled, 0);
 }
 
 #[test]
 fn an_answer_is_held_against_the_version_it_names() {
     let judge = judge(1, "").expecting(expected());
-    assert_eq!(judge.judge(answer("1", "[2.0,100.0]"), 1).mismatch, None);
-    assert_eq!(judge.judge(answer("2", "[-2.0,100.0]"), 1).mismatch, None);
-    let verdict = judge.judge(answer("2", "[2.0,100.0]"), 1);
+    assert_eq!(judge.judge(answer("1", "[2.0,100.0]"), 1, None).mismatch, None);
+    assert_eq!(judge.judge(answer("2", "[-2.0,100.0]"), 1, None).mismatch, None);
+    let verdict = judge.judge(answer("2", "[2.0,100.0]"), 1, None);
     assert!(verdict.checked);
     assert_eq!(
         verdict.mismatch.as_deref(),
@@ -78,15 +78,15 @@ fn an_answer_is_held_against_the_version_it_names() {
 #[test]
 fn the_tolerance_is_relative_to_the_largest_element() {
     let judge = judge(1, "").expecting(expected());
-    assert_eq!(judge.judge(answer("1", "[1.0009,100.0]"), 0).mismatch, None);
-    assert!(judge.judge(answer("1", "[1.0011,100.0]"), 0).mismatch.is_some());
+    assert_eq!(judge.judge(answer("1", "[1.0009,100.0]"), 0, None).mismatch, None);
+    assert!(judge.judge(answer("1", "[1.0011,100.0]"), 0, None).mismatch.is_some());
 }
 
 #[test]
 fn rows_of_a_batch_are_compared_each_with_its_own_around_the_end() {
     let judge = judge(2, "").expecting(expected());
-    assert_eq!(judge.judge(answer("1", "[3.0,100.0,1.0,100.0]"), 2).mismatch, None);
-    let swapped = judge.judge(answer("1", "[1.0,100.0,3.0,100.0]"), 2).mismatch;
+    assert_eq!(judge.judge(answer("1", "[3.0,100.0,1.0,100.0]"), 2, None).mismatch, None);
+    let swapped = judge.judge(answer("1", "[1.0,100.0,3.0,100.0]"), 2, None).mismatch;
     assert!(swapped.unwrap().starts_with("version 1, row 2,"));
 }
 
@@ -94,7 +94,7 @@ fn rows_of_a_batch_are_compared_each_with_its_own_around_the_end() {
 fn strange_answers_are_mismatches() {
     let judge = judge(1, "").expecting(expected());
     for (version, values) in [("3", "[1.0,100.0]"), ("1", "[1.0]"), ("1", "[]"), ("1", "[\"a\"]")] {
-        let mismatch = judge.judge(answer(version, values), 0).mismatch;
+        let mismatch = judge.judge(answer(version, values), 0, None).mismatch;
         assert!(mismatch.is_some(), "{version} {values}");
     }
 }
@@ -102,8 +102,8 @@ fn strange_answers_are_mismatches() {
 #[test]
 fn another_version_than_the_one_asked_is_a_mismatch() {
     let judge = judge(1, "2");
-    assert_eq!(judge.judge(answer("2", "[0.0,1.0]"), 0).mismatch, None);
-    assert!(judge.judge(answer("1", "[0.0,1.0]"), 0).mismatch.is_some());
+    assert_eq!(judge.judge(answer("2", "[0.0,1.0]"), 0, None).mismatch, None);
+    assert!(judge.judge(answer("1", "[0.0,1.0]"), 0, None).mismatch.is_some());
 }
 
 #[test]

@@ -15,8 +15,8 @@ use crate::ffi::{self, system};
 mod models;
 
 pub use models::{
-    SECRET, add_sub, all, dict_out, drops_rows, echo, lookup, masked_sum, mlp, reduce, root, slow,
-    spoils, throws, times, transpose,
+    SECRET, add_sub, all, bad_digits, dict_out, drops_rows, echo, lookup, masked_sum, mlp, reduce,
+    root, slow, spoils, throws, times, transpose,
 };
 
 /// FP32 values that a module holds as a buffer, `self.<name>` in its source.

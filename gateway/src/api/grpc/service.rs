@@ -164,9 +164,9 @@ impl Service {
                 _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
             })
             .collect::<Result<_, _>>()?;
-        let call = self.api.load_call(&caller, parameters)?;
-        self.api.control.load(&model, call).await?;
-        Ok(model)
+        let result = self.api.load(&caller, &model, parameters).await;
+        self.api.audit(&caller, ("load", &model, None), &result).await;
+        result.map(|()| model)
     }
 
     async fn unload(
@@ -183,8 +183,10 @@ impl Service {
             Some(Some(ParameterChoice::StringParam(text))) => Some(text.parse::<Version>()?),
             Some(_) => return Err(Rejection::invalid("parameter 'version' must be text")),
         };
-        self.api.control.unload(&model, version).await?;
-        Ok(model)
+        let result = self.api.control.unload(&model, version).await;
+        let named = version.map(|version| version.to_string());
+        self.api.audit(&caller, ("unload", &model, named.as_deref()), &result).await;
+        result.map(|()| model)
     }
 }
 

@@ -105,6 +105,18 @@ async fn load(
     (model, version): (&str, Option<String>),
     parameters: Map<String, Value>,
 ) -> Result<(), Rejection> {
+    let named = version.clone();
+    let result = load_allowed(api, caller, (model, version), parameters).await;
+    api.audit(caller, ("load", model, named.as_deref()), &result).await;
+    result
+}
+
+async fn load_allowed(
+    api: &Arc<Api>,
+    caller: &Caller,
+    (model, version): (&str, Option<String>),
+    parameters: Map<String, Value>,
+) -> Result<(), Rejection> {
     let mut decoded = Vec::with_capacity(parameters.len() + 1);
     for (key, value) in parameters {
         let text = match value {
@@ -122,8 +134,7 @@ async fn load(
         decoded.push((key, value));
     }
     decoded.extend(version.map(|version| ("version".to_owned(), LoadParameter::Text(version))));
-    let call = api.load_call(caller, decoded)?;
-    api.control.load(model, call).await
+    api.load(caller, model, decoded).await
 }
 
 pub(super) async fn unload_model(
@@ -149,8 +160,12 @@ async fn unload(
     caller: &Caller,
 ) -> Result<(), Rejection> {
     api.authorize_change(caller, model)?;
-    let version = version.map(|text| text.parse::<Version>()).transpose()?;
-    api.control.unload(model, version).await
+    let result = match version.as_deref().map(str::parse::<Version>).transpose() {
+        Ok(version) => api.control.unload(model, version).await,
+        Err(rejection) => Err(rejection),
+    };
+    api.audit(caller, ("unload", model, version.as_deref()), &result).await;
+    result
 }
 
 pub(super) async fn log_settings(

@@ -73,7 +73,7 @@ async fn a_thread_that_was_given_up_and_then_panics_has_come_back() {
 }
 
 /// Another version on the same threads.
-fn neighbour(rig: &Rig, settings: QueueSettings) -> (StubEngine, Queue) {
+pub(super) fn neighbour(rig: &Rig, settings: QueueSettings) -> (StubEngine, Queue) {
     let stub = StubEngine::default();
     let metrics = Arc::new(VersionMetrics::new("other", "1"));
     let settings = QueueSettings { run_timeout: LIMIT, ..settings };

@@ -98,3 +98,77 @@ fn a_look_at_the_models_own_inputs_has_the_whole_limit_of_a_run() {
     guarded.rig.stub.release();
     assert!(call.blocking_recv().unwrap().is_ok());
 }
+
+#[test]
+fn a_trial_whose_caller_leaves_is_given_back_while_it_waits() {
+    let guarded = half_open();
+    let (stub, other) = threads::neighbour(&guarded.rig, QueueSettings::new("other/1", 1));
+    let busy = [1, 2].map(|value| {
+        stub.push(StubStep::Hang);
+        other.submit(rows(&[value]), 1, Schedule::default()).unwrap()
+    });
+    stub.wait_hanging(2);
+    let refused = || guarded.rig.queue.submit(rows(&[1]), 1, Schedule::default()).unwrap_err();
+    for values in [&[1][..], &[1, 2, 3, 4, 5]] {
+        let trial = guarded.rig.submit(values);
+        assert_eq!(refused().kind(), Kind::CircuitOpen);
+        drop(trial);
+    }
+    // No thread has looked at any of them.
+    let trial = guarded.rig.submit(&[7]);
+    stub.release();
+    stub.release();
+    busy.into_iter().for_each(|call| drop(answer(call)));
+    assert_eq!(answer(trial), [7]);
+}
+
+#[test]
+fn a_trial_that_runs_is_not_given_back_by_its_caller() {
+    let guarded = half_open();
+    guarded.rig.stub.push(StubStep::Hang);
+    // The first part runs, the others wait.
+    let trial = guarded.rig.submit(&[1, 2, 3, 4]);
+    guarded.rig.stub.wait_hanging(1);
+    drop(trial);
+    let refused = guarded.rig.queue.submit(rows(&[1]), 1, Schedule::default()).unwrap_err();
+    assert_eq!(refused.kind(), Kind::CircuitOpen);
+    guarded.rig.stub.release();
+    until(|| guarded.breaker.admit(Instant::now(), None).is_ok());
+}
+
+const SHADOW: Schedule = Schedule { priority: None, deadline: None, shadow: true };
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_that_takes_too_long_says_nothing_and_one_that_fails_counts() {
+    let threads = Threads { live: 1, shadow: 1 };
+    let rig = rig_of(threads, QueueSettings { max_rows: 100, ..QueueSettings::new("m/1", 2) });
+    let guarded = guard(rig, LONE, (DataType::Uint8, false), false);
+    let rig = &guarded.rig;
+    rig.stub.push(StubStep::Hang);
+    let hangs = rig.submit_as(&[1], SHADOW);
+    rig.stub.wait_hanging(1);
+    tokio::time::advance(LIMIT * 100).await;
+    rig.pool.watch();
+    assert_eq!(hangs.await.unwrap().unwrap_err(), Failure::TimedOut(LIMIT));
+    // It may only have waited for a processor.
+    assert_eq!(guarded.counts(), (0, 0));
+    rig.stub.push(StubStep::Panic);
+    assert!(rig.submit_as(&[2], SHADOW).await.unwrap().is_err());
+    assert_eq!(guarded.counts(), (1, 1));
+    assert!(rig.submit_as(&[3], SHADOW).await.unwrap().is_ok());
+    assert_eq!(guarded.counts(), (1, 2));
+    rig.stub.release();
+}
+
+#[test]
+fn a_shadow_is_never_slow() {
+    let slow =
+        config::Breaker { slow_call: Some(Duration::ZERO), min_samples: 1, slow_rate: 0.5, ..LONE };
+    let threads = Threads { live: 1, shadow: 1 };
+    let rig = rig_of(threads, QueueSettings { max_rows: 100, ..QueueSettings::new("m/1", 2) });
+    let guarded = guard(rig, slow, (DataType::Uint8, false), false);
+    assert_eq!(answer(guarded.rig.submit_as(&[1], SHADOW)), [1]);
+    assert_eq!((guarded.breaker.state(), guarded.counts()), (State::Closed, (0, 1)));
+    assert_eq!(answer(guarded.rig.submit(&[1])), [1]);
+    assert_eq!(guarded.breaker.state(), State::Open);
+}

@@ -1,0 +1,107 @@
+//! Revisions of the routes for operators: what was in force when, who changed it, and the way
+//! back.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::changes;
+use super::intake::{self, Note, Query};
+use super::routes::written;
+use crate::api::Api;
+use crate::api::rest::{self, Names};
+use crate::error::{Kind, Rejection};
+use crate::revisions::{Cause, Revision};
+use crate::types::Caller;
+
+/// Revisions that are listed without a wish.
+const SOME: usize = 20;
+/// Revisions that one answer lists at most.
+const MOST: usize = 1000;
+
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/revisions", get(list))
+        .route("/v1/revisions/{revision}", get(one))
+        .route("/v1/rollback", post(rollback))
+}
+
+/// The newest first.
+async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
+    let limit =
+        Query::read(query.as_deref(), &["limit"]).and_then(|query| query.get::<usize>("limit"));
+    let limit = match limit {
+        Ok(limit) => limit.unwrap_or(SOME).min(MOST),
+        Err(rejection) => return rest::refuse(&rejection),
+    };
+    let revisions = api.traffic.revisions(limit).await;
+    rest::answer(&json!({
+        "revision": api.traffic.current().number,
+        "revisions": revisions.iter().map(|one| summary(one)).collect::<Vec<Value>>(),
+    }))
+}
+
+async fn one(State(api): State<Arc<Api>>, Names(number): Names<String>) -> Response {
+    let found = match number.parse::<u64>() {
+        Ok(number) => api.traffic.revision(number).await,
+        Err(_) => None,
+    };
+    let Some(revision) = found else {
+        let shown: String = number.chars().take(20).collect();
+        let text = format!("there is no revision {shown}, or it is no longer kept");
+        return rest::refuse(&Rejection::new(Kind::NotFound, text));
+    };
+    let mut shown = summary(&revision);
+    shown["routes"] = revision.plans.iter().map(|plan| written(plan)).collect();
+    rest::answer(&shown)
+}
+
+/// A revision without its routes.
+fn summary(revision: &Revision) -> Value {
+    let cause = match revision.cause {
+        Cause::Start => "start",
+        Cause::File => "file",
+        Cause::Set { .. } => "set",
+        Cause::OverlayDropped { .. } => "reset",
+        Cause::Rollback { .. } => "rollback",
+    };
+    let time = UNIX_EPOCH + Duration::from_millis(revision.at);
+    json!({
+        "revision": revision.number,
+        "time": humantime::format_rfc3339_millis(time).to_string(),
+        "author": revision.author,
+        "reason": revision.reason,
+        "cause": cause,
+        "config_hash": revision.config_hash,
+        "diff": revision.diff,
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    to: Option<u64>,
+    expect_revision: Option<u64>,
+    author: Option<Note>,
+    reason: Option<Note>,
+}
+
+async fn rollback(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    let wanted: Rollback = match intake::json(body, api.limits.body_timeout).await {
+        Ok(wanted) => wanted,
+        Err(response) => return response,
+    };
+    let by = changes::by(&caller, (wanted.author, wanted.reason), wanted.expect_revision);
+    changes::answer(api.traffic.rollback(wanted.to, by.clone()).await, by)
+}

@@ -1,0 +1,157 @@
+//! The configuration file of a gateway under test: written as an operator would write it, in one
+//! step, since the gateway may look at any time.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// The header that the routes here tell callers apart by.
+pub const KEY_HEADER: &str = "x-user-id";
+
+/// A file with routes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Configuration {
+    version: u8,
+    repository: Repository,
+    state: State,
+    #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Repository {
+    path: &'static str,
+    poll: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct State {
+    path: &'static str,
+}
+
+/// `[[route]]`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Route {
+    pub name: String,
+    sticky: String,
+    salt: String,
+    #[serde(rename = "arm")]
+    pub arms: Vec<Arm>,
+    #[serde(rename = "shadow", skip_serializing_if = "Vec::is_empty")]
+    pub shadows: Vec<Shadow>,
+}
+
+/// `[[route.arm]]`: a version of a model here.
+#[derive(Debug, Clone, Serialize)]
+pub struct Arm {
+    pub name: String,
+    model: String,
+    pub version: String,
+    share: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    buckets: Vec<(u16, u16)>,
+}
+
+/// `[[route.shadow]]`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Shadow {
+    name: String,
+    model: String,
+    version: String,
+    sample: String,
+}
+
+// === impl Configuration ===
+
+impl Configuration {
+    /// The folder `repository` beside it is served and not polled, `state` is kept.
+    #[must_use]
+    pub fn of(routes: Vec<Route>) -> Self {
+        let repository = Repository { path: "repository", poll: "off" };
+        Self { version: 1, repository, state: State { path: "state" }, routes }
+    }
+
+    /// Replaces the file in one step.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let draft = path.with_extension("draft");
+        fs::write(&draft, toml::to_string(self)?)?;
+        fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// A route without arms whose callers stay with their arm.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let (sticky, salt) = (format!("header:{KEY_HEADER}"), name.to_owned());
+        Self { name: name.to_owned(), sticky, salt, arms: Vec::new(), shadows: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn salt(mut self, salt: &str) -> Self {
+        salt.clone_into(&mut self.salt);
+        self
+    }
+
+    /// One more arm: a version of a model, for this share of the callers.
+    #[must_use]
+    pub fn arm(mut self, name: &str, (model, version): (&str, &str), share: &str) -> Self {
+        let [name, model, version, share] = [name, model, version, share].map(str::to_owned);
+        self.arms.push(Arm { name, model, version, share, buckets: Vec::new() });
+        self
+    }
+
+    /// Pins the last arm to these buckets, of which its share has as many.
+    #[must_use]
+    pub fn pinned(mut self, buckets: &[(u16, u16)]) -> Self {
+        if let Some(arm) = self.arms.last_mut() {
+            arm.buckets = buckets.to_vec();
+        }
+        self
+    }
+
+    /// One more shadow: a version of a model that sees all calls.
+    #[must_use]
+    pub fn shadow(mut self, name: &str, (model, version): (&str, &str)) -> Self {
+        let [name, model, version] = [name, model, version].map(str::to_owned);
+        self.shadows.push(Shadow { name, model, version, sample: "100%".to_owned() });
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml::{Table, Value};
+
+    #[test]
+    fn a_file_reads_as_an_operator_would_have_written_it() {
+        let digits = Route::named("digits")
+            .salt("spring")
+            .arm("stable", ("digits", "1"), "95%")
+            .pinned(&[(0, 9500)])
+            .arm("canary", ("digits", "2"), "5%")
+            .shadow("candidate", ("digits", "3"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("penstock.toml");
+        Configuration::of(vec![digits, Route::named("other")]).write(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let table: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        assert_eq!(table["state"]["path"].as_str(), Some("state"));
+        let route = &table["route"][0];
+        assert_eq!(route["sticky"].as_str(), Some("header:x-user-id"));
+        assert_eq!(route["salt"].as_str(), Some("spring"));
+        assert_eq!(route["arm"][0]["buckets"].to_string(), "[[0, 9500]]");
+        assert_eq!(route["arm"][1].get("buckets"), None);
+        assert_eq!(route["arm"][1]["version"], Value::from("2"));
+        assert_eq!(route["shadow"][0]["sample"].as_str(), Some("100%"));
+        assert_eq!(table["route"][1].get("shadow"), None);
+    }
+}
