@@ -5,6 +5,8 @@
 //! way when the breaker opened decide no trial, and a trial that was given up decides none after
 //! it.
 
+mod settings;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -232,22 +234,6 @@ impl Machine {
     pub(super) fn reset(&mut self, now: Instant) -> Transition {
         self.backoff.reset();
         self.close(now, Reason::Operator)
-    }
-
-    /// Goes on under other settings; see [`super::Breaker::reconfigure`].
-    pub(super) fn reconfigure(&mut self, now: Instant, settings: Settings) -> Option<Transition> {
-        if self.settings == settings {
-            return None;
-        }
-        self.settings = settings;
-        self.window = Window::new(now, settings.window);
-        self.backoff.bound(settings.open_time, settings.max_open_time);
-        let is_tried = match self.phase {
-            Phase::Closed { .. } | Phase::Open { until: None } => false,
-            Phase::Open { until: Some(_) } | Phase::HalfOpen { .. } => true,
-        };
-        // Nothing is counted any more, so no trial would ever close it.
-        (!settings.enabled && is_tried).then(|| self.reset(now))
     }
 
     /// What holds while it is not closed; `None` while all calls may run.

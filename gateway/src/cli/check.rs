@@ -2,12 +2,15 @@
 
 mod routes;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde_json::json;
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
 
-use super::{BAD_CONFIG, table};
+use super::client::{Access, Client};
+use super::{BAD_CONFIG, block_on, shown, table};
 use crate::app;
 use crate::config::auth::{Auth, Jwks, Pattern};
 use crate::config::{self, Config, Problem};
@@ -21,9 +24,11 @@ pub(super) struct Arguments {
     /// A configuration file (.toml) or a model repository folder
     #[arg(default_value = "penstock.toml")]
     path: PathBuf,
-    /// Print JSON instead of text
-    #[arg(long)]
-    json: bool,
+    /// Show what a running gateway would change if this were its file; the URL of its admin port
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
+    #[command(flatten)]
+    access: Access,
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -40,7 +45,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             (problems, Tables { models, routes, clients })
         }
     };
-    if arguments.json {
+    if let (Some(url), true) = (&arguments.against, problems.is_empty()) {
+        return against(arguments, url);
+    }
+    if arguments.access.json {
         let problems: Vec<_> =
             problems.iter().map(|p| json!({ "path": p.path, "message": p.message })).collect();
         let Tables { models, routes, clients } = tables;
@@ -80,6 +88,42 @@ impl Tables {
         }
         shown.join("\n")
     }
+}
+
+/// Asks a running gateway what it would make of the file. Ends like a check with problems where it
+/// would not take it.
+fn against(arguments: &Arguments, url: &str) -> anyhow::Result<ExitCode> {
+    let path = &arguments.path;
+    if path.is_dir() {
+        bail!("--against: {} is a folder, a gateway follows a file", path.display());
+    }
+    let text = fs::read_to_string(path).with_context(|| shown(path))?;
+    let answer = block_on(async {
+        Client::new(url, &arguments.access)?.post_text("/v1/check", text).await
+    })?;
+    let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
+    let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (problems, needs_restart) = (list("problems"), list("needs_restart"));
+    if arguments.access.json {
+        println!("{answer}");
+    } else {
+        for problem in &problems {
+            let problem = Problem::new(words(&problem["path"]), words(&problem["message"]));
+            eprintln!("{}: {problem}", path.display());
+        }
+        for key in &needs_restart {
+            eprintln!("{}: {}: cannot change while the gateway runs", path.display(), words(key));
+        }
+        let lines = list("diff");
+        for line in &lines {
+            println!("{}", words(line));
+        }
+        if problems.is_empty() && needs_restart.is_empty() && lines.is_empty() {
+            println!("{}: a reload would change nothing", path.display());
+        }
+    }
+    let is_taken = problems.is_empty() && needs_restart.is_empty();
+    Ok(if is_taken { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
 }
 
 /// Reads every manifest and says what would be served.

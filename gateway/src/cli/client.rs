@@ -236,3 +236,32 @@ fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'s
     }
     Ok(found)
 }
+
+impl Client {
+    /// Sends text and returns the JSON answer.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached; when it refuses, a [`Refused`] with its own words.
+    pub(super) async fn post_text(&self, path: &str, text: String) -> anyhow::Result<Value> {
+        let base = &self.base;
+        let mut request = Request::post(format!("{base}{path}"))
+            .header(CONTENT_TYPE, "application/toml")
+            .body(Full::new(Bytes::from(text)))
+            .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
+        let asked = async {
+            let response = self.http.request(request).await?;
+            let status = response.status();
+            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) =
+            asked.await.with_context(|| format!("cannot reach a gateway at {base}"))?;
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(value) if status.is_success() => Ok(value),
+            Ok(value) if value["error"].is_string() => Err(Refused(value).into()),
+            _ => bail!("{base}{path} answered {status}"),
+        }
+    }
+}

@@ -19,7 +19,7 @@ pub struct Status {
     pub revision: u64,
     /// What is wrong with the text that was tried last; nothing where it is in force.
     pub problems: Vec<Problem>,
-    /// Time since the file was last found good and in force.
+    /// Time since a changed file, or that of the start, last came to be in force.
     pub age: Duration,
 }
 

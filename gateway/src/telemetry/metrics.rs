@@ -192,7 +192,7 @@ declare! {
     CONFIG_VALID = "penstock_config_valid", Shape::Gauge, &[],
         "1 while what the configuration file says is in force, 0 while it cannot be.";
     CONFIG_SUCCESS = "penstock_config_last_success_timestamp_seconds", Shape::Gauge, &[],
-        "When the configuration file was last found good and in force, in seconds since 1970.";
+        "When a changed configuration file, or that of the start, last came to be in force, in seconds since 1970.";
     CONFIG_REVISION = "penstock_config_revision", Shape::Gauge, &[],
         "The revision that the last applied configuration became.";
     BUILD = "penstock_build_info", Shape::Gauge, &["version", "libtorch"],

@@ -376,3 +376,51 @@ fn inspect_writes_a_manifest_that_serves() {
     let wrong = penstock(&["inspect", &file, "--input", "pixels=FP32[-1,63]"]);
     assert_eq!(wrong.status.code(), Some(1));
 }
+
+/// A gateway that answers one request with this JSON; gives its address, and what it was asked.
+fn gateway(answer: &'static str) -> (String, JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let asked = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+        let length = |text: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+            line.map_or(0, |length| length.parse::<usize>().unwrap())
+        };
+        loop {
+            let read = stream.read(&mut piece).unwrap();
+            request.extend_from_slice(&piece[..read]);
+            let text = text(&request);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            if read == 0 || body.len() >= length(&head.to_lowercase()) {
+                break;
+            }
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        let length = answer.len();
+        write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n{answer}").unwrap();
+        text(&request)
+    });
+    (address, asked)
+}
+
+#[test]
+fn check_against_a_gateway_says_what_a_reload_would_change() {
+    let models = repository(IDENTITY);
+    let content = format!("version = 1\n[repository]\npath = '{}'\n", models.path().display());
+    let path = config(models.path(), &content);
+    let (url, asked) = gateway(
+        r#"{"problems": [], "diff": ["breaker.consecutive: 5 -> 9"], "needs_restart": []}"#,
+    );
+    let output = penstock(&["check", &path, "--against", &url]);
+    let asked = asked.join().unwrap();
+    assert!(asked.starts_with("POST /v1/check ") && asked.ends_with(&content), "{asked}");
+    assert_eq!(text(&output.stdout), "breaker.consecutive: 5 -> 9\n");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let (url, asked) = gateway(r#"{"problems": [], "diff": [], "needs_restart": ["listen.http"]}"#);
+    let output = penstock(&["check", &path, "--against", &url]);
+    drop(asked.join().unwrap());
+    assert!(text(&output.stderr).ends_with("listen.http: cannot change while the gateway runs\n"));
+    assert_eq!(output.status.code(), Some(64));
+}
