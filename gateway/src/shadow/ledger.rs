@@ -22,8 +22,8 @@ const MOST_OUTPUTS: usize = 32;
 
 /// The comparison of one shadow with what answers live.
 ///
-/// A call with ten floats takes a fraction of a microsecond, large tensors about a nanosecond for
-/// each element (`cargo bench -p penstock-benches --bench shadow`), all of it under one lock:
+/// A call with ten floats takes a fifth of a microsecond, a large tensor 3 to 6 ns for each
+/// element (`cargo bench -p penstock-benches --bench shadow`), all of it under one lock:
 /// compare on a thread that has time, such as that of a [`super::Comparer`].
 #[derive(Debug)]
 pub struct Ledger(Mutex<State>);
