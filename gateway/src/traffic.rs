@@ -13,11 +13,11 @@ mod effective;
 mod served;
 mod shares;
 mod target;
+mod words;
 mod work;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,14 +40,12 @@ use work::Request;
 pub use diff::target as target_text;
 pub use served::Served;
 pub use target::{Incoming, Settings, Target};
+pub use words::{By, Outcome, Refused};
 
 /// How often it is looked whether what is kept warm may go.
 const EVERY: Duration = Duration::from_secs(1);
 /// Longer is for ever; clocks do not reach further.
 const LONGEST_WARM: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Longest author and reason that are kept, in bytes.
-const LONGEST_AUTHOR: usize = 128;
-const LONGEST_REASON: usize = 1024;
 
 /// Decides which routes are in force. One per process.
 #[derive(Debug)]
@@ -72,40 +70,6 @@ struct Standing {
     previous: Option<Arc<Revision>>,
     /// Until when the versions of the previous revision stay loaded; `None`: no longer.
     warm_until: Option<Instant>,
-}
-
-/// Who asks for a change, and why.
-#[derive(Debug, Clone, Default)]
-pub struct By {
-    pub author: String,
-    /// Where it comes from: an address, or what in the gateway asks.
-    pub from: String,
-    pub reason: String,
-    /// The revision that the change was made for; refused when another one is current.
-    pub expect_revision: Option<u64>,
-}
-
-/// What a change came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// The current revision; the one before when nothing changed.
-    pub revision: u64,
-    pub changed: bool,
-    pub diff: Vec<String>,
-    /// The revision whose routes came back.
-    pub restored: Option<u64>,
-    /// Versions that had to be loaded, or would have to.
-    pub needs_load: Vec<String>,
-}
-
-/// Why nothing changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub rejection: Rejection,
-    /// What is wrong with which arm, where that is why.
-    pub problems: Vec<Problem>,
-    /// The current revision.
-    pub revision: u64,
 }
 
 impl Traffic {
@@ -362,27 +326,6 @@ impl Traffic {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
 }
-
-impl By {
-    fn bounded(mut self) -> Self {
-        for (text, longest) in [
-            (&mut self.author, LONGEST_AUTHOR),
-            (&mut self.from, LONGEST_AUTHOR),
-            (&mut self.reason, LONGEST_REASON),
-        ] {
-            text.truncate(text.floor_char_boundary(longest));
-        }
-        self
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rejection.fmt(f)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 fn by_name(routes: Vec<Route>) -> FileRoutes {
     routes.into_iter().map(|route| (route.name.clone(), route)).collect()

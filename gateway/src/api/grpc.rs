@@ -4,6 +4,7 @@ mod decode;
 mod encode;
 mod health;
 mod log_settings;
+mod management;
 mod service;
 mod stream;
 mod wire;

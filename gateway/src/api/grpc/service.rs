@@ -5,16 +5,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use proto::inference::model_repository_parameter::ParameterChoice;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Entered, decode, encode, log_settings, status, stream};
-use crate::api::load_call::LoadParameter;
 use crate::api::timeouts::Arrival;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, naming, parameters};
 use crate::error::{Kind, Rejection};
 use crate::pipeline;
-use crate::types::{Call, Caller, Protocol, Role, Version};
+use crate::types::{Call, Caller, Protocol};
 
 /// The service; cheap to clone.
 #[derive(Debug, Clone)]
@@ -120,78 +118,10 @@ impl Service {
         let served = snapshot.find(&named.name, Some(&named.version))?;
         Ok(pb::ModelConfigResponse { config: Some(model_config::of_version(served)) })
     }
-
-    fn index(
-        &self,
-        request: &Request<pb::RepositoryIndexRequest>,
-    ) -> Result<pb::RepositoryIndexResponse, Rejection> {
-        let caller = caller(request)?;
-        self.api.authorize_reading(&caller)?;
-        let models = self
-            .api
-            .control
-            .index(request.get_ref().ready)
-            .into_iter()
-            .filter(|entry| caller.identity.may_call(entry.name.as_str()))
-            .map(|entry| pb::repository_index_response::ModelIndex {
-                name: entry.name.to_string(),
-                version: entry.version.map_or_else(String::new, |version| version.to_string()),
-                state: entry.state.map_or("", |state| state.name()).to_owned(),
-                reason: entry.reason,
-            })
-            .collect();
-        Ok(pb::RepositoryIndexResponse { models })
-    }
-
-    async fn load(
-        &self,
-        request: Request<pb::RepositoryModelLoadRequest>,
-    ) -> Result<String, Rejection> {
-        let caller = caller(&request)?;
-        // Whoever may change nothing is told before what is wrong with the call.
-        self.api.authorize(&caller, Role::Operate)?;
-        let request = request.into_inner();
-        let model = decode::named(request.repository_name, request.model_name)?;
-        self.api.authorize_change(&caller, &model)?;
-        let parameters = request
-            .parameters
-            .into_iter()
-            .map(|(key, value)| match value.parameter_choice {
-                Some(ParameterChoice::StringParam(text)) => Ok((key, LoadParameter::Text(text))),
-                Some(ParameterChoice::BytesParam(bytes)) => {
-                    Ok((key, LoadParameter::Bytes(bytes.into())))
-                }
-                _ => Err(Rejection::invalid(format!("parameter '{key}' must be text or bytes"))),
-            })
-            .collect::<Result<_, _>>()?;
-        let result = self.api.load(&caller, &model, parameters).await;
-        self.api.audit(&caller, ("load", &model, None), &result).await;
-        result.map(|()| model)
-    }
-
-    async fn unload(
-        &self,
-        request: Request<pb::RepositoryModelUnloadRequest>,
-    ) -> Result<String, Rejection> {
-        let caller = caller(&request)?;
-        self.api.authorize(&caller, Role::Operate)?;
-        let request = request.into_inner();
-        let model = decode::named(request.repository_name, request.model_name)?;
-        self.api.authorize_change(&caller, &model)?;
-        let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
-            None => None,
-            Some(Some(ParameterChoice::StringParam(text))) => Some(text.parse::<Version>()?),
-            Some(_) => return Err(Rejection::invalid("parameter 'version' must be text")),
-        };
-        let result = self.api.control.unload(&model, version).await;
-        let named = version.map(|version| version.to_string());
-        self.api.audit(&caller, ("unload", &model, named.as_deref()), &result).await;
-        result.map(|()| model)
-    }
 }
 
 /// Who calls; the door settled it.
-fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Rejection> {
     let entered = request.extensions().get::<Entered>();
     entered.map(|entered| entered.caller.clone()).ok_or_else(unsettled)
 }
