@@ -83,6 +83,18 @@ fn identities(config: &Config) -> anyhow::Result<Arc<Identities>> {
     identities.map(Arc::new).map_err(listed)
 }
 
+/// What loads models into the snapshots.
+fn control(
+    config: &Config,
+    engines: Vec<Arc<dyn Engine>>,
+    (repository, snapshots): (Repository, SnapshotCell),
+) -> Arc<Control> {
+    let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
+        .with_breaker(config.breaker)
+        .with_overload(&config.overload);
+    Arc::new(Control::new(repository, loader, snapshots, config.repository.clone()))
+}
+
 /// Every problem in one line.
 fn listed(problems: Vec<Problem>) -> anyhow::Error {
     anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
@@ -115,15 +127,7 @@ impl App {
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
         snapshots.commit_settings(Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?);
-        let loader = Loader::new(engines, config.engine.clone(), config.limits.clone())
-            .with_breaker(config.breaker)
-            .with_overload(&config.overload);
-        let control = Arc::new(Control::new(
-            repository,
-            loader,
-            snapshots.clone(),
-            config.repository.clone(),
-        ));
+        let control = control(&config, engines, (repository, snapshots.clone()));
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
         let overload = Overload::new(&config.limits, &config.overload, wire.clone());
