@@ -27,6 +27,7 @@ use crate::control::Control;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 use crate::reload::Reloader;
+use crate::tasks::Home;
 use crate::traffic::Traffic;
 
 pub use health::{Health, Stage, State};
@@ -57,6 +58,8 @@ pub struct Api {
     pub limits: Limits,
     /// Which routes are in force, and changing that.
     pub traffic: Arc<Traffic>,
+    /// Where the work of operators is done.
+    pub home: Home,
     /// Reads the configuration file again; `None` where there is none.
     pub reloader: Option<Arc<Reloader>>,
 }

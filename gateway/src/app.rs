@@ -23,7 +23,7 @@ use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::shadow::Comparer;
 use crate::snapshot::{Routing, SnapshotCell};
-use crate::tasks;
+use crate::tasks::{self, Home};
 use crate::telemetry::{WireMetrics, logging, metrics};
 use crate::traffic::{Served, Traffic};
 use crate::upstream::Upstreams;
@@ -154,6 +154,7 @@ impl App {
             health: Health::new(),
             limits: config.limits.clone(),
             traffic: traffic.clone(),
+            home: Home::here(),
             reloader: file.map(|(source, text)| {
                 let live = Box::new(Live { control: control.clone(), traffic: traffic.clone() });
                 Arc::new(Reloader::new(source, config.clone(), text, live))

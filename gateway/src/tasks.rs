@@ -17,6 +17,29 @@ where
     tokio::spawn(guarded(name, future).instrument(info_span!("task", name)))
 }
 
+/// A runtime that work can be handed to from others.
+#[derive(Debug, Clone)]
+pub struct Home(tokio::runtime::Handle);
+
+impl Home {
+    /// The runtime of the caller.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    #[must_use]
+    pub fn here() -> Self {
+        Self(tokio::runtime::Handle::current())
+    }
+
+    /// As [`spawn`], there.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.spawn(guarded(name, future).instrument(info_span!("task", name)))
+    }
+}
+
 /// Like [`spawn`], for tasks that are polled with every request: their span exists at trace level
 /// only, since every poll enters and leaves it.
 #[expect(clippy::disallowed_methods, reason = "this is the one home of spawn")]

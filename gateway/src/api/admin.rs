@@ -28,7 +28,6 @@ use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
 use crate::error::{Kind, Rejection};
-use crate::tasks;
 use crate::types::{Peer, Role};
 
 /// Method and path of everything served on the admin port.
@@ -93,13 +92,15 @@ async fn check(
             Err(rejection) => rest::refuse(&rejection),
         }
     };
-    let Some(attempt) = attempt else { return answered.await };
     let (sender, receiver) = oneshot::channel();
-    // A caller that goes away leaves no change half done, and none that nobody wrote down.
-    tasks::spawn("admin", async move {
+    // A caller that goes away leaves no change half done, and none that nobody wrote down. Away
+    // from the event loop of the connection: it answers predictions too, and a thousand routes
+    // take a while.
+    api.home.clone().spawn("admin", async move {
         let response = answered.await;
         let refused = matches!(response.status().as_u16(), 401 | 403);
-        let entry = audit::entry(attempt, (who.as_ref(), &peer), &response);
+        let entry =
+            attempt.and_then(|attempt| audit::entry(attempt, (who.as_ref(), &peer), &response));
         if let Some(entry) = entry.filter(|_| !refused || strangers.may_be_noted()) {
             api.note(entry).await;
         }
