@@ -32,24 +32,26 @@ struct Gateway {
 impl Gateway {
     async fn start(models: &[&str], more: &str) -> Self {
         let folder = TempDir::new().unwrap();
+        let repository = folder.path().join("models");
+        fs::create_dir(&repository).unwrap();
         for model in models {
             let tensor = |name| format!("name = '{name}'\ndtype = 'FP32'\nshape = [-1, 2]\n");
             let manifest = format!(
-                "platform = 'identity'\nversions = 'all'\nmax_batch_size = 8\n\
-                 [[input]]\n{}[[output]]\n{}",
+                "platform = 'identity'\nmax_batch_size = 8\n\
+                 [[input]]\n{}[[output]]\n{}[versions]\nlatest = 3\n",
                 tensor("x"),
                 tensor("y")
             );
             for version in ["1", "2", "3"] {
-                fs::create_dir_all(folder.path().join(model).join(version)).unwrap();
+                fs::create_dir_all(repository.join(model).join(version)).unwrap();
             }
-            fs::write(folder.path().join(model).join("model.toml"), manifest).unwrap();
+            fs::write(repository.join(model).join("model.toml"), manifest).unwrap();
         }
         let text = format!(
             "version = 1\n[listen]\nhttp = '127.0.0.1:0'\ngrpc = '127.0.0.1:0'\n\
              metrics = 'off'\nadmin = 'off'\n[log]\nlevel = 'error'\n[server]\nio_threads = 1\n\
              [engine]\ncpu_threads = 1\n[repository]\npath = '{}'\npoll = 'off'\n{more}",
-            folder.path().display()
+            repository.display()
         );
         let config = config::parse(&text, folder.path()).unwrap();
         let app = App::start(config, None, penstock::app::engines(), None).await.unwrap();
@@ -151,17 +153,17 @@ const NOT_SERVING: i32 = 2;
 fn spare(name: &str, fallback: &str, more: &str) -> String {
     format!(
         "[[route]]\nname = '{name}'\nfallback = '{fallback}'\n\
-         [[route.arm]]\nname = 'main'\nmodel = 'digits'\nversion = 2\nshare = '100%'\n\
-         [[route.arm]]\nname = 'spare'\nmodel = 'digits'\nversion = 1\nshare = '0%'\n{more}"
+         [[route.arm]]\nname = 'main'\nmodel = 'digits'\nversion = '2'\nshare = '100%'\n\
+         [[route.arm]]\nname = 'spare'\nmodel = 'digits'\nversion = '1'\nshare = '0%'\n{more}"
     )
 }
 
 #[tokio::test]
 async fn a_route_is_ready_as_its_arms_are_and_not_as_the_highest_version_is() {
     let routes = "[[route]]\nname = 'digits'\n\
-        [[route.arm]]\nname = 'stable'\nversion = 1\n\
-        [[route.arm]]\nname = 'canary'\nversion = 2\nshare = '5%'\n\
-        [[route.shadow]]\nname = 'next'\nversion = 3\n";
+        [[route.arm]]\nname = 'stable'\nversion = '1'\n\
+        [[route.arm]]\nname = 'canary'\nversion = '2'\nshare = '5%'\n\
+        [[route.shadow]]\nname = 'next'\nversion = '3'\n";
     let gateway = Gateway::start(&["digits"], routes).await;
     gateway.trip("3", true);
     assert!(gateway.is_ready("digits").await, "a shadow answers nobody");

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +9,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 
-import harness
-from harness import Gateway
+from load import StartOn
 
 MODEL, ALIAS = "identity_fp32", "anybody"
 ROUTE = f"""
@@ -25,22 +22,12 @@ name = "{ALIAS}"
 CLIENTS = {"http": tritonclient.http, "grpc": tritonclient.grpc}
 
 
-@pytest.fixture
-def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway with one model, and a route to it under another name."""
-    repository = tmp_path / "models"
-    repository.mkdir()
-    harness.write_identity(repository, "FP32")
-    made = harness.start(tmp_path, repository, ROUTE)
-    yield made
-    made.stop()
-
-
 @pytest.mark.parametrize("protocol", CLIENTS)
 def test_a_route_without_a_model_is_found_described_and_called(
-    gateway: Gateway, protocol: str
+    start_on: StartOn, protocol: str
 ) -> None:
     """What clients ask before they call is answered under the name of the route."""
+    gateway = start_on(ROUTE)
     library = CLIENTS[protocol]
     as_json: dict[str, Any] = {"as_json": True} if protocol == "grpc" else {}
     with library.InferenceServerClient(getattr(gateway, protocol)) as client:
