@@ -1,11 +1,12 @@
 //! The wire: Open Inference Protocol over REST and gRPC, to and from the words of `types`.
 //!
-//! Nothing below this module knows a wire format. What both protocols share (model configuration,
-//! statistics, classification, health) is beside them here.
+//! Nothing below this module knows a wire format. What both protocols share (descriptions of
+//! models, statistics, classification, health) is beside them here.
 
 pub mod admin;
 pub mod audit;
 pub mod classification;
+pub mod description;
 pub mod exposition;
 pub mod guard;
 pub mod health;

@@ -2,6 +2,7 @@
 //! a new one, by one pointer swap that cannot fail.
 
 mod backend;
+mod named;
 mod route;
 mod shadow;
 
@@ -21,6 +22,7 @@ use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
 use crate::upstream::Upstreams;
 
 pub use backend::{Backend, Remote, Seat};
+pub use named::{Described, Named};
 use route::World;
 
 pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};
@@ -88,8 +90,8 @@ impl Destination {
 }
 
 impl Snapshot {
-    /// The version that a name stands for, past any route of that name: the numbered or labelled
-    /// one, or the highest ready one.
+    /// The version of a model, past any route of its name: the numbered or labelled one, or the
+    /// highest ready one.
     ///
     /// # Errors
     /// `NotFound` for what is not there, `NotReady` for what should be but is not.
@@ -99,7 +101,7 @@ impl Snapshot {
         version: Option<&str>,
     ) -> Result<&Arc<ServedVersion>, Rejection> {
         let Some(served) = self.models.get(model) else {
-            return self.behind_route(model, version).ok_or_else(|| ModelName::unknown(model));
+            return Err(ModelName::unknown(model));
         };
         let Some(text) = version.filter(|text| !text.is_empty()) else {
             return served.ready.values().next_back().ok_or_else(|| {
@@ -128,17 +130,6 @@ impl Snapshot {
                 format!("version {version} of model '{model}' is not found"),
             ),
         })
-    }
-
-    /// What describes a route that has no model of its name: the first arm that is loaded here, or
-    /// the named one.
-    fn behind_route(&self, name: &str, version: Option<&str>) -> Option<&Arc<ServedVersion>> {
-        let route = self.routes.get(name)?;
-        let is_meant = |arm: &&Arm| {
-            version.is_none_or(|version| version.is_empty() || version == arm.name.as_str())
-        };
-        let mut arms = route.arms.iter().filter(is_meant);
-        arms.find_map(|arm| arm.seat.local())
     }
 
     /// Where a call goes: to the route of its name, unless it names a version by its number; a

@@ -124,11 +124,11 @@ impl Api {
         open && self.is_live() && devices && self.control.is_serving()
     }
 
-    /// Whether a call to this model would be taken.
+    /// Whether a call to this model or route would be taken.
     #[must_use]
     pub fn is_model_ready(&self, model: &str, version: Option<&str>) -> bool {
         let snapshot = self.pipeline.snapshots.load();
-        let runs = snapshot.find(model, version).is_ok_and(|served| served.is_ready());
+        let runs = snapshot.named(model, version).is_ok_and(|named| named.is_ready());
         self.is_live() && runs
     }
 }

@@ -21,48 +21,22 @@ pub fn platform(manifest: &Manifest) -> &str {
     }
 }
 
-/// The configuration of a served version. Hash, lineage and what the engine decided stand in
-/// `parameters`, where every client can read them.
+/// The configuration of a served version under the name that clients call. Hash, lineage and what
+/// the engine decided stand in `parameters`, where every client can read them.
 #[must_use]
-pub fn of_version(served: &ServedVersion) -> ModelConfig {
+pub fn of_version(name: &str, served: &ServedVersion) -> ModelConfig {
     let manifest = &served.manifest;
-    let signature = served.signature();
-    let max_batch_size = i32::try_from(signature.max_batch_size).unwrap_or(i32::MAX);
-    let dims = |spec: &TensorSpec| {
-        let batch_dimension = usize::from(max_batch_size > 0);
-        spec.shape.iter().skip(batch_dimension).copied().collect::<Vec<_>>()
-    };
+    let mut config = of_signature(name, platform(manifest), served.signature());
+    for (index, input) in config.input.iter_mut().enumerate() {
+        input.optional = manifest.contract.as_ref().is_some_and(|c| c.is_optional(index));
+    }
+    let batches = config.max_batch_size > 0;
     let is_cpu = manifest.device == "cpu";
     ModelConfig {
-        name: served.model.to_string(),
-        platform: platform(manifest).to_owned(),
         backend: if manifest.platform == "torchscript" { "pytorch" } else { "" }.to_owned(),
         version_policy: Some(version_policy(&manifest.policy)),
-        max_batch_size,
-        input: signature
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(index, spec)| pb::ModelInput {
-                optional: manifest.contract.as_ref().is_some_and(|c| c.is_optional(index)),
-                name: spec.name.clone(),
-                data_type: data_type(spec.datatype) as i32,
-                dims: dims(spec),
-                ..pb::ModelInput::default()
-            })
-            .collect(),
-        output: signature
-            .outputs
-            .iter()
-            .map(|output| pb::ModelOutput {
-                name: output.spec.name.clone(),
-                data_type: data_type(output.spec.datatype) as i32,
-                dims: dims(&output.spec),
-                ..pb::ModelOutput::default()
-            })
-            .collect(),
         instance_group: vec![pb::ModelInstanceGroup {
-            name: format!("{}_{}", served.model, manifest.device),
+            name: format!("{name}_{}", manifest.device),
             kind: if is_cpu {
                 pb::model_instance_group::Kind::Cpu as i32
             } else {
@@ -78,13 +52,43 @@ pub fn of_version(served: &ServedVersion) -> ModelConfig {
             ..pb::ModelInstanceGroup::default()
         }],
         default_model_filename: crate::models::repository::MODEL_FILE.to_owned(),
-        scheduling_choice: (max_batch_size > 0)
+        scheduling_choice: batches
             .then(|| model_config::SchedulingChoice::DynamicBatching(dynamic_batching(manifest))),
         parameters: served
             .properties()
             .into_iter()
             .map(|(key, string_value)| (key, pb::ModelParameter { string_value }))
             .collect(),
+        ..config
+    }
+}
+
+/// The configuration of something that is known by what it takes and gives alone.
+#[must_use]
+pub fn of_signature(name: &str, platform: &str, signature: &Signature) -> ModelConfig {
+    let max_batch_size = i32::try_from(signature.max_batch_size).unwrap_or(i32::MAX);
+    let dims = |spec: &TensorSpec| {
+        let batch_dimension = usize::from(max_batch_size > 0);
+        spec.shape.iter().skip(batch_dimension).copied().collect::<Vec<_>>()
+    };
+    let input = |spec: &TensorSpec| pb::ModelInput {
+        name: spec.name.clone(),
+        data_type: data_type(spec.datatype) as i32,
+        dims: dims(spec),
+        ..pb::ModelInput::default()
+    };
+    let output = |output: &OutputSpec| pb::ModelOutput {
+        name: output.spec.name.clone(),
+        data_type: data_type(output.spec.datatype) as i32,
+        dims: dims(&output.spec),
+        ..pb::ModelOutput::default()
+    };
+    ModelConfig {
+        name: name.to_owned(),
+        platform: platform.to_owned(),
+        max_batch_size,
+        input: signature.inputs.iter().map(input).collect(),
+        output: signature.outputs.iter().map(output).collect(),
         model_transaction_policy: Some(pb::ModelTransactionPolicy { decoupled: false }),
         ..ModelConfig::default()
     }

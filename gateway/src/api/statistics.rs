@@ -38,6 +38,12 @@ impl Api {
                 snapshot.ready().filter(seen).map(|served| statistics(served)).collect()
             }
             ("", Some(_)) => return Err(Rejection::invalid("a version needs a model's name")),
+            (model, _) if snapshot.model(model).is_none() && snapshot.route(model).is_some() => {
+                let text = format!(
+                    "route '{model}' has no model of its name, and statistics are of models"
+                );
+                return Err(Rejection::new(Kind::NotFound, text));
+            }
             (model, Some(_)) => vec![statistics(snapshot.find(model, version)?)],
             (model, None) => {
                 let served = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;

@@ -7,5 +7,6 @@ mod architecture;
 mod command_line;
 mod doors;
 mod documents;
+mod route_descriptions;
 mod source;
 mod upstream;

@@ -9,10 +9,9 @@ use proto::inference::model_infer_response::InferOutputTensor;
 use proto::inference::{InferParameter, ModelInferResponse};
 
 use super::decode::Wanted;
-use crate::api::{Api, classification, model_config, naming};
+use crate::api::{Api, classification, naming};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
-use crate::types::ModelName;
 
 /// On the answer of an earlier call with the same idempotency key.
 const REPLAYED: &str = "penstock_replayed";
@@ -67,27 +66,25 @@ pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferRespons
     Ok(response)
 }
 
-/// What describes a model.
+/// What describes a model or a route.
 pub(super) fn metadata(
     api: &Api,
     model: &str,
     version: &str,
 ) -> Result<pb::ModelMetadataResponse, Rejection> {
-    let snapshot = api.pipeline.snapshots.load();
-    let served = snapshot.find(model, Some(version))?;
-    let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
+    let described = api.describe(model, Some(version))?;
     let tensor = |spec: &engine::TensorSpec| pb::model_metadata_response::TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.datatype.name().to_owned(),
         shape: spec.shape.clone(),
     };
-    let signature = served.signature();
+    let signature = &described.signature;
     Ok(pb::ModelMetadataResponse {
-        name: model.to_owned(),
-        versions: all.ready.keys().map(ToString::to_string).collect(),
-        platform: model_config::platform(&served.manifest).to_owned(),
+        platform: described.platform().to_owned(),
         inputs: signature.inputs.iter().map(tensor).collect(),
         outputs: signature.outputs.iter().map(|output| tensor(&output.spec)).collect(),
+        name: described.name,
+        versions: described.versions,
         ..pb::ModelMetadataResponse::default()
     })
 }

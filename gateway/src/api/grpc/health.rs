@@ -1,5 +1,5 @@
 //! `grpc.health.v1`: the server under the empty name and under its service's name, every model
-//! under its own.
+//! and route under its own.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -76,15 +76,18 @@ impl Health {
     }
 }
 
-/// The state of the server is for everybody, that of a model for those who may read about it; to
-/// others it is unknown.
+/// The state of the server is for everybody, that of a model or route for those who may read
+/// about it; to others it is unknown.
 fn check(api: &Api, name: &str, asking: &Asking) -> Option<ServingStatus> {
     let ready = match name {
         "" | SERVICE => api.is_ready(),
         model => {
             let caller = api.known(&asking.credentials, asking.peer.clone()?)?;
             api.authorize_reading_of(&caller, model).ok()?;
-            api.pipeline.snapshots.load().model(model)?;
+            let snapshot = api.pipeline.snapshots.load();
+            if snapshot.model(model).is_none() && snapshot.route(model).is_none() {
+                return None;
+            }
             api.is_model_ready(model, None)
         }
     };

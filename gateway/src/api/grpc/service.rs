@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Entered, decode, encode, log_settings, status, stream};
 use crate::api::timeouts::Arrival;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, naming, parameters};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, naming, parameters};
 use crate::error::{Kind, Rejection};
 use crate::pipeline;
 use crate::types::{Call, Caller, Protocol};
@@ -114,9 +114,8 @@ impl Service {
     ) -> Result<pb::ModelConfigResponse, Rejection> {
         let named = request.get_ref();
         self.may_read(request, &named.name)?;
-        let snapshot = self.api.pipeline.snapshots.load();
-        let served = snapshot.find(&named.name, Some(&named.version))?;
-        Ok(pb::ModelConfigResponse { config: Some(model_config::of_version(served)) })
+        let described = self.api.describe(&named.name, Some(&named.version))?;
+        Ok(pb::ModelConfigResponse { config: Some(described.config()) })
     }
 }
 

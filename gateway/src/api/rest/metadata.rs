@@ -1,19 +1,19 @@
 //! Health, metadata, configuration and statistics over HTTP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::path::Names;
 use super::respond;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, proto_json};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, proto_json};
 use crate::error::{Kind, Rejection};
-use crate::models::ServedVersion;
-use crate::types::{Caller, ModelName};
+use crate::types::Caller;
 
 pub(super) async fn server() -> Response {
     respond::json(&json!({
@@ -49,7 +49,7 @@ pub(super) async fn version_ready(
     readiness(&api, &caller, (&model, Some(&version)))
 }
 
-/// The model that a request names, and the version if it names one.
+/// The model or route that a request names, and the version or arm if it names one.
 type Named<'r> = (&'r str, Option<&'r str>);
 
 fn readiness(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Response {
@@ -57,7 +57,7 @@ fn readiness(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Respons
         return respond::rejection(&rejection);
     }
     let snapshot = api.pipeline.snapshots.load();
-    if let Err(rejection) = snapshot.find(model, version)
+    if let Err(rejection) = snapshot.named(model, version)
         && rejection.kind() == Kind::NotFound
     {
         return respond::rejection(&rejection);
@@ -79,8 +79,7 @@ pub(super) async fn models(
         return respond::rejection(&rejection);
     }
     let snapshot = api.pipeline.snapshots.load();
-    let ready = snapshot.models().into_iter().filter(|(_, model)| !model.ready.is_empty());
-    let names = ready.map(|(name, _)| name.as_str());
+    let names = snapshot.callable().into_iter();
     let names: Vec<_> = names.filter(|name| caller.identity.may_call(name)).collect();
     respond::json(&json!({ "models": names }))
 }
@@ -103,28 +102,18 @@ pub(super) async fn version(
 
 fn metadata(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Result<Vec<u8>, Rejection> {
     api.authorize_reading_of(caller, model)?;
-    let snapshot = api.pipeline.snapshots.load();
-    let served = snapshot.find(model, version)?;
-    let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
-    let versions: Vec<String> = all.ready.keys().map(ToString::to_string).collect();
-    let signature = served.signature();
+    let described = api.describe(model, version)?;
+    let signature = &described.signature;
     let spec = |spec: &engine::TensorSpec| json!({ "name": spec.name, "datatype": spec.datatype.name(), "shape": spec.shape });
     let body = json!({
-        "name": model,
-        "versions": versions,
-        "platform": model_config::platform(&served.manifest),
+        "name": described.name,
+        "versions": described.versions,
+        "platform": described.platform(),
         "inputs": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(|o| spec(&o.spec)).collect::<Vec<_>>(),
-        "properties": properties(served),
+        "properties": described.properties().into_iter().collect::<BTreeMap<_, _>>(),
     });
     Ok(body.to_string().into_bytes())
-}
-
-fn properties(served: &ServedVersion) -> Map<String, Value> {
-    let mut properties = Map::new();
-    properties.insert("version".to_owned(), served.version.to_string().into());
-    properties.extend(served.properties().into_iter().map(|(key, value)| (key, value.into())));
-    properties
 }
 
 pub(super) async fn model_config(
@@ -145,9 +134,8 @@ pub(super) async fn version_config(
 
 fn config(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Result<Vec<u8>, Rejection> {
     api.authorize_reading_of(caller, model)?;
-    let snapshot = api.pipeline.snapshots.load();
-    let served = snapshot.find(model, version)?;
-    Ok(proto_json::to_json("ModelConfig", &model_config::of_version(served)))
+    let described = api.describe(model, version)?;
+    Ok(proto_json::to_json("ModelConfig", &described.config()))
 }
 
 pub(super) async fn statistics_of_all(
