@@ -11,7 +11,7 @@ mod registry;
 mod upload;
 
 use change::Change;
-pub use pins::{Missing, Pins};
+pub use pins::{Folders, Missing, Pins};
 pub use registry::{IndexEntry, State};
 pub use upload::Upload;
 

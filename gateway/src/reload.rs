@@ -37,8 +37,10 @@ use status::Standing;
 pub struct Reloader {
     source: Arc<Source>,
     apply: Box<dyn Apply>,
-    /// What is in force; held while it changes, so that changes do not overtake each other.
-    running: AsyncMutex<Arc<Config>>,
+    /// Held while what is in force changes, so that changes do not overtake each other.
+    turn: AsyncMutex<()>,
+    /// What is in force.
+    running: Mutex<Arc<Config>>,
     standing: Mutex<Standing>,
 }
 
@@ -58,8 +60,8 @@ impl Reloader {
     pub fn new(source: Source, config: Config, text: Text, apply: Box<dyn Apply>) -> Self {
         let standing = Standing::new(text, apply.revision());
         let source = Arc::new(source);
-        let (running, standing) = (AsyncMutex::new(Arc::new(config)), Mutex::new(standing));
-        Self { source, apply, running, standing }
+        let (running, standing) = (Mutex::new(Arc::new(config)), Mutex::new(standing));
+        Self { source, apply, turn: AsyncMutex::default(), running, standing }
     }
 
     /// The file that is followed.
@@ -73,17 +75,29 @@ impl Reloader {
     /// # Errors
     /// Everything that is wrong with it; then nothing has changed.
     pub async fn reload(&self, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
+        let _turn = self.turn.lock().await;
+        // Not before: of two that wait, the later one must not find what the file held earlier.
         let text = self.look().await;
         self.take(text, asked).await
     }
 
-    /// What a reload would change, were this the file's text. Changes nothing.
+    /// What a reload would change, were this the file's text. Changes nothing, loads nothing and
+    /// waits for no reload that does.
     pub async fn preview(&self, text: &str) -> Preview {
-        let running = self.running.lock().await.clone();
-        match self.source.parse(text) {
-            Ok(new) => preview(&running, &new),
-            Err(problems) => Preview { problems, ..Preview::default() },
+        let running = self.running();
+        let new = match self.source.parse(text) {
+            Ok(new) => new,
+            Err(problems) => return Preview { problems, ..Preview::default() },
+        };
+        if *running == new {
+            return Preview::default();
         }
+        let mut preview = preview(&running, &new);
+        match self.apply.preview(&new).await {
+            Ok(of_routes) => preview.tell_routes(of_routes),
+            Err(problems) => preview.problems.extend(problems),
+        }
+        preview
     }
 
     /// How the file stands, for operators.
@@ -98,11 +112,18 @@ impl Reloader {
         tasks::blocking(move || source.read()).await
     }
 
-    /// Applies what a look has found, and says so where it is news.
+    /// Applies what the file was found to say, unless it says something else by now.
+    async fn take_found(&self, text: Text) {
+        let _turn = self.turn.lock().await;
+        if self.look().await == text {
+            drop(self.take(text, &Asked::by_file()).await);
+        }
+    }
+
+    /// Applies what a look has found, and says so where it is news. For who has the turn: what is
+    /// told comes in the order of what was done.
     async fn take(&self, text: Text, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
-        let mut running = self.running.lock().await;
-        let result = self.try_to_apply(&mut running, &text, asked).await;
-        // Still under the lock: what is told comes in the order of what was done.
+        let result = self.try_to_apply(&text, asked).await;
         let is_news = self.standing().note(&text, &result);
         let path = self.source.path().display();
         match &result {
@@ -120,18 +141,14 @@ impl Reloader {
         result
     }
 
-    async fn try_to_apply(
-        &self,
-        running: &mut Arc<Config>,
-        text: &Text,
-        asked: &Asked,
-    ) -> Result<Reloaded, Vec<Problem>> {
+    async fn try_to_apply(&self, text: &Text, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
         let new = self.source.config(text)?;
+        let running = self.running();
         let needs_restart = running.needs_restart(&new);
         if !needs_restart.is_empty() {
             return Err(needs_restart);
         }
-        if **running == new {
+        if *running == new {
             let revision = self.apply.revision();
             return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
         }
@@ -139,7 +156,7 @@ impl Reloader {
         let hash = text.hash().unwrap_or_default();
         let prepared = self.apply.prepare(&new, &hash, asked).await?;
         let Applied { revision, diff: of_routes } = prepared.await?;
-        *running = Arc::new(new);
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         if !of_routes.is_empty() {
             differences.retain(|found| !found.path.starts_with("route."));
         }
@@ -150,6 +167,10 @@ impl Reloader {
     /// Whether this is what was tried last, and how that went.
     fn has_tried(&self, text: &Text) -> Option<bool> {
         self.standing().has_tried(text)
+    }
+
+    fn running(&self) -> Arc<Config> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {

@@ -58,6 +58,9 @@ pub struct Traffic {
     /// Held for as long as a change takes.
     turn: AsyncMutex<()>,
     standing: Mutex<Standing>,
+    /// The file that was refused last and why, so that nothing is told twice of what nobody asked
+    /// for.
+    refused: Mutex<Option<(String, String)>>,
 }
 
 /// What is in force.
@@ -88,7 +91,8 @@ impl Traffic {
         let opened = settings.clone();
         let (store, audit, current, previous) = tasks::blocking(move || {
             let store = Store::open(&opened)?;
-            let audit = Audit::open(opened.path.as_deref())
+            let folder = store.folder();
+            let audit = Audit::open(folder)
                 .map_err(|error| format!("state.path: the audit log: {error}"))?;
             let current = store.newest();
             let previous = current.as_ref().and_then(|current| store.before(current.number));
@@ -114,6 +118,7 @@ impl Traffic {
             keep_warm,
             turn: AsyncMutex::default(),
             standing: Mutex::new(standing),
+            refused: Mutex::default(),
         });
         traffic.begin(is_first).await?;
         Ok(traffic)
@@ -172,16 +177,26 @@ impl Traffic {
         self.change(Request::Rollback { to }, by).await
     }
 
-    /// What `apply_file` would change, `InvalidInput` with every problem where it would refuse.
-    /// Does not look at models.
+    /// What `apply_file` would change, beside these upstreams. Loads nothing.
     ///
     /// # Errors
-    /// As `apply_file`, but for models.
-    pub fn preview(&self, routes: Vec<Route>) -> Result<Vec<String>, Vec<Problem>> {
+    /// As `apply_file`, but for what only a load finds out.
+    pub async fn preview(
+        &self,
+        routes: Vec<Route>,
+        upstreams: &[config::Upstream],
+    ) -> Result<Vec<String>, Vec<Problem>> {
         let standing = self.standing();
         let (next, notes) =
             Effective::of(&standing.current).with_file(&by_name(routes), self.overlay)?;
-        Ok(diff::bounded([notes, diff::diff(&standing.current.plans, &next.list())].concat()))
+        let plans = next.list();
+        let incoming = target::incoming(&standing.current.plans, &plans);
+        let upstreams = upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+        let problems = self.target.look(&incoming, &upstreams).await;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(diff::bounded([notes, diff::diff(&standing.current.plans, &plans)].concat()))
     }
 
     /// What `rollback` would change and load.

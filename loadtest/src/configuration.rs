@@ -16,8 +16,26 @@ pub struct Configuration {
     version: u8,
     repository: Repository,
     state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<Breaker>,
+    #[serde(rename = "rate_limit", skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<RateLimit>,
     #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+}
+
+/// `[breaker]`.
+#[derive(Debug, Clone, Serialize)]
+struct Breaker {
+    consecutive: usize,
+}
+
+/// `[[rate_limit]]`.
+#[derive(Debug, Clone, Serialize)]
+struct RateLimit {
+    name: String,
+    key: String,
+    rate: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +88,23 @@ impl Configuration {
     #[must_use]
     pub fn of(routes: Vec<Route>) -> Self {
         let repository = Repository { path: "repository", poll: "off" };
-        Self { version: 1, repository, state: State { path: "state" }, routes }
+        let (breaker, limits) = (None, Vec::new());
+        Self { version: 1, repository, state: State { path: "state" }, breaker, limits, routes }
+    }
+
+    /// With a breaker that takes so many failures in a row.
+    #[must_use]
+    pub fn breaker(mut self, consecutive: usize) -> Self {
+        self.breaker = Some(Breaker { consecutive });
+        self
+    }
+
+    /// One more limit of callers.
+    #[must_use]
+    pub fn limit(mut self, name: &str, key: &str, rate: &str) -> Self {
+        let [name, key, rate] = [name, key, rate].map(str::to_owned);
+        self.limits.push(RateLimit { name, key, rate });
+        self
     }
 
     /// Replaces the file in one step.
@@ -141,10 +175,13 @@ mod tests {
             .shadow("candidate", ("digits", "3"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("penstock.toml");
-        Configuration::of(vec![digits, Route::named("other")]).write(&path).unwrap();
+        let file = Configuration::of(vec![digits, Route::named("other")]);
+        file.breaker(9).limit("all", "address", "5/s").write(&path).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let table: Table = fs::read_to_string(&path).unwrap().parse().unwrap();
         assert_eq!(table["state"]["path"].as_str(), Some("state"));
+        assert_eq!(table["breaker"]["consecutive"].as_integer(), Some(9));
+        assert_eq!(table["rate_limit"][0]["rate"].as_str(), Some("5/s"));
         let route = &table["route"][0];
         assert_eq!(route["sticky"].as_str(), Some("header:x-user-id"));
         assert_eq!(route["salt"].as_str(), Some("spring"));

@@ -160,10 +160,21 @@ impl Timed {
 
     fn verdict(&self, arguments: &Arguments) -> Verdict {
         let mut verdict = Verdict::default();
+        // What this program itself did not send in time is no fault of the gateway.
         let total = self.load.recorder.total();
-        verdict.holds(self.load.is_clean(), || {
-            format!("{:?}, mismatch {:?}", total.errors, total.mismatch)
+        verdict.holds(total.failed == 0, || {
+            let kinds = total
+                .errors
+                .iter()
+                .map(|(kind, found)| format!("{} {kind} (first: {})", found.count, found.example));
+            let kinds: Vec<String> = kinds.collect();
+            format!("{} of {} calls failed: {}", total.failed, total.requests(), kinds.join(", "))
         });
+        verdict.holds(total.mismatches == 0, || {
+            let first = total.mismatch.as_deref().unwrap_or_default();
+            format!("{} wrong answers, first: {first}", total.mismatches)
+        });
+        verdict.holds(total.answered > 0, || "no call was answered meanwhile".to_owned());
         verdict.holds(self.unlike == 0, || {
             format!("{} rollbacks restored another split than there was", self.unlike)
         });
@@ -176,8 +187,13 @@ impl Timed {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let total = self.load.recorder.total();
-        let calls =
-            format!("{}, {} failed, {} wrong", total.requests(), total.failed, total.mismatches);
+        let calls = format!(
+            "{}, {} failed, {} wrong, {} more were due and not sent",
+            total.requests(),
+            total.failed,
+            total.mismatches,
+            self.load.sending.dropped,
+        );
         vec![
             row(&["rollback answered", &report::times(&self.answered)]),
             row(&["rollback in force", &report::times(&self.in_force)]),
@@ -193,5 +209,32 @@ impl Timed {
             "unlike": self.unlike,
             "load": report::recording_json(&self.load),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::recorder::Phase;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_failure_and_a_failure_is_told_in_words() {
+        let arguments = Command::parse_from(["", "--lenient"]).arguments;
+        let (answered, in_force, mut load) = (histogram(), histogram(), Recording::default());
+        load.recorder.of(Phase::During).answer(Duration::from_millis(1), 1, "1");
+        load.sending.dropped = 7;
+        let mut timed = Timed { answered, in_force, unlike: 0, load };
+        assert_eq!(timed.verdict(&arguments).broken(), [""; 0]);
+        timed.load.recorder.of(Phase::During).fail("HTTP 503".into(), || "full".to_owned());
+        let told = timed.verdict(&arguments);
+        assert_eq!(told.broken(), ["1 of 2 calls failed: 1 HTTP 503 (first: full)"]);
     }
 }

@@ -117,7 +117,15 @@ impl Stage {
     /// # Errors
     /// When it cannot be written.
     pub fn write_routes(&self, routes: Vec<Route>) -> anyhow::Result<()> {
-        Configuration::of(routes).write(&self.source)
+        self.write(&Configuration::of(routes))
+    }
+
+    /// Replaces the configuration file; the gateway is not told.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, configuration: &Configuration) -> anyhow::Result<()> {
+        configuration.write(&self.source)
     }
 
     /// Runs the gateway's program as an operator would type it, for this gateway's admin port;

@@ -23,6 +23,11 @@ impl Verdict {
         self.broken.extend(wrong);
     }
 
+    #[cfg(test)]
+    pub fn broken(&self) -> &[String] {
+        &self.broken
+    }
+
     /// Prints the figures with what is broken, as JSON or as text; says whether all is well.
     #[must_use]
     pub fn conclude(self, json: bool, mut figures: Value, text: &str) -> bool {

@@ -3,17 +3,20 @@
 mod routes;
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use rustix::fs::{Access as Rights, access};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::client::{Access, Client};
-use super::{BAD_CONFIG, block_on, shown, table};
+use super::{BAD_CONFIG, block_on, report, shown, table};
 use crate::app;
 use crate::config::auth::{Auth, Jwks, Pattern};
-use crate::config::{self, Config, Problem};
+use crate::config::{self, Config, Problem, State};
 use crate::identity;
 use crate::models::Repository;
 use crate::server;
@@ -33,6 +36,9 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let path = &arguments.path;
+    if let Some(url) = &arguments.against {
+        return against(arguments, url);
+    }
     let loaded = if path.is_dir() { Ok(Config::for_repository(path)) } else { config::load(path) };
     let (problems, tables) = match loaded {
         Err(problems) => (problems, Tables::default()),
@@ -40,14 +46,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let mut problems = server::check(&config);
             let (more, models) = check_repository(&config);
             problems.extend(more);
+            problems.extend(state_folder(&config.state));
             problems.extend(identity::check(&config.auth).err().into_iter().flatten());
             let (clients, routes) = (clients(&config.auth), routes::rows(&config.routes));
             (problems, Tables { models, routes, clients })
         }
     };
-    if let (Some(url), true) = (&arguments.against, problems.is_empty()) {
-        return against(arguments, url);
-    }
     if arguments.access.json {
         let problems: Vec<_> =
             problems.iter().map(|p| json!({ "path": p.path, "message": p.message })).collect();
@@ -90,17 +94,19 @@ impl Tables {
     }
 }
 
-/// Asks a running gateway what it would make of the file. Ends like a check with problems where it
-/// would not take it.
+/// Asks a running gateway what it would make of the file: what the file names is looked for there
+/// and not here. Ends like a check with problems where it would not take it.
 fn against(arguments: &Arguments, url: &str) -> anyhow::Result<ExitCode> {
     let path = &arguments.path;
     if path.is_dir() {
         bail!("--against: {} is a folder, a gateway follows a file", path.display());
     }
+    if let Err(problems) = config::load(path) {
+        return Ok(report(path, &problems));
+    }
     let text = fs::read_to_string(path).with_context(|| shown(path))?;
-    let answer = block_on(async {
-        Client::new(url, &arguments.access)?.post_text("/v1/check", text).await
-    })?;
+    let answer =
+        block_on(async { Client::new(url, &arguments.access)?.show("/v1/check", text).await })?;
     let list = |key: &str| answer[key].as_array().cloned().unwrap_or_default();
     let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (problems, needs_restart) = (list("problems"), list("needs_restart"));
@@ -124,6 +130,18 @@ fn against(arguments: &Arguments, url: &str) -> anyhow::Result<ExitCode> {
     }
     let is_taken = problems.is_empty() && needs_restart.is_empty();
     Ok(if is_taken { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIG) })
+}
+
+/// What keeps a gateway from using its state folder, where it needs one from the start on.
+fn state_folder(state: &State) -> Option<Problem> {
+    let path = state.path.as_deref().filter(|_| state.is_needed)?;
+    // What is missing is made: where it begins to be missing is what has to be written.
+    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let is_folder = if there.is_dir() { Ok(()) } else { Err(Errno::NOTDIR) };
+    let used = is_folder.and_then(|()| access(there, Rights::WRITE_OK | Rights::EXEC_OK));
+    let error = io::Error::from(used.err()?);
+    let text = format!("{}: cannot write {}: {error}", path.display(), there.display());
+    Some(Problem::new("state.path", text))
 }
 
 /// Reads every manifest and says what would be served.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -21,8 +22,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::config::environment;
+
+/// How long an answer may take: of a look, and of a change, for which models may be loaded.
+const LOOK: Duration = Duration::from_secs(30);
+const CHANGE: Duration = Duration::from_secs(600);
 
 /// What must not stand as it is in one segment of a path.
 const SEGMENT: &AsciiSet =
@@ -142,11 +148,31 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        let limit = if method == Method::GET { LOOK } else { CHANGE };
+        let body = body.map(|body| ("application/json", body.to_string()));
+        self.ask(method, path, body, limit).await
+    }
+
+    /// Sends the text of a file to look at and returns the JSON answer.
+    ///
+    /// # Errors
+    /// When the gateway cannot be reached; when it refuses, a [`Refused`] with its own words.
+    pub(super) async fn show(&self, path: &str, text: String) -> anyhow::Result<Value> {
+        self.ask(Method::POST, path, Some(("application/toml", text)), LOOK).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+        limit: Duration,
+    ) -> anyhow::Result<Value> {
         let base = &self.base;
-        let (status, body) = self
-            .exchange(method, path, body)
-            .await
-            .with_context(|| format!("cannot reach a gateway at {base}"))?;
+        let Ok(answer) = timeout(limit, self.exchange(method, path, body)).await else {
+            bail!("{base}{path} did not answer in {limit:?}");
+        };
+        let (status, body) = answer.with_context(|| format!("cannot reach a gateway at {base}"))?;
         let value: Value = if body.is_empty() {
             Value::Null
         } else {
@@ -168,16 +194,16 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<(&'static str, String)>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let (kind, text) = body.unzip();
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .body(Full::new(body.map(Value::to_string).unwrap_or_default().into()))
+            .body(Full::new(text.unwrap_or_default().into()))
             .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
-        if body.is_some() {
-            let json = HeaderValue::from_static("application/json");
-            request.headers_mut().insert(CONTENT_TYPE, json);
+        if let Some(kind) = kind {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
@@ -237,31 +263,29 @@ fn certificates(flag: &str, path: &Path) -> anyhow::Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-impl Client {
-    /// Sends text and returns the JSON answer.
-    ///
-    /// # Errors
-    /// When the gateway cannot be reached; when it refuses, a [`Refused`] with its own words.
-    pub(super) async fn post_text(&self, path: &str, text: String) -> anyhow::Result<Value> {
-        let base = &self.base;
-        let mut request = Request::post(format!("{base}{path}"))
-            .header(CONTENT_TYPE, "application/toml")
-            .body(Full::new(Bytes::from(text)))
-            .context("the address is not valid, use http://HOST:PORT or https://HOST:PORT")?;
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
-        }
-        let asked = async {
-            let response = self.http.request(request).await?;
-            let status = response.status();
-            anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
-        };
-        let (status, body) =
-            asked.await.with_context(|| format!("cannot reach a gateway at {base}"))?;
-        match serde_json::from_slice::<Value>(&body) {
-            Ok(value) if status.is_success() => Ok(value),
-            Ok(value) if value["error"].is_string() => Err(Refused(value).into()),
-            _ => bail!("{base}{path} answered {status}"),
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        access: Access,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_does_not_answer_is_not_waited_for_without_end() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::new(&url, &Command::parse_from([""]).access).unwrap();
+        for (method, limit) in [(Method::GET, LOOK), (Method::POST, CHANGE)] {
+            let begun = Instant::now();
+            let error = client.call(method, "/v1/routes").await.unwrap_err().to_string();
+            assert!(error.contains("/v1/routes did not answer in"), "{error}");
+            assert!(begun.elapsed() >= limit);
         }
     }
 }

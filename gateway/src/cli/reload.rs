@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     match reloaded["changed"].as_bool() {
         Some(true) => println!("revision {}", text(&reloaded["revision"])),
-        _ => println!("nothing has changed, revision {}", text(&reloaded["revision"])),
+        _ => println!("nothing changes, revision {}", text(&reloaded["revision"])),
     }
     for line in list_of(&reloaded["diff"]) {
         println!("  {}", text(line));

@@ -233,17 +233,21 @@ pub(super) fn print_change(target: &AdminTarget, changed: &Value) {
         println!("{changed}");
         return;
     }
-    let restored = changed["restored"].as_u64();
-    match restored {
-        Some(restored) => println!("revision {}: as revision {restored}", changed["revision"]),
-        None => println!("revision {}", changed["revision"]),
-    }
+    println!("{}", headline(changed));
     for line in list_of(&changed["diff"]) {
         println!("  {}", text(line));
     }
     for version in list_of(&changed["needs_load"]) {
         println!("  loads {}, which had been unloaded", text(version));
     }
+}
+
+/// Which revision is in force after a change.
+fn headline(changed: &Value) -> String {
+    let nothing = if changed["changed"] == false { "nothing changes, " } else { "" };
+    let restored = changed["restored"].as_u64();
+    let restored = restored.map(|number| format!(": as revision {number}")).unwrap_or_default();
+    format!("{nothing}revision {}{restored}", changed["revision"])
 }
 
 /// `digits/versions/2`, or `fleet: digits` for another server.
@@ -312,6 +316,16 @@ mod tests {
         assert_eq!(rows[1][..4], ["digits", "stable", "95%", "digits/1"]);
         assert_eq!(rows[2][3], "fleet: digits");
         assert_eq!(rows[3][1..3], ["next", "sees 100%"]);
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_says_so() {
+        let line = |changed, restored: Option<u64>| {
+            headline(&json!({ "revision": 7, "changed": changed, "restored": restored }))
+        };
+        assert_eq!(line(true, None), "revision 7");
+        assert_eq!(line(true, Some(3)), "revision 7: as revision 3");
+        assert_eq!(line(false, None), "nothing changes, revision 7");
     }
 
     #[test]

@@ -71,11 +71,8 @@ impl Config {
         walk.section("server", server, &new.server);
         walk.section("log", log, &new.log);
         let mut others = new.state.clone();
-        if !state.is_named && !others.is_named {
-            // The first route does not need a restart for the sake of its folder.
-            others.path.clone_from(&state.path);
-            others.is_named = state.is_named;
-        }
+        // The folder of the first route is made when it comes.
+        others.is_needed = state.is_needed;
         walk.section("state", state, &others);
         let problem = |found: Difference| {
             Problem::new(found.path, "cannot change while the gateway runs: restart to change it")
@@ -274,6 +271,10 @@ mod tests {
         let tls = "[tls]\nkey = 'b'\nclient_ca = 'c'\ncertificate = ";
         assert_eq!(restart(&format!("{tls}'a'"), &format!("{tls}'d'")), ["tls.certificate"]);
         assert_eq!(restart("", "[state]\npath = 'x'"), ["state.path"]);
+        assert_eq!(restart("", "[state]\npath = 'penstock-data'"), [""; 0]);
+        let route = "[[route]]\nname = 'a'\n[[route.arm]]\nname = 'x'";
+        assert_eq!(restart("", route), [""; 0]);
+        assert_eq!(restart(route, ""), [""; 0]);
         let mut other = config("");
         (other.state.path, other.state.watch) = (Some("/etc/penstock-data".into()), None);
         let found: Vec<_> = config("").needs_restart(&other);

@@ -8,18 +8,19 @@ use serde::Serialize;
 use super::reader::Section;
 use super::value::OrOff;
 
-/// Beside the file, where it has routes and names no folder.
+/// Beside the file, where it names no folder.
 const FOLDER: &str = "penstock-data";
 const MAX_REVISIONS: usize = 100_000;
 
 /// What is kept over restarts, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct State {
-    /// `None`: nothing is kept, revisions are lost at a restart.
+    /// `None` without a file: nothing is kept, revisions are lost at a restart.
     pub path: Option<PathBuf>,
-    /// Whether the file names the folder; otherwise it follows from whether there are routes.
+    /// Whether the folder is used from the start on: the file names it or has routes. Otherwise it
+    /// is made for the first change of routes.
     #[serde(skip)]
-    pub is_named: bool,
+    pub is_needed: bool,
     /// Revisions kept.
     pub revisions: usize,
     /// Whether routes may be changed beside the file.
@@ -34,7 +35,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             path: None,
-            is_named: false,
+            is_needed: true,
             revisions: 1000,
             overlay: true,
             keep_warm: Duration::from_secs(24 * 3600),
@@ -50,8 +51,7 @@ impl State {
         if path.as_ref().is_some_and(String::is_empty) {
             section.problem("path", "is empty");
         }
-        let is_named = path.is_some();
-        let path = path.or_else(|| has_routes.then(|| FOLDER.to_owned()));
+        let is_needed = path.is_some() || has_routes;
         let revisions = section.or("revisions", default.revisions);
         if !(2..=MAX_REVISIONS).contains(&revisions) {
             section.problem("revisions", format!("must be 2 to {MAX_REVISIONS}"));
@@ -63,8 +63,8 @@ impl State {
             section.problem("watch", "must be longer than zero, or \"off\"");
         }
         section.finish();
-        let path = path.map(|path| base.join(path));
-        Self { path, is_named, revisions, overlay, keep_warm, watch }
+        let path = Some(base.join(path.as_deref().unwrap_or(FOLDER)));
+        Self { path, is_needed, revisions, overlay, keep_warm, watch }
     }
 }
 
@@ -81,9 +81,12 @@ mod tests {
 
     #[test]
     fn what_routes_need_is_kept_beside_the_file() {
-        assert_eq!(read("").unwrap(), State::default());
+        let path = Some("/etc/penstock-data".into());
+        assert_eq!(read("").unwrap(), State { path, is_needed: false, ..State::default() });
         let routes = "[[route]]\nname = 'a'\n[[route.arm]]\nname = 'x'";
-        assert_eq!(read(routes).unwrap().path.unwrap(), Path::new("/etc/penstock-data"));
+        let state = read(routes).unwrap();
+        assert_eq!(state.path.unwrap(), Path::new("/etc/penstock-data"));
+        assert!(state.is_needed);
         let named = format!("[state]\npath = '/var/lib/p'\nwatch = 'off'\n{routes}");
         let state = read(&named).unwrap();
         assert_eq!((state.path.unwrap().as_path(), state.watch), (Path::new("/var/lib/p"), None));

@@ -16,7 +16,7 @@ use crate::error::{Kind, Rejection};
 use crate::models::ModelFolder;
 use crate::routing::RoutePlan;
 use crate::tasks;
-use crate::types::{ModelName, Version};
+use crate::types::{ModelName, Signature, Version};
 
 /// What must stay loaded, with the newest revision that names it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +90,36 @@ impl fmt::Display for Pinned {
     }
 }
 
+/// Folders of models, as they were found.
+#[derive(Debug)]
+pub struct Folders(BTreeMap<ModelName, Result<ModelFolder, String>>);
+
+impl Folders {
+    /// What a version would take and give; `None` where its folder was not read.
+    #[must_use]
+    pub fn signature(&self, target: &Target) -> Option<Arc<Signature>> {
+        let Target::Local { model, .. } = target else { return None };
+        Some(self.0.get(model)?.as_ref().ok()?.manifest.signature.clone())
+    }
+}
+
+/// Why a folder has no version of that name.
+fn reason_in(folder: &Result<ModelFolder, String>, pinned: &Pinned) -> Option<String> {
+    let folder = match folder {
+        Ok(folder) => folder,
+        Err(reason) => return Some(reason.clone()),
+    };
+    let version = match pinned {
+        Pinned::Number(version) => *version,
+        Pinned::Label(label) => match folder.manifest.labels.get(label) {
+            Some(version) => *version,
+            None => return Some(format!("the model has no label '{label}'")),
+        },
+    };
+    let is_there = folder.versions.contains_key(&version);
+    (!is_there).then(|| format!("the folder has no version {version}"))
+}
+
 /// What is pinned, and what labels stand for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -156,6 +186,34 @@ impl Control {
         }
         missing.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         missing
+    }
+
+    /// What of these [`Control::hold`] could not even begin to load: its files are not there, or
+    /// not as they must be. Reads the folders of models that do not serve all of it; loads nothing.
+    pub async fn inspect(&self, pins: &Pins) -> (Folders, Vec<Missing>) {
+        let models: BTreeSet<ModelName> =
+            self.missing(pins).into_iter().map(|missing| missing.model).collect();
+        let repository = self.repository.clone();
+        let folders = tasks::blocking(move || {
+            let read = models.into_iter().map(|name| {
+                let folder = repository.model(&name);
+                (name, folder)
+            });
+            Folders(read.collect())
+        });
+        let (folders, mut missing) = (folders.await, Vec::new());
+        for (model, folder) in &folders.0 {
+            for pinned in pins.models.get(model).into_iter().flat_map(BTreeMap::keys) {
+                if let Some(reason) = reason_in(folder, pinned) {
+                    let name = format!("{model}/{pinned}");
+                    missing.push(Missing { model: model.clone(), name, reason });
+                }
+            }
+        }
+        // A version serves on when its files have gone.
+        let absent = self.missing(pins);
+        missing.retain(|found| absent.iter().any(|other| other.name == found.name));
+        (folders, missing)
     }
 
     /// The versions of a model that routes name, with the newest revision that names each.

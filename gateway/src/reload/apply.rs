@@ -5,6 +5,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use crate::config::{Config, Problem};
+use crate::traffic::By;
 
 /// Puts configurations in force. Called by one reload at a time.
 pub trait Apply: fmt::Debug + Send + Sync {
@@ -19,6 +20,13 @@ pub trait Apply: fmt::Debug + Send + Sync {
         hash: &'a str,
         asked: &'a Asked,
     ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>>;
+
+    /// What becomes of the routes, in words, were this configuration applied. Changes nothing, and
+    /// loads nothing: what is found wrong while loading is not among the problems.
+    ///
+    /// # Errors
+    /// Every problem, with the path of its key.
+    fn preview<'a>(&'a self, new: &'a Config) -> BoxFuture<'a, Result<Vec<String>, Vec<Problem>>>;
 
     /// The revision in force.
     fn revision(&self) -> u64;
@@ -49,7 +57,7 @@ impl Asked {
     /// Nobody asked: the file changed.
     #[must_use]
     pub fn by_file() -> Self {
-        Self { author: "file".to_owned(), from: "watch".to_owned(), reason: None }
+        Self { author: "file".to_owned(), from: By::WATCH.to_owned(), reason: None }
     }
 
     /// The process was sent SIGHUP.

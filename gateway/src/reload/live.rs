@@ -51,6 +51,10 @@ impl Apply for Live {
         prepare.boxed()
     }
 
+    fn preview<'a>(&'a self, new: &'a Config) -> BoxFuture<'a, Result<Vec<String>, Vec<Problem>>> {
+        self.traffic.preview(new.routes.clone(), &new.upstreams).boxed()
+    }
+
     fn revision(&self) -> u64 {
         self.traffic.current().number
     }

@@ -13,6 +13,15 @@ pub struct Preview {
     pub needs_restart: Vec<String>,
 }
 
+impl Preview {
+    /// Puts what becomes of the routes in the place of how the files differ in them: what was
+    /// changed by hand stays or goes with the one and not with the other.
+    pub(super) fn tell_routes(&mut self, lines: Vec<String>) {
+        self.diff.retain(|line| !line.starts_with("route."));
+        self.diff.extend(lines);
+    }
+}
+
 /// Compares what runs with what would.
 #[must_use]
 pub fn preview(current: &Config, new: &Config) -> Preview {

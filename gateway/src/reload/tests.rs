@@ -32,6 +32,8 @@ pub(super) struct Double {
     diff: Vec<String>,
     /// Fails the last step.
     breaks: Arc<Mutex<Option<Problem>>>,
+    /// Each preparation waits for one.
+    gate: Option<Arc<Notify>>,
 }
 
 impl Double {
@@ -66,7 +68,19 @@ impl Apply for Double {
             double.applied.send_modify(|applied| applied.push(new));
             Ok(Applied { revision: double.revision(), diff: double.diff.clone() })
         };
-        std::future::ready(refused.map(|()| commit.boxed())).boxed()
+        let gate = self.gate.clone();
+        let prepare = async move {
+            if let Some(gate) = gate {
+                gate.notified().await;
+            }
+            refused.map(|()| commit.boxed())
+        };
+        prepare.boxed()
+    }
+
+    fn preview<'a>(&'a self, _: &'a Config) -> BoxFuture<'a, Result<Vec<String>, Vec<Problem>>> {
+        let refused = self.refuses.lock().unwrap().clone();
+        std::future::ready(refused.map_or(Ok(self.diff.clone()), |found| Err(vec![found]))).boxed()
     }
 
     fn revision(&self) -> u64 {
@@ -237,15 +251,28 @@ async fn constant_writing_delays_a_change_and_does_not_prevent_it() {
     let bench = Bench::new();
     let (task, bell) = bench.follow().await;
     let begun = Instant::now();
-    let mut round = 0;
     while bench.double.count() == 0 {
-        round += 1;
-        bench.write(text(6 + round % 90));
+        bench.write(text(6));
         bell.notify_one();
         sleep(Duration::from_millis(100)).await;
-        assert!(begun.elapsed() < TIMING.limit + TIMING.settle, "it starved");
+        assert!(begun.elapsed() < TIMING.limit + 2 * TIMING.settle, "it starved");
     }
     assert!(begun.elapsed() >= TIMING.limit);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_never_stays_the_same_is_not_taken_while_it_changes() {
+    let bench = Bench::new();
+    let (task, bell) = bench.follow().await;
+    for round in 0..200 {
+        bench.write(text(6 + round));
+        bell.notify_one();
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(bench.double.count(), 0, "what it said at some moment nobody meant");
+    sleep(2 * TIMING.settle).await;
+    assert_eq!((bench.double.in_force(), bench.double.count()), (Some(205), 1));
     task.abort();
 }
 
@@ -303,9 +330,56 @@ async fn what_a_text_needs_may_come_later() {
     sleep(Duration::from_secs(2)).await;
     assert_eq!(bench.last_error().unwrap(), "upstream.fleet: cannot read its certificate");
     bench.double.refuse(None);
+    sleep(Duration::from_secs(5 * 60)).await;
     sleep(TIMING.poll).await;
     assert_eq!((bench.last_error(), bench.double.in_force()), (None, Some(6)));
     task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_applied_is_tried_less_and_less_often() {
+    let bench = Bench::new();
+    let (task, bell) = bench.follow().await;
+    bench.double.refuse(Some("cannot read its certificate"));
+    bench.write(text(6));
+    bell.notify_one();
+    sleep(Duration::from_secs(4 * 60)).await;
+    let tries = || bench.double.prepared.load(Ordering::Relaxed);
+    assert_eq!(tries(), 1);
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert!((20..30).contains(&tries()), "{} in a day", tries());
+    // Another text is another matter.
+    let before = tries();
+    bench.write(text(7));
+    bell.notify_one();
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(tries(), before + 1);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_waited_finds_what_the_file_says_by_then() {
+    let gate = Arc::new(Notify::new());
+    let bench = Arc::new(Bench::with(Double { gate: Some(gate.clone()), ..Double::default() }));
+    bench.write(text(6));
+    let reload = || {
+        let bench = bench.clone();
+        tasks::spawn("test", async move { drop(bench.reload().await) })
+    };
+    let first = reload();
+    sleep(Duration::from_secs(1)).await;
+    bench.write(text(7));
+    let second = reload();
+    sleep(Duration::from_secs(1)).await;
+    // Nothing that is loaded holds up who only asks.
+    let preview = bench.reloader.preview(&text(9)).await;
+    assert_eq!(preview.diff, ["breaker.consecutive: 5 -> 9"]);
+    bench.write(text(8));
+    gate.notify_one();
+    first.await.unwrap();
+    gate.notify_one();
+    second.await.unwrap();
+    assert_eq!((bench.double.in_force(), bench.double.count()), (Some(8), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,6 +451,13 @@ async fn reloads_that_come_together_go_one_after_the_other() {
 async fn what_became_of_routes_is_told_by_whom_they_are_decided() {
     let told = "route 'digits': canary 5% -> 10%".to_owned();
     let bench = Bench::with(Double { diff: vec![told.clone()], ..Double::default() });
+    let route = "[[route]]\nname = 'digits'\n[[route.arm]]\nname = 'stable'\n";
+    let preview = bench.reloader.preview(&format!("{}{route}", text(6))).await;
+    assert_eq!(preview.diff, ["breaker.consecutive: 5 -> 6".into(), told.clone()]);
+    bench.double.refuse(Some("is not there"));
+    let preview = bench.reloader.preview(&format!("{}{route}", text(6))).await;
+    assert_eq!(preview.problems, [Problem::new("upstream.fleet", "is not there")]);
+    bench.double.refuse(None);
     bench.write(text(6));
     assert_eq!(bench.reload().await.unwrap().diff, ["breaker.consecutive: 5 -> 6".into(), told]);
 }

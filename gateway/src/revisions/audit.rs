@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -21,7 +21,7 @@ const LARGEST: u64 = 16 << 20;
 /// next line says `failed`.
 #[derive(Debug)]
 pub struct Audit {
-    log: Option<Log>,
+    log: OnceLock<Log>,
 }
 
 #[derive(Debug)]
@@ -72,8 +72,22 @@ impl Audit {
     /// # Errors
     /// When it cannot be written.
     pub fn open(state: Option<&Path>) -> io::Result<Self> {
-        let log = state.map(|folder| Log::open(folder.join("audit.jsonl"), LARGEST)).transpose()?;
-        Ok(Self { log })
+        let audit = Self { log: OnceLock::new() };
+        state.map_or(Ok(()), |folder| audit.begin(folder))?;
+        Ok(audit)
+    }
+
+    /// Begins to keep lines in a state folder that is there; nothing where that has begun.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(&self, state: &Path) -> io::Result<()> {
+        if self.log.get().is_none() {
+            let log = Log::open(state.join("audit.jsonl"), LARGEST)?;
+            // Of two that begin at once, one log is kept.
+            drop(self.log.set(log));
+        }
+        Ok(())
     }
 
     /// Writes a line; one that says `accepted` is on the disk on return.
@@ -81,7 +95,7 @@ impl Audit {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, entry: &Entry<'_>) -> io::Result<()> {
-        let Some(log) = &self.log else { return Ok(()) };
+        let Some(log) = self.log.get() else { return Ok(()) };
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         let mut line = serde_json::to_vec(&Line { time, entry })?;
         line.push(b'\n');
@@ -180,7 +194,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("audit.jsonl");
         let log = Log::open(path.clone(), 2000).unwrap();
-        let audit = Audit { log: Some(log) };
+        let audit = Audit { log: log.into() };
         for number in 0..100 {
             audit.write(&entry(&number.to_string())).unwrap();
         }

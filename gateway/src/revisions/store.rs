@@ -5,7 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tracing::{error, warn};
@@ -36,7 +36,10 @@ pub struct Draft {
 /// Keeps revisions. Calls read and write files: keep them away from event loops.
 #[derive(Debug)]
 pub struct Store {
-    folder: Option<Folder>,
+    /// Empty while everything is kept in memory.
+    folder: OnceLock<Folder>,
+    /// The folder that the first change of routes opens, where the start did not.
+    later: Option<PathBuf>,
     keep: usize,
     most_bytes: u64,
     index: Mutex<Index>,
@@ -90,7 +93,9 @@ pub(crate) enum Fault {
 }
 
 impl Store {
-    /// Opens the folder of the settings, or keeps everything in memory without one.
+    /// Opens the folder of the settings, or keeps everything in memory without one. One that
+    /// nothing needs yet is opened where it has been used before, and else by
+    /// [`Self::begin`].
     ///
     /// # Errors
     /// When another process uses the folder, when it cannot be written, or when it holds
@@ -99,17 +104,19 @@ impl Store {
     pub fn open(settings: &config::State) -> Result<Self, String> {
         let keep = settings.revisions.max(FEWEST);
         let mut index = Index::default();
-        let folder = match &settings.path {
-            None => None,
-            Some(path) => Some(
-                Folder::open(path, &mut index)
-                    .map_err(|reason| format!("state.path: {}: {reason}", path.display()))?,
-            ),
-        };
-        let store = Self { folder, keep, most_bytes: MOST_BYTES, index: Mutex::new(index) };
+        let is_used = |path: &&PathBuf| settings.is_needed || path.join(REVISIONS).is_dir();
+        let (folder, later) = (OnceLock::new(), settings.path.clone());
+        if let Some(path) = settings.path.as_ref().filter(is_used) {
+            let opened = Folder::open(path, &mut index);
+            let opened =
+                opened.map_err(|reason| format!("state.path: {}: {reason}", path.display()))?;
+            drop(folder.set(opened));
+        }
+        let index = Mutex::new(index);
+        let store = Self { folder, later, keep, most_bytes: MOST_BYTES, index };
         let last = store.lock().last;
         if last > 0 && store.newest().is_none() {
-            let path = settings.path.as_deref().unwrap_or(Path::new("")).join("revisions");
+            let path = settings.path.as_deref().unwrap_or(Path::new("")).join(REVISIONS);
             return Err(format!(
                 "state.path: no revision in {} is whole; move the folder away to start with the \
                  routes of the configuration file",
@@ -117,6 +124,42 @@ impl Store {
             ));
         }
         Ok(store)
+    }
+
+    /// The folder where it is open.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.later.as_deref().filter(|_| self.folder.get().is_some())
+    }
+
+    /// Where revisions are kept from now on: in the folder of the settings, opened unless it is,
+    /// with what has been kept in memory until now. `None`: in memory, for there is no folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be used; everything is kept in memory still.
+    pub fn begin(&self) -> Result<Option<&Path>, String> {
+        let Some(path) = &self.later else { return Ok(None) };
+        let mut index = self.lock();
+        if self.folder.get().is_some() {
+            return Ok(Some(path));
+        }
+        let wrong = |reason: String| format!("{}: {reason}", path.display());
+        let mut found = Index::default();
+        let folder = Folder::open(path, &mut found).map_err(wrong)?;
+        if found.last > 0 {
+            let text = "has revisions of another gateway: restart this one to go on from them";
+            return Err(wrong(text.to_owned()));
+        }
+        let mut written = BTreeMap::new();
+        for (number, kept) in &index.kept {
+            if let Kept::Memory(revision) = kept {
+                let bytes = folder.write(revision).map_err(|error| wrong(error.to_string()))?;
+                written.insert(*number, Kept::File { bytes });
+            }
+        }
+        index.kept.extend(written);
+        drop(self.folder.set(folder));
+        Ok(Some(path))
     }
 
     /// Writes a revision under the next number; on return it is on the disk. Prunes old ones.
@@ -130,7 +173,7 @@ impl Store {
             index.last
         };
         let revision = Arc::new(draft.into_revision(number));
-        let kept = match &self.folder {
+        let kept = match self.folder.get() {
             None => Kept::Memory(revision.clone()),
             Some(folder) => Kept::File {
                 bytes: folder.write(&revision).map_err(|error| {
@@ -184,7 +227,7 @@ impl Store {
         if let Kept::Memory(revision) = self.lock().kept.get(&number)? {
             return Some(revision.clone());
         }
-        let path = self.folder.as_ref()?.path.join(file::name(number));
+        let path = self.folder.get()?.path.join(file::name(number));
         match file::read(&path, number) {
             Ok(revision) => Some(Arc::new(revision)),
             Err(reason) => {
@@ -202,7 +245,7 @@ impl Store {
         {
             let Some((number, kept)) = index.kept.pop_first() else { return };
             bytes -= size(&kept);
-            let Some(folder) = &self.folder else { continue };
+            let Some(folder) = self.folder.get() else { continue };
             let path = folder.path.join(file::name(number));
             if let Err(error) = std::fs::remove_file(&path) {
                 warn!(path = %path.display(), %error, "an old revision cannot be removed");
@@ -216,7 +259,7 @@ impl Store {
 
     #[cfg(test)]
     pub(crate) fn set_fault(&self, fault: Fault) {
-        *self.folder.as_ref().unwrap().fault.lock().unwrap() = Some(fault);
+        *self.folder.get().unwrap().fault.lock().unwrap() = Some(fault);
     }
 
     #[cfg(test)]
@@ -236,7 +279,7 @@ impl Draft {
 
 impl Folder {
     fn open(state: &Path, index: &mut Index) -> Result<Self, String> {
-        let path = state.join("revisions");
+        let path = state.join(REVISIONS);
         let words = |error: io::Error| error.to_string();
         DirBuilder::new().recursive(true).mode(0o750).create(&path).map_err(words)?;
         let lock = lock(state)?;
@@ -328,6 +371,7 @@ impl Folder {
 }
 
 const TEMPORARY: &str = ".tmp";
+const REVISIONS: &str = "revisions";
 
 /// Takes the folder for this process; the system gives it back when the process ends, however.
 fn lock(state: &Path) -> Result<File, String> {

@@ -1,5 +1,6 @@
 //! Decisions about routes, carried out on the models and the snapshot of this gateway.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -11,7 +12,6 @@ use crate::control::{Control, Missing, Pins};
 use crate::routing::RoutePlan;
 use crate::snapshot::{Routing, Snapshot};
 use crate::types::Signature;
-use crate::upstream::Upstreams;
 
 /// What this gateway serves.
 #[derive(Debug)]
@@ -31,17 +31,39 @@ impl Target for Served {
             let upstreams = settings.map(|settings| settings.upstreams.clone());
             let upstreams = upstreams.unwrap_or_else(|| snapshot.routing().upstreams.clone());
             for coming in incoming {
-                problems.extend(dangling(coming, &upstreams));
+                problems.extend(dangling(coming, |name| upstreams.get(name).is_some()));
             }
             let missing = self.control.hold(&pins(incoming)).await.err().unwrap_or_default();
             let snapshot = self.control.snapshot();
             for coming in incoming {
                 problems.extend(absent(coming, &missing));
-                problems.extend(misfits(coming, &snapshot));
+                problems.extend(misfits(coming, |target| signature(&snapshot, target)));
             }
             if problems.is_empty() { Ok(()) } else { Err(problems) }
         };
         prepare.boxed()
+    }
+
+    fn look<'a>(
+        &'a self,
+        incoming: &'a [Incoming],
+        upstreams: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Vec<Problem>> {
+        let look = async move {
+            let (folders, missing) = self.control.inspect(&all_pins(incoming)).await;
+            let snapshot = self.control.snapshot();
+            let signature = |target: &config::Target| {
+                signature(&snapshot, target).or(folders.signature(target))
+            };
+            let mut problems = Vec::new();
+            for coming in incoming {
+                problems.extend(dangling(coming, |name| upstreams.contains(name)));
+                problems.extend(absent(coming, &missing));
+                problems.extend(misfits(coming, signature));
+            }
+            problems
+        };
+        look.boxed()
     }
 
     fn needs_load(&self, incoming: &[Incoming]) -> Vec<String> {
@@ -91,10 +113,22 @@ fn pins(incoming: &[Incoming]) -> Pins {
     pins
 }
 
+/// All that the changed routes name, what does not change in them too.
+fn all_pins(incoming: &[Incoming]) -> Pins {
+    let mut pins = Pins::default();
+    incoming.iter().for_each(|coming| pins.add(0, &coming.plan));
+    pins
+}
+
+/// What answers there, as far as it serves.
+fn signature(snapshot: &Snapshot, target: &config::Target) -> Option<Arc<Signature>> {
+    Some(snapshot.seat(target).backend()?.signature().clone())
+}
+
 /// Arms that go to upstreams that are not there: a rollback may name one that has gone.
-fn dangling(coming: &Incoming, upstreams: &Upstreams) -> Vec<Problem> {
+fn dangling(coming: &Incoming, is_there: impl Fn(&str) -> bool) -> Vec<Problem> {
     let gone = |needed: Needed<'_>| match needed.target {
-        config::Target::Upstream { upstream, .. } if upstreams.get(upstream).is_none() => {
+        config::Target::Upstream { upstream, .. } if !is_there(upstream) => {
             let text = format!("there is no upstream \"{upstream}\"");
             Some(Problem::new(format!("{}.upstream", needed.path), text))
         }
@@ -117,21 +151,23 @@ fn absent(coming: &Incoming, missing: &[Missing]) -> Vec<Problem> {
 
 /// Arms and shadows that take or give something else than the route's first arm that serves, and
 /// a declared answer that is none of its outputs.
-fn misfits(coming: &Incoming, snapshot: &Snapshot) -> Vec<Problem> {
+fn misfits(
+    coming: &Incoming,
+    signature: impl Fn(&config::Target) -> Option<Arc<Signature>>,
+) -> Vec<Problem> {
     let route = &coming.plan.route;
-    let signature = |target: &config::Target| snapshot.seat(target).backend();
     let known = route.arms.iter().find_map(|arm| Some((&arm.name, signature(&arm.target)?)));
-    let Some((first, first_backend)) = known else { return vec![] };
+    let Some((first, expected)) = known else { return vec![] };
     let misfit = |needed: Needed<'_>| {
         let other = signature(needed.target)?;
-        let reason = first_backend.signature().incompatibility(other.signature())?;
+        let reason = expected.incompatibility(&other)?;
         let text = format!("does not fit arm '{first}': {reason}");
         Some(Problem::new(format!("{}.version", needed.path), text))
     };
     let mut problems: Vec<_> = needed(coming).filter_map(misfit).collect();
     if let Fallback::Static(outputs) = &route.fallback {
         let path = format!("route[{}].static", route.name);
-        problems.extend(undeclared(outputs, first_backend.signature(), &path));
+        problems.extend(undeclared(outputs, &expected, &path));
     }
     problems
 }

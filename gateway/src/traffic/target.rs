@@ -1,5 +1,6 @@
 //! What decisions about routes are carried out on.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -23,6 +24,14 @@ pub trait Target: Debug + Send + Sync + 'static {
         incoming: &'a [Incoming],
         settings: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>>;
+
+    /// What `prepare` would find wrong beside upstreams of these names, as far as files tell it.
+    /// Loads nothing and changes nothing.
+    fn look<'a>(
+        &'a self,
+        incoming: &'a [Incoming],
+        upstreams: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Vec<Problem>>;
 
     /// Versions that `prepare` would have to load, such as `digits/2`.
     fn needs_load(&self, incoming: &[Incoming]) -> Vec<String>;

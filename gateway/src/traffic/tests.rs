@@ -84,6 +84,14 @@ impl Target for Double {
         async move { if problems.is_empty() { Ok(()) } else { Err(problems) } }.boxed()
     }
 
+    fn look<'a>(
+        &'a self,
+        _: &'a [Incoming],
+        _: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Vec<Problem>> {
+        std::future::ready(vec![]).boxed()
+    }
+
     fn needs_load(&self, incoming: &[Incoming]) -> Vec<String> {
         let loaded = self.loaded.lock().unwrap();
         let named: BTreeSet<_> = Self::named(incoming).into_iter().map(|(_, v)| v).collect();
@@ -402,7 +410,7 @@ async fn a_preview_says_what_would_change_and_changes_nothing() {
     let rig = Rig::new(vec![route("a", 500)]).await;
     let mut next = route("a", 500);
     next.salt = "other".into();
-    let lines = rig.traffic.preview(vec![next, route("b", 1)]).unwrap();
+    let lines = rig.traffic.preview(vec![next, route("b", 1)], &[]).await.unwrap();
     let expected = [
         "route 'a': salt 'a' -> 'other'",
         "route 'a': warning: all callers are divided anew",
@@ -412,7 +420,7 @@ async fn a_preview_says_what_would_change_and_changes_nothing() {
     assert_eq!(rig.traffic.current().number, 1);
     let mut wrong = route("a", 500);
     wrong.arms.pop();
-    assert_eq!(rig.traffic.preview(vec![wrong]).unwrap_err()[0].path, "route[a]");
+    assert_eq!(rig.traffic.preview(vec![wrong], &[]).await.unwrap_err()[0].path, "route[a]");
 }
 
 #[tokio::test]

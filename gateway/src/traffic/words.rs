@@ -44,6 +44,9 @@ pub struct Refused {
 }
 
 impl By {
+    /// Where changes come from that nobody asks for: the file was found to be another.
+    pub const WATCH: &str = "watch";
+
     pub(super) fn bounded(mut self) -> Self {
         for (text, longest) in [
             (&mut self.author, LONGEST_AUTHOR),

@@ -1,7 +1,7 @@
 //! One change of the routes, step by step.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -73,21 +73,47 @@ impl Traffic {
         let standing = self.standing();
         let result = self.attempt(&standing, &request, &by).await;
         let what = request.to_string();
+        let is_news = self.is_news(&request, &by, &result);
         match &result {
             Ok(outcome) if outcome.changed => {
                 let (revision, author, reason) = (outcome.revision, &by.author, &by.reason);
                 info!(revision, what, author, reason, diff = ?outcome.diff, "routes changed");
             }
-            Ok(_) => {}
-            Err(refused) => {
+            Err(refused) if is_news => {
                 let (problem, detail) = (refused.to_string(), refused.rejection.detail());
                 warn!(what, author = by.author, problem, detail, "routes not changed");
                 let is_ours = refused.rejection.kind() == Kind::Internal;
                 let event = if is_ours { Event::Failed } else { Event::Refused };
                 self.write(event, by, what, Some(problem)).await;
             }
+            Ok(_) | Err(_) => {}
         }
         result
+    }
+
+    /// Whether that is no second refusal of the same file for the same reason which nobody asked
+    /// for: it would fill the audit log.
+    fn is_news(&self, request: &Request, by: &By, result: &Result<Outcome, Refused>) -> bool {
+        let Request::File { config_hash, .. } = request else { return true };
+        let why = result.as_ref().err().map(|refused| (config_hash.clone(), refused.to_string()));
+        let mut told = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *told, why);
+        before != *told || by.from != By::WATCH
+    }
+
+    /// Opens the state folder where no change has needed it until now.
+    async fn open_folder(&self) -> Result<(), Refused> {
+        let (store, audit) = (self.store.clone(), self.audit.clone());
+        let opened = tasks::blocking(move || match store.begin()? {
+            Some(folder) => audit.begin(folder).map_err(|error| format!("the audit log: {error}")),
+            None => Ok(()),
+        });
+        opened.await.map_err(|text| {
+            let rejection =
+                Rejection::new(Kind::Internal, "nothing changed: the state folder cannot be used");
+            let problem = Problem::new("state.path", text);
+            self.refused(rejection.with_detail(Some(&problem.to_string())), vec![problem])
+        })
     }
 
     async fn attempt(
@@ -138,13 +164,11 @@ impl Traffic {
                 format!("nothing changed, since not every arm can serve: {}", text.join("; "));
             return Err(self.refused(Rejection::new(kind, text), problems));
         }
-        let revision = match self.record(&standing, decision, by, &request.to_string()).await {
-            Ok(revision) => revision,
-            Err(rejection) => {
-                self.pin();
-                return Err(refused(rejection));
-            }
+        let recorded = async {
+            self.open_folder().await?;
+            self.record(&standing, decision, by, &request.to_string()).await.map_err(refused)
         };
+        let revision = recorded.await.inspect_err(|_| self.pin())?;
         self.advance(standing, revision.clone());
         self.target.commit(revision.number, &revision.plans, settings);
         self.pin();

@@ -53,7 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["telemetry"]),
     ("proto", &["codec", "upstream", "api"]),
     ("prost", &["upstream", "api"]),
-    ("rustix", &["tasks", "app"]),
+    ("rustix", &["tasks", "app", "cli"]),
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),

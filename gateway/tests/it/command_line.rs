@@ -407,9 +407,10 @@ fn gateway(answer: &'static str) -> (String, JoinHandle<String>) {
 
 #[test]
 fn check_against_a_gateway_says_what_a_reload_would_change() {
-    let models = repository(IDENTITY);
-    let content = format!("version = 1\n[repository]\npath = '{}'\n", models.path().display());
-    let path = config(models.path(), &content);
+    // What the file names is looked for by the gateway: here is nothing of it.
+    let folder = TempDir::new().unwrap();
+    let content = "version = 1\n[repository]\npath = '/nonexistent'\n".to_owned();
+    let path = config(folder.path(), &content);
     let (url, asked) = gateway(
         r#"{"problems": [], "diff": ["breaker.consecutive: 5 -> 9"], "needs_restart": []}"#,
     );
@@ -423,4 +424,30 @@ fn check_against_a_gateway_says_what_a_reload_would_change() {
     drop(asked.join().unwrap());
     assert!(text(&output.stderr).ends_with("listen.http: cannot change while the gateway runs\n"));
     assert_eq!(output.status.code(), Some(64));
+    // What is no configuration needs no gateway to say so.
+    let path = config(folder.path(), "version = 2\n");
+    let output = penstock(&["check", &path, "--against", "http://127.0.0.1:9"]);
+    assert!(text(&output.stderr).ends_with("version: is 2, this build reads 1\n"));
+    assert_eq!(output.status.code(), Some(64));
+}
+
+#[test]
+fn check_says_when_the_state_folder_cannot_be_written() {
+    let models = repository(IDENTITY);
+    let file = models.path().join("a-file");
+    fs::write(&file, "").unwrap();
+    let check = |state: &Path| {
+        let repository = models.path().display();
+        let state = state.display();
+        let content = format!(
+            "version = 1\n[repository]\npath = '{repository}'\n[state]\npath = '{state}'\n"
+        );
+        let output = penstock(&["check", &config(models.path(), &content)]);
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(check(&models.path().join("new/state")).0, Some(0));
+    let (code, errors) = check(&file.join("state"));
+    assert_eq!(code, Some(64));
+    let expected = format!("cannot write {}: Not a directory", file.display());
+    assert!(errors.contains("state.path: ") && errors.contains(&expected), "{errors}");
 }

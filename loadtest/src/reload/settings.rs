@@ -1,12 +1,28 @@
 //! The settings that the soak goes through.
 
-use crate::configuration::Route;
+use crate::configuration::{Configuration, KEY_HEADER, Route};
 use crate::stage::DIGITS;
 
 /// How many settings of `digits` there are.
 pub(super) const SETTINGS: usize = 4;
 /// The route whose shares are set by hand; the file never changes it.
 pub(super) const DIAL: &str = "dial";
+
+/// Nobody here calls so often.
+const PLENTY: &str = "1000000/s";
+
+/// The file of a setting: the route, another breaker, and limits that come, go and count anew by
+/// other keys, and refuse nobody.
+pub(super) fn file(number: usize) -> Configuration {
+    let file = Configuration::of(vec![setting(number), dial()]).breaker(100 + number);
+    let by_key = format!("header:{KEY_HEADER}");
+    match number {
+        0 => file.limit("each", "address", PLENTY),
+        1 => file.limit("each", &by_key, PLENTY).limit("all", "global", PLENTY),
+        2 => file.limit("all", "global", "2000000/s"),
+        _ => file,
+    }
+}
 
 /// A setting of the route `digits`: names, versions, salt, shares, buckets and shadows of its own.
 /// Buckets are pinned, so that callers belong to the same arm whenever it comes back.

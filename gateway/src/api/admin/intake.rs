@@ -18,7 +18,7 @@ use crate::error::{Kind, Rejection};
 /// The largest body of a change, in bytes.
 const MAX_CHANGE: usize = 64 << 10;
 /// The largest configuration file that is checked, in bytes.
-const MAX_FILE: usize = 1 << 20;
+const MAX_FILE: usize = 16 << 20;
 /// Longest text that says who or why, in bytes.
 const MAX_NOTE: usize = 500;
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -58,6 +57,12 @@ def mounts(service: dict[str, Any]) -> dict[str, Path]:
     return found
 
 
+def kept(service: dict[str, Any]) -> list[str]:
+    """Folders in the container that outlive it: those of named volumes."""
+    volumes = [volume.split(":") for volume in service["volumes"]]
+    return [target for source, target, *_ in volumes if not source.startswith(".")]
+
+
 def configuration() -> dict[str, Any]:
     """The gateway's configuration in the container."""
     return tomllib.loads((ROOT / "deploy" / "penstock.toml").read_text())
@@ -65,7 +70,7 @@ def configuration() -> dict[str, Any]:
 
 @dataclass
 class Container:
-    """A folder that stands in for the container's root, of which nothing can be written."""
+    """A folder that stands in for the container's root, of which only volumes can be written."""
 
     root: Path
     # The user of the image, where this process may become it.
@@ -85,7 +90,8 @@ class Container:
                 shutil.copytree(source, place)
                 continue
             text = source.read_text()
-            for folder in (path for path, of in places.items() if of.is_dir()):
+            folders = [path for path, of in places.items() if of.is_dir()]
+            for folder in [*folders, *kept(compose()["gateway"])]:
                 text = text.replace(f'"{folder}"', f'"{root}{folder}"')
             place.write_text(text)
         user = instructions("gateway")["USER"][0].partition(":")[0]
@@ -96,12 +102,25 @@ class Container:
         if container.user is not None and container.run(["--version"]).returncode != 0:
             # The build lies where that user may not look.
             container.user = None
+        for folder in container.volumes():
+            folder.mkdir(parents=True)
+            if container.user is not None:
+                os.chown(folder, container.user, container.user)
         return container
 
+    def volumes(self) -> list[Path]:
+        """Where the container may write."""
+        return [self.root / target.lstrip("/") for target in kept(compose()["gateway"])]
+
+    def written(self) -> list[Path]:
+        """Files in volumes."""
+        return [path for folder in self.volumes() for path in folder.rglob("*") if path.is_file()]
+
     def close(self) -> None:
-        """Takes the right to write from everybody."""
+        """Takes the right to write from everybody, but in volumes."""
+        volumes = self.volumes()
         for path in sorted(self.root.rglob("*"), reverse=True):
-            if not path.is_symlink():
+            if not path.is_symlink() and path not in volumes:
                 path.chmod(0o555 if path.is_dir() else 0o444)
         self.root.chmod(0o555)
 
@@ -113,7 +132,7 @@ class Container:
                 path.chmod(0o755)
 
     def options(self) -> dict[str, Any]:
-        """The image's environment and nothing of this process's; no byte goes into a file."""
+        """The image's environment and nothing of this process's."""
         variables = {}
         for line in instructions("gateway")["ENV"]:
             name, _, value = line.partition("=")
@@ -126,7 +145,6 @@ class Container:
             "stdin": subprocess.DEVNULL,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
-            "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
             **identity,
             **({} if self.user is None else {"extra_groups": []}),
         }

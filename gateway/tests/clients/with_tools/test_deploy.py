@@ -18,7 +18,7 @@ import pytest
 
 import wire
 from harness import ROOT, gateway_binary, program, wait_until, write_identity
-from image import COMPOSE, DOCKERFILE, Container, compose, configuration, instructions, mounts
+from image import COMPOSE, DOCKERFILE, Container, compose, configuration, instructions, kept, mounts
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 MODELS = ROOT / "models" / "repository"
@@ -102,6 +102,16 @@ def test_what_the_image_opens_is_what_the_gateway_listens_on() -> None:
     assert f"gateway:{ports[2]}" in scraped
 
 
+def test_what_must_outlive_a_restart_lies_where_it_can_be_written() -> None:
+    state = configuration()["state"]["path"]
+    assert kept(compose()["gateway"]) == [state]
+    assert f"--mode=0750 {state}" in " ".join(instructions("gateway")["RUN"])
+    unit = (ROOT / "deploy" / "penstock.service").read_text()
+    assert "ProtectSystem=strict" in unit
+    folder = re.search(r"^StateDirectory=(\S+)$", unit, re.M)
+    assert folder and f"/var/lib/{folder[1]}" == state and f'path = "{state}"' in unit
+
+
 def test_the_container_is_given_longer_than_the_gateway_takes_to_stop() -> None:
     server = configuration()["server"]
     needs = seconds(server["stop_delay"]) + seconds(server["drain"])
@@ -127,7 +137,7 @@ def free_port() -> int:
         return port
 
 
-def test_the_image_starts_is_healthy_takes_load_and_stops_without_writing_a_byte(
+def test_the_image_starts_is_healthy_takes_load_stops_and_writes_to_its_volume_alone(
     container: Container,
 ) -> None:
     service = compose()["gateway"]
@@ -142,6 +152,7 @@ def test_the_image_starts_is_healthy_takes_load_and_stops_without_writing_a_byte
         return container.run([*status, "--url", url]).returncode == 0
 
     assert not is_healthy()
+    assert container.written() == []
     # Only the ports are others, since this machine has but one set of each.
     doors = [f"--http={http}", f"--grpc={grpc}", f"--metrics={metrics}", "--admin=127.0.0.1:0"]
     process = container.start([*service["command"], *doors])
@@ -181,3 +192,5 @@ def test_the_image_starts_is_healthy_takes_load_and_stops_without_writing_a_byte
     for line in said["stderr"].decode().splitlines():
         json.loads(line)
     assert not is_healthy()
+    names = {path.name for path in container.written()}
+    assert names == {"00000001.json", "audit.jsonl", "lock"}

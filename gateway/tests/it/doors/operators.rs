@@ -45,6 +45,14 @@ impl Target for Double {
         ready(if problems.is_empty() { Ok(()) } else { Err(problems) }).boxed()
     }
 
+    fn look<'a>(
+        &'a self,
+        _: &'a [Incoming],
+        _: &'a BTreeSet<String>,
+    ) -> BoxFuture<'a, Vec<Problem>> {
+        std::future::ready(vec![]).boxed()
+    }
+
     fn needs_load(&self, _: &[Incoming]) -> Vec<String> {
         vec!["floats/2".to_owned()]
     }
