@@ -19,14 +19,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Mutex as AsyncMutex;
 use tracing::{error, info};
 
-use crate::config::{Config, Difference, Problem};
+use crate::config::{Config, Problem};
 use crate::tasks;
 
 pub use apply::{Applied, Apply, Asked, Prepared};
 pub use follow::Timing;
 pub use hints::Hints;
 pub use live::Live;
-pub use preview::{Preview, preview};
+pub use preview::Preview;
 pub use source::{Source, Text};
 pub use status::Status;
 
@@ -80,10 +80,15 @@ impl Reloader {
     /// What a reload would change, were this the file's text. Changes nothing.
     pub async fn preview(&self, text: &str) -> Preview {
         let running = self.running.lock().await.clone();
-        match self.source.parse(text) {
-            Ok(new) => preview(&running, &new),
-            Err(problems) => Preview { problems, ..Preview::default() },
-        }
+        let look = |new: Config| {
+            if *running == new {
+                return Ok(Preview::default());
+            }
+            let of_routes = self.apply.preview(&new)?;
+            Ok(preview::preview(&running, &new, of_routes))
+        };
+        let found = self.source.parse(text).and_then(look);
+        found.unwrap_or_else(|problems| Preview { problems, ..Preview::default() })
     }
 
     /// How the file stands, for operators.
@@ -135,16 +140,12 @@ impl Reloader {
             let revision = self.apply.revision();
             return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
         }
-        let mut differences = running.differences(&new);
+        let differences = running.differences(&new);
         let hash = text.hash().unwrap_or_default();
         let prepared = self.apply.prepare(&new, &hash, asked).await?;
         let Applied { revision, diff: of_routes } = prepared.await?;
         *running = Arc::new(new);
-        if !of_routes.is_empty() {
-            differences.retain(|found| !found.path.starts_with("route."));
-        }
-        let diff = differences.iter().map(Difference::to_string).chain(of_routes).collect();
-        Ok(Reloaded { revision, changed: true, diff })
+        Ok(Reloaded { revision, changed: true, diff: preview::told(differences, of_routes) })
     }
 
     /// Whether this is what was tried last, and how that went.

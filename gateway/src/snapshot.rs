@@ -1,6 +1,7 @@
 //! The one immutable picture of what is served. A request loads it once; only `control` stores
 //! a new one, by one pointer swap that cannot fail.
 
+mod asked;
 mod backend;
 mod route;
 mod shadow;
@@ -20,6 +21,7 @@ use crate::routing::RoutePlan;
 use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
 use crate::upstream::Upstreams;
 
+pub use asked::Described;
 pub use backend::{Backend, Remote, Seat};
 use route::World;
 

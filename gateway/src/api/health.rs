@@ -128,8 +128,7 @@ impl Api {
     #[must_use]
     pub fn is_model_ready(&self, model: &str, version: Option<&str>) -> bool {
         let snapshot = self.pipeline.snapshots.load();
-        let runs = snapshot.find(model, version).is_ok_and(|served| served.is_ready());
-        self.is_live() && runs
+        self.is_live() && snapshot.is_ready(model, version).unwrap_or(false)
     }
 }
 

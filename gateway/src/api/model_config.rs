@@ -10,6 +10,7 @@ use proto::inference::{self as pb, ModelConfig, model_config, model_version_poli
 use super::proto_json;
 use crate::error::{Kind, Rejection};
 use crate::models::{Manifest, ServedVersion, VersionPolicy};
+use crate::snapshot::Backend;
 use crate::types::{OutputSpec, Priority, Signature, Version};
 
 /// The platform as metadata names it: framework and format.
@@ -19,6 +20,12 @@ pub fn platform(manifest: &Manifest) -> &str {
         "torchscript" => "pytorch_torchscript",
         other => other,
     }
+}
+
+/// The same for whatever answers; of models elsewhere it is not known.
+#[must_use]
+pub fn platform_of(backend: &Backend) -> &str {
+    backend.local().map_or("upstream", |served| platform(&served.manifest))
 }
 
 /// The configuration of a served version. Hash, lineage and what the engine decided stand in

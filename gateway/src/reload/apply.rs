@@ -20,6 +20,13 @@ pub trait Apply: fmt::Debug + Send + Sync {
         asked: &'a Asked,
     ) -> BoxFuture<'a, Result<Prepared, Vec<Problem>>>;
 
+    /// What a configuration would make of the routes, in lines. Changes nothing, and looks at no
+    /// model.
+    ///
+    /// # Errors
+    /// Every problem, with the path of its key.
+    fn preview(&self, new: &Config) -> Result<Vec<String>, Vec<Problem>>;
+
     /// The revision in force.
     fn revision(&self) -> u64;
 }

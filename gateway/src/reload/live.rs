@@ -51,6 +51,10 @@ impl Apply for Live {
         prepare.boxed()
     }
 
+    fn preview(&self, new: &Config) -> Result<Vec<String>, Vec<Problem>> {
+        self.traffic.preview(new.routes.clone())
+    }
+
     fn revision(&self) -> u64 {
         self.traffic.current().number
     }

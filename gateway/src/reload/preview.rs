@@ -13,12 +13,21 @@ pub struct Preview {
     pub needs_restart: Vec<String>,
 }
 
-/// Compares what runs with what would.
+/// Compares what runs with what would; `of_routes` is what would become of the routes.
 #[must_use]
-pub fn preview(current: &Config, new: &Config) -> Preview {
+pub(super) fn preview(current: &Config, new: &Config, of_routes: Vec<String>) -> Preview {
     Preview {
         problems: Vec::new(),
-        diff: current.differences(new).iter().map(Difference::to_string).collect(),
+        diff: told(current.differences(new), of_routes),
         needs_restart: current.needs_restart(new).into_iter().map(|found| found.path).collect(),
     }
+}
+
+/// Every difference in a line. What becomes of routes is not for the file alone to say: where
+/// those who decide have said it, the keys of routes are left out.
+pub(super) fn told(mut differences: Vec<Difference>, of_routes: Vec<String>) -> Vec<String> {
+    if !of_routes.is_empty() {
+        differences.retain(|found| !found.path.starts_with("route."));
+    }
+    differences.iter().map(Difference::to_string).chain(of_routes).collect()
 }

@@ -69,6 +69,10 @@ impl Apply for Double {
         std::future::ready(refused.map(|()| commit.boxed())).boxed()
     }
 
+    fn preview(&self, _: &Config) -> Result<Vec<String>, Vec<Problem>> {
+        self.refuses.lock().unwrap().clone().map_or(Ok(self.diff.clone()), |found| Err(vec![found]))
+    }
+
     fn revision(&self) -> u64 {
         self.count() as u64
     }
@@ -377,6 +381,11 @@ async fn reloads_that_come_together_go_one_after_the_other() {
 async fn what_became_of_routes_is_told_by_whom_they_are_decided() {
     let told = "route 'digits': canary 5% -> 10%".to_owned();
     let bench = Bench::with(Double { diff: vec![told.clone()], ..Double::default() });
+    let expected = ["breaker.consecutive: 5 -> 6".into(), told];
+    assert_eq!(bench.reloader.preview(&text(6)).await.diff, expected);
     bench.write(text(6));
-    assert_eq!(bench.reload().await.unwrap().diff, ["breaker.consecutive: 5 -> 6".into(), told]);
+    assert_eq!(bench.reload().await.unwrap().diff, expected);
+    assert_eq!(bench.reloader.preview(&text(6)).await, Preview::default());
+    bench.double.refuse(Some("cannot be"));
+    assert_eq!(bench.reloader.preview(&text(7)).await.problems[0].message, "cannot be");
 }

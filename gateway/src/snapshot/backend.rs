@@ -51,6 +51,16 @@ impl Seat {
         }
     }
 
+    /// Whether a call would be taken.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Local(served) => served.is_ready(),
+            Self::Remote(model) => model.is_ready(),
+            Self::Empty(_) => false,
+        }
+    }
+
     /// One word for how it is, and why where it is not well.
     #[must_use]
     pub fn state(&self) -> (&'static str, String) {

@@ -12,7 +12,7 @@ use super::decode::Wanted;
 use crate::api::{Api, classification, model_config, naming};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
-use crate::types::ModelName;
+use crate::snapshot::Described;
 
 /// On the answer of an earlier call with the same idempotency key.
 const REPLAYED: &str = "penstock_replayed";
@@ -74,18 +74,17 @@ pub(super) fn metadata(
     version: &str,
 ) -> Result<pb::ModelMetadataResponse, Rejection> {
     let snapshot = api.pipeline.snapshots.load();
-    let served = snapshot.find(model, Some(version))?;
-    let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
+    let Described { backend, versions } = snapshot.describe(model, Some(version))?;
     let tensor = |spec: &engine::TensorSpec| pb::model_metadata_response::TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.datatype.name().to_owned(),
         shape: spec.shape.clone(),
     };
-    let signature = served.signature();
+    let signature = backend.signature();
     Ok(pb::ModelMetadataResponse {
         name: model.to_owned(),
-        versions: all.ready.keys().map(ToString::to_string).collect(),
-        platform: model_config::platform(&served.manifest).to_owned(),
+        versions,
+        platform: model_config::platform_of(&backend).to_owned(),
         inputs: signature.inputs.iter().map(tensor).collect(),
         outputs: signature.outputs.iter().map(|output| tensor(&output.spec)).collect(),
         ..pb::ModelMetadataResponse::default()

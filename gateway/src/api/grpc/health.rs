@@ -84,8 +84,7 @@ fn check(api: &Api, name: &str, asking: &Asking) -> Option<ServingStatus> {
         model => {
             let caller = api.known(&asking.credentials, asking.peer.clone()?)?;
             api.authorize_reading_of(&caller, model).ok()?;
-            api.pipeline.snapshots.load().model(model)?;
-            api.is_model_ready(model, None)
+            api.is_live() && api.pipeline.snapshots.load().is_ready(model, None).ok()?
         }
     };
     Some(if ready { ServingStatus::Serving } else { ServingStatus::NotServing })

@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 use super::path::Names;
 use super::respond;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, model_config, proto_json};
-use crate::error::{Kind, Rejection};
+use crate::error::Rejection;
 use crate::models::ServedVersion;
-use crate::types::{Caller, ModelName};
+use crate::snapshot::Described;
+use crate::types::Caller;
 
 pub(super) async fn server() -> Response {
     respond::json(&json!({
@@ -57,13 +58,13 @@ fn readiness(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Respons
         return respond::rejection(&rejection);
     }
     let snapshot = api.pipeline.snapshots.load();
-    if let Err(rejection) = snapshot.find(model, version)
-        && rejection.kind() == Kind::NotFound
-    {
-        return respond::rejection(&rejection);
+    match snapshot.is_ready(model, version) {
+        Err(rejection) => respond::rejection(&rejection),
+        Ok(ready) => {
+            let ready = ready && api.is_live();
+            state(ready, json!({ "name": model, "ready": ready }))
+        }
     }
-    let ready = api.is_model_ready(model, version);
-    state(ready, json!({ "name": model, "ready": ready }))
 }
 
 fn state(good: bool, body: Value) -> Response {
@@ -104,18 +105,16 @@ pub(super) async fn version(
 fn metadata(api: &Api, caller: &Caller, (model, version): Named<'_>) -> Result<Vec<u8>, Rejection> {
     api.authorize_reading_of(caller, model)?;
     let snapshot = api.pipeline.snapshots.load();
-    let served = snapshot.find(model, version)?;
-    let all = snapshot.model(model).ok_or_else(|| ModelName::unknown(model))?;
-    let versions: Vec<String> = all.ready.keys().map(ToString::to_string).collect();
-    let signature = served.signature();
+    let Described { backend, versions } = snapshot.describe(model, version)?;
+    let signature = backend.signature();
     let spec = |spec: &engine::TensorSpec| json!({ "name": spec.name, "datatype": spec.datatype.name(), "shape": spec.shape });
     let body = json!({
         "name": model,
         "versions": versions,
-        "platform": model_config::platform(&served.manifest),
+        "platform": model_config::platform_of(&backend),
         "inputs": signature.inputs.iter().map(spec).collect::<Vec<_>>(),
         "outputs": signature.outputs.iter().map(|o| spec(&o.spec)).collect::<Vec<_>>(),
-        "properties": properties(served),
+        "properties": backend.local().map(|served| properties(served)).unwrap_or_default(),
     });
     Ok(body.to_string().into_bytes())
 }
