@@ -113,6 +113,9 @@ class GrpcFake(Fake):
                 told.outputs.add(name="y", datatype="FP32", shape=SHAPE)
                 return told
 
+            def ModelConfig(self, _: Any, context: Any) -> Any:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no model configuration")
+
             def ModelInfer(self, request: Any, _: Any) -> Any:
                 fake.calls += 1
                 answer = pb.ModelInferResponse(model_name=MODEL, model_version="1")

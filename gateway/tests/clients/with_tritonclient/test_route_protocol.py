@@ -66,8 +66,7 @@ def is_a_model(gateway: Gateway, name: str) -> None:
 def test_a_route_with_a_name_of_its_own_is_called_like_a_model(start_rig: StartRig) -> None:
     rig = start_rig(NAMED)
     is_a_model(rig.gateway, "front")
-    trip = f"/v1/breakers/{MODEL}/1/trip"
-    assert rig.ask("POST", trip, {}).status == 200
+    assert rig.ask("POST", f"/v1/breakers/{MODEL}/2/trip", {}).status == 200
     for client in clients(rig.gateway):
         assert not client.is_model_ready("front")
         client.close()
