@@ -38,6 +38,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 		--rounds 1 --duration 4s --measure 1s --lenient
 	scripts/clients.sh --perf
 	scripts/clients.sh --promtool
+	scripts/clients.sh --mlserver
 	gateway/tests/clients/run.sh
 	scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite

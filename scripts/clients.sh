@@ -6,6 +6,7 @@
 #   scripts/clients.sh                 makes the environments
 #   scripts/clients.sh --run [ARG…]    runs every test suite; ARGs go to pytest
 #   scripts/clients.sh --perf          fetches perf_analyzer into .venv/perf (optional, see below)
+#   scripts/clients.sh --mlserver      makes .venv/mlserver, an upstream for tests (optional)
 #   scripts/clients.sh --promtool      fetches promtool into .venv/promtool (optional, see below)
 #
 # The tests need a built gateway, load generator, and makers of models and certificates:
@@ -33,7 +34,12 @@ die() {
   exit 1
 }
 
-requirements() { printf '%s/requirements-%s.txt' "$TESTS" "$1"; }
+requirements() {
+  case $1 in
+    mlserver) printf '%s/benches/peers/requirements/mlserver.txt' "$ROOT" ;;
+    *) printf '%s/requirements-%s.txt' "$TESTS" "$1" ;;
+  esac
+}
 
 # What an environment is made from; it is made anew when this changes.
 recipe() {
@@ -89,6 +95,10 @@ make_venvs() {
   for name in tritonclient kserve tools; do
     is_complete "$name" || { check_needs && make_venv "$name"; }
   done
+}
+
+make_mlserver() {
+  is_complete mlserver || { check_needs && make_venv mlserver; }
 }
 
 # Takes libb64 out of Debian's package where the system has none; nothing is installed.
@@ -176,6 +186,7 @@ case ${1:-} in
     run_suites "${@:2}"
     ;;
   --perf) locked make_perf ;;
+  --mlserver) locked make_mlserver ;;
   --promtool) locked make_promtool ;;
-  *) die "unknown word '$1': say nothing, --run, --perf or --promtool" ;;
+  *) die "unknown word '$1': say nothing, --run, --perf, --mlserver or --promtool" ;;
 esac

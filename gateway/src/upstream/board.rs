@@ -172,15 +172,17 @@ impl Board {
         let seat = &mut self.seats[index];
         seat.in_flight -= 1;
         let hangs = verdict == Verdict::GivenUp && seat.hangs(took);
+        // What began before the end of an ejection is part of why there was one.
+        let is_old = seat.until.is_some_and(|until| started < until);
         match verdict {
             Verdict::Answered => seat.latency.answered(now, took),
+            Verdict::Failed if is_old => {}
             Verdict::Failed | Verdict::Throttled => seat.latency.failed(now, took),
             Verdict::GivenUp => seat.latency.waited(now, took),
             Verdict::Neutral => {}
         }
         seat.failures += u64::from(verdict == Verdict::Failed || hangs);
-        // What began before the end of an ejection is part of why there was one.
-        if seat.until.is_some_and(|until| started < until) {
+        if is_old {
             return None;
         }
         if verdict == Verdict::Answered {
@@ -216,6 +218,8 @@ impl Board {
         let middle = time.saturating_mul(seat.ejections).min(max_time.div_f64(1.0 + JITTER));
         let time = middle.mul_f64(1.0 - JITTER + 2.0 * JITTER * random);
         seat.until = Some(now + time);
+        // Its failures count as long times, which would keep it out for longer than is said here.
+        seat.latency.forget();
         time
     }
 
@@ -238,6 +242,7 @@ impl Board {
         if changes {
             seat.is_unhealthy = !seat.is_unhealthy;
             seat.contrary = 0;
+            seat.latency.forget();
         }
         if !seat.is_unhealthy && seat.contrary == 0 {
             seat.trouble = None;

@@ -47,6 +47,11 @@ impl Latency {
         self.take(now, took.max(PENALTY).as_secs_f64());
     }
 
+    /// What it was like says nothing any more: it is as good as others until it is measured anew.
+    pub(super) fn forget(&mut self) {
+        self.peak = None;
+    }
+
     /// Nobody waited any longer: an answer takes at least so long.
     pub(super) fn waited(&mut self, now: Instant, took: Duration) {
         let took = took.as_secs_f64();

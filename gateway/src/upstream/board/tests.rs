@@ -203,3 +203,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_comes_back_gets_calls_at_once() {
+    let mut now = Instant::now();
+    let mut board = board(3);
+    for index in 0..3 {
+        attempt(&mut board, index, now, MS, Verdict::Answered);
+    }
+    board.begin(0);
+    assert_eq!(fail(&mut board, 0, now, 5), 1);
+    // One that was under way when it was ejected changes nothing.
+    assert_eq!(board.end(0, now, now + MS, Verdict::Failed), None);
+    assert_eq!(draws(&board, now + MS)[0], 0);
+    now += Ejection::default().time * 2;
+    let counts = draws(&board, now);
+    assert!(counts[0] > 3_000, "{counts:?}");
+
+    attempt(&mut board, 0, now, MS, Verdict::Answered);
+    assert_eq!(fail(&mut board, 1, now, 1), 0);
+    assert_eq!(draws(&board, now + MS)[1], 0, "a failure weighs");
+    for result in [Err(String::new()), Ok(())] {
+        for _ in 0..4 {
+            board.checked(1, result.clone());
+        }
+    }
+    let counts = draws(&board, now + MS);
+    assert!(counts[1] > 3_000, "{counts:?}");
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -21,6 +21,9 @@ use crate::codec::tensors;
 use crate::upstream::failure::{Cause, Failure, plain};
 
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+/// What a segment of a path may not hold as it is. What is unreserved (RFC 3986, 2.3) stays: not
+/// every server decodes the names in its paths.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The extension that a server with binary tensors names.
 const BINARY: &str = "binary_tensor_data";
 
@@ -251,7 +254,7 @@ impl Output<'_> {
 
 /// The path of a model; names are those of the configuration.
 fn model_path(name: Name<'_>) -> String {
-    let segment = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let segment = |text| utf8_percent_encode(text, RESERVED);
     let mut path = format!("/v2/models/{}", segment(name.model));
     if let Some(version) = name.version {
         path += &format!("/versions/{}", segment(version));
@@ -273,5 +276,18 @@ fn words(body: &[u8]) -> String {
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => plain(&refusal.error),
         Err(_) => plain(&String::from_utf8_lossy(&body[..body.len().min(1024)])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_need_no_escape_stand_in_paths_as_they_are() {
+        let path = |model, version| model_path(Name { model, version });
+        assert_eq!(path("identity_fp32", None), "/v2/models/identity_fp32");
+        assert_eq!(path("a-b.c~d", Some("1")), "/v2/models/a-b.c~d/versions/1");
+        assert_eq!(path("a/b?c d", None), "/v2/models/a%2Fb%3Fc%20d");
     }
 }

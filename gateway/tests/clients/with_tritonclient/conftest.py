@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import calls
 import harness
 import load
+from routed import Rig
 
 
 @pytest.fixture(scope="session", params=calls.CALLERS)
@@ -79,3 +80,23 @@ def start_on(tmp_path: Path) -> Iterator[load.StartOn]:
     yield begin
     for gateway in running:
         gateway.stop()
+
+
+@pytest.fixture
+def start_rig(tmp_path: Path) -> Iterator[Callable[..., Rig]]:
+    """Starts a gateway with routes; options as those of `Rig`."""
+    rigs: list[Rig] = []
+
+    def begin(*arguments: Any, **options: Any) -> Rig:
+        rigs.append(Rig(tmp_path, *arguments, **options))
+        return rigs[-1]
+
+    yield begin
+    for rig in rigs:
+        rig.gateway.stop()
+
+
+@pytest.fixture
+def rig(start_rig: Callable[..., Rig]) -> Rig:
+    """A gateway with a stable arm and a canary."""
+    return start_rig()

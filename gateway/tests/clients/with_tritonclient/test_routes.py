@@ -5,119 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-import harness
 import tokens
 import wire
 from calls import grpc_inputs
-from harness import Gateway, gateway_binary
+from harness import gateway_binary
+from routed import CANARY, MODEL, X, Rig, parameters
 
-MODEL = "identity_fp32"
-X = np.array([[1.5, -2.0]], np.float32)
-BODY = {"inputs": [wire.tensor("FP32", [1, 2], [1.5, -2.0])]}
 OPS = "key-of-the-operators"
-
-CANARY = """
-[[route]]
-name = "identity_fp32"
-sticky = "header:x-user-id"
-testers = ["qa-*"]
-  [[route.arm]]
-  name = "stable"
-  version = "1"
-  [[route.arm]]
-  name = "canary"
-  version = "2"
-  share = "20%"
-"""
-
-
-def settings(folder: Path, routes: str = CANARY, more: str = "") -> str:
-    """A state folder, a file that is read when asked, and routes."""
-    return f'[state]\npath = "{folder / "state"}"\nwatch = "off"\n{more}{routes}'
-
-
-def two_versions(folder: Path) -> None:
-    """The model once more, and names for its versions."""
-    harness.write_identity(folder, "FP32", more="[labels]\nbase = 1\nnew = 2\n")
-    (folder / MODEL / "2").mkdir()
-    manifest = folder / MODEL / "model.toml"
-    manifest.write_text(f"versions = \"all\"\n{manifest.read_text()}")
-
-
-class Rig:
-    """A gateway with a folder that outlives it."""
-
-    def __init__(self, folder: Path, more: str = "") -> None:
-        self.folder, self.more = folder, more
-        self.repository = folder / "models"
-        self.repository.mkdir()
-        two_versions(self.repository)
-        self.gateway = harness.start(folder, self.repository, settings(folder, more=more))
-
-    def restart(self) -> None:
-        """Stops it and starts it on the same files."""
-        self.gateway.stop()
-        self.gateway = harness.start(
-            self.folder, self.repository, settings(self.folder, more=self.more)
-        )
-
-    def write(self, routes: str) -> None:
-        """Changes the routes in the file."""
-        path = self.folder / "penstock.toml"
-        head = path.read_text().split("[state]")[0]
-        path.write_text(head + settings(self.folder, routes, self.more))
-
-    def run(self, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a command against the admin port."""
-        return subprocess.run(
-            [gateway_binary(), *arguments, "--url", f"http://{self.gateway.admin}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={"PENSTOCK_TOKEN": token} if token else None,
-        )
-
-    def done(self, *arguments: str) -> Any:
-        """The JSON of a command that is carried out."""
-        made = self.run(*arguments, "--json")
-        assert made.returncode == 0, made.stderr
-        return json.loads(made.stdout)
-
-    def shares(self) -> dict[str, str]:
-        """The shares of the arms."""
-        return {arm["name"]: arm["share"] for arm in self.done("route", "show", MODEL)["arms"]}
-
-    def infer(self, *, path: str = "", **headers: str) -> wire.Response:
-        """One call over HTTP."""
-        target = f"/v2/models/{MODEL}{path}/infer"
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        return wire.request(
-            self.gateway.http, "POST", target, json.dumps(BODY).encode(), headers=sent
-        )
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    """A gateway with a stable arm and a canary."""
-    made = Rig(tmp_path)
-    yield made
-    made.gateway.stop()
-
-
-def parameters(answer: wire.Response) -> Any:
-    """The parameters of an answer over HTTP."""
-    assert answer.status == 200, answer
-    return answer.json()["parameters"]
 
 
 def test_callers_are_divided_and_keep_their_arm_over_both_protocols(rig: Rig) -> None:
@@ -232,7 +134,9 @@ def test_labels_and_numbers_name_versions_directly(rig: Rig) -> None:
     assert rig.infer(path="/versions/nobody").status == 404
 
 
-def test_testers_and_operators_name_their_arm(tmp_path: Path) -> None:
+def test_testers_and_operators_name_their_arm(
+    start_rig: Callable[..., Rig], tmp_path: Path
+) -> None:
     """`penstock-arm` for those whom the route names, and for operators; others are told no."""
     keys = {"qa-jane": "key-of-the-tester-jane", "app": "key-of-the-application"}
     more = "".join(
@@ -243,24 +147,21 @@ def test_testers_and_operators_name_their_arm(tmp_path: Path) -> None:
         f'[[auth.key]]\nname = "ops"\nroles = ["predict", "operate"]\n'
         f'hashes = ["{tokens.hash_of(OPS)}"]\n'
     )
-    rig = Rig(tmp_path, more)
-    try:
-        for key in (keys["qa-jane"], OPS):
-            for arm in ("stable", "canary"):
-                answer = rig.infer(x_api_key=key, penstock_arm=arm)
-                assert parameters(answer)["arm"] == arm
-        assert rig.infer(x_api_key=keys["app"], penstock_arm="canary").status == 403
-        with tritonclient.grpc.InferenceServerClient(rig.gateway.grpc) as client:
-            headers = {"x-api-key": keys["app"], "penstock-arm": "canary"}
-            with pytest.raises(InferenceServerException, match="PERMISSION_DENIED"):
-                client.infer(MODEL, grpc_inputs({"x": X}), headers=headers)
-        refused = rig.run("route", "set", MODEL, "canary=30%", token=keys["app"])
-        assert refused.returncode == 1 and "operate" in refused.stderr
-        changed = rig.run("route", "set", MODEL, "canary=30%", token=OPS)
-        assert changed.returncode == 0, changed.stderr
-        lines = (tmp_path / "state" / "audit.jsonl").read_text().splitlines()
-        authors = [json.loads(line)["author"] for line in lines]
-        assert authors[-2:] == ["app", "ops"]
-        assert OPS not in "".join(lines)
-    finally:
-        rig.gateway.stop()
+    rig = start_rig(more=more)
+    for key in (keys["qa-jane"], OPS):
+        for arm in ("stable", "canary"):
+            answer = rig.infer(x_api_key=key, penstock_arm=arm)
+            assert parameters(answer)["arm"] == arm
+    assert rig.infer(x_api_key=keys["app"], penstock_arm="canary").status == 403
+    with tritonclient.grpc.InferenceServerClient(rig.gateway.grpc) as client:
+        headers = {"x-api-key": keys["app"], "penstock-arm": "canary"}
+        with pytest.raises(InferenceServerException, match="PERMISSION_DENIED"):
+            client.infer(MODEL, grpc_inputs({"x": X}), headers=headers)
+    refused = rig.run("route", "set", MODEL, "canary=30%", token=keys["app"])
+    assert refused.returncode == 1 and "operate" in refused.stderr
+    changed = rig.run("route", "set", MODEL, "canary=30%", token=OPS)
+    assert changed.returncode == 0, changed.stderr
+    lines = (tmp_path / "state" / "audit.jsonl").read_text().splitlines()
+    authors = [json.loads(line)["author"] for line in lines]
+    assert authors[-2:] == ["app", "ops"]
+    assert OPS not in "".join(lines)
