@@ -101,83 +101,63 @@ impl Pipeline {
         limiter: &Limiter,
         record: &mut Record,
     ) -> Result<Answer, Refused> {
+        let inputs = std::mem::replace(&mut call.inputs, NO_INPUTS);
         let backend = match record.first()? {
             Next::Backend(backend) => backend,
-            Next::Declared => return declared(&call, limiter, record).await,
+            Next::Declared => {
+                let given = stand_in::declared((&call, inputs), limiter, record).await?;
+                return record.answer(&call, given);
+            }
         };
         self.check_memory(&backend, &call.schedule)?;
-        let deadline =
-            backend.timeouts(self.timeouts).deadline(call.arrived, call.schedule.deadline);
-        call.schedule.deadline = deadline;
-        if has_passed(deadline) {
-            return Err(refusal::expired(&backend));
-        }
-        // What the caller asks for is checked before anything is done for it.
-        wanted(&call.outputs, backend.signature())?;
-        let (inputs, flags) = check(&backend, std::mem::replace(&mut call.inputs, NO_INPUTS))?;
-        let OrderedInputs { tensors, rows } = inputs;
-        record.rows = rows;
-        record.permits = limiter.admit(&demand(&call, &tensors, rows)).await?;
         let is_watched = record.is_watched(&call);
-        let spare = (is_watched || record.has_stand_in()).then(|| tensors.clone());
+        // The arm's contract may replace values: whoever else runs the call gets them as sent.
+        let sent = (is_watched || record.has_stand_in()).then(|| inputs.clone());
+        let Ready { inputs, flags, schedule } = self.prepare(&backend, &call, inputs)?;
+        record.rows = inputs.rows;
+        record.permits = limiter.admit(&demand(&call, &inputs)).await?;
         let terms = Terms {
             payer: Some((limiter, &call.caller)),
-            schedule: call.schedule,
+            schedule,
             prediction: record.prediction,
             headers: &call.headers,
         };
-        let mut ran = attempt::run(&backend, (tensors, rows), &terms).await;
-        if let (Err(refused), Some(spare)) = (&ran, &spare)
-            && stand_in::is_broken(refused.rejection.kind())
-            && !has_passed(deadline)
-        {
-            match record.fall_back(refused.rejection.kind()) {
-                Some(Next::Backend(other)) => {
-                    let inputs =
-                        stand_in::reorder(spare.clone(), backend.signature(), other.signature())?;
-                    ran = attempt::run(&other, (inputs, rows), &terms).await;
+        let given = match attempt::run(&backend, inputs, &terms).await {
+            Ok(ran) => {
+                if let Some(sent) = sent.filter(|_| is_watched && record.fallback.is_none()) {
+                    self.show(record, &call, sent, &ran);
                 }
-                Some(Next::Declared) => return record.declare(&call, flags),
-                None => {}
+                Given { ran, signature: backend.signature().clone(), flags }
             }
-        }
-        let Ran { outputs, answered_by, timings } = ran?;
-        record.timings = timings;
+            Err(refused) => self.rescue(refused, (&call, sent), &terms, record).await?,
+        };
+        record.timings = given.ran.timings;
         record.computed = Instant::now();
-        let served = record.backend.as_ref().unwrap_or(&backend);
-        if let Some(inputs) = spare.filter(|_| is_watched && record.fallback.is_none()) {
-            let outputs = outputs.clone();
-            self.show(record, &call, (inputs, rows), outputs);
-        }
-        let outputs = pick(outputs, &wanted(&call.outputs, served.signature())?);
-        Ok(Answer {
-            prediction: record.prediction,
-            model: record.called.clone(),
-            version: answered_by,
-            routed: record.routed(),
-            signature: served.signature().clone(),
-            outputs,
-            flags,
-        })
+        record.answer(&call, given)
     }
 
-    /// Shows an answered call to the shadows of its route.
-    fn show(
-        &self,
-        record: &Record,
-        call: &Call,
-        (inputs, rows): (Vec<Tensor>, usize),
-        outputs: Vec<Tensor>,
-    ) {
+    /// Checks all that a caller asks for before anything is done for it.
+    fn prepare(&self, backend: &Backend, call: &Call, inputs: Inputs) -> Result<Ready, Refused> {
+        let asked = call.schedule.deadline;
+        let deadline = backend.timeouts(self.timeouts).deadline(call.arrived, asked);
+        if has_passed(deadline) {
+            return Err(refusal::expired(backend));
+        }
+        wanted(&call.outputs, backend.signature())?;
+        let (inputs, flags) = check(backend, inputs)?;
+        Ok(Ready { inputs, flags, schedule: Schedule { deadline, ..call.schedule } })
+    }
+
+    /// Shows a call that its arm answered to the shadows of its route.
+    fn show(&self, record: &Record, call: &Call, inputs: Inputs, ran: &Ran) {
         let (Some(assigned), Some(backend)) = (&record.assigned, &record.backend) else { return };
         let seen = Seen {
             prediction: record.prediction,
             headers: call.headers.clone(),
             inputs,
-            rows,
             signature: backend.signature().clone(),
-            outputs,
-            timings: record.timings,
+            outputs: ran.outputs.clone(),
+            timings: ran.timings,
             is_remote: matches!(backend, Backend::Remote(_)),
         };
         let memory_is_short = self.overload.memory().pressure() != Pressure::None;
@@ -223,18 +203,23 @@ impl Pipeline {
 /// In the place of inputs that are on their way.
 const NO_INPUTS: Inputs = Inputs::Named(Vec::new());
 
-/// A declared answer, for a call that nothing has looked at yet.
-async fn declared(call: &Call, limiter: &Limiter, record: &mut Record) -> Result<Answer, Refused> {
-    let (rows, bytes) = (call.inputs.rows(), call.inputs.size());
-    record.rows = rows;
-    let demand = Demand { caller: &call.caller, model: &call.model, rows, bytes };
-    record.permits = limiter.admit(&demand).await?;
-    record.declare(call, None)
+/// A call as what runs it takes it.
+struct Ready {
+    inputs: OrderedInputs,
+    flags: Option<Flags>,
+    schedule: Schedule,
 }
 
-fn demand<'a>(call: &'a Call, tensors: &[Tensor], rows: usize) -> Demand<'a> {
-    let bytes = tensors.iter().map(|tensor| tensor.data().len()).sum();
-    Demand { caller: &call.caller, model: &call.model, rows, bytes }
+/// What a call came to, before its caller's choice of outputs.
+struct Given {
+    ran: Ran,
+    signature: Arc<Signature>,
+    flags: Option<Flags>,
+}
+
+fn demand<'a>(call: &'a Call, inputs: &OrderedInputs) -> Demand<'a> {
+    let bytes = inputs.tensors.iter().map(|tensor| tensor.data().len()).sum();
+    Demand { caller: &call.caller, model: &call.model, rows: inputs.rows, bytes }
 }
 
 /// Indices of the outputs that a call wants, in its order; empty for all.

@@ -18,18 +18,15 @@ use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::routing::RoutePlan;
-use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
+use crate::types::{ARM_HEADER, Call, ModelName, PredictionId, Role, Version, is_named};
 use crate::upstream::Upstreams;
 
 pub use backend::{Backend, Remote, Seat};
 pub use named::{Described, Named};
 use route::World;
 
-pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};
+pub use route::{Arm, Assigned, Draw, KEY_HEADER, Route, StandIn, StaticAnswer};
 pub use shadow::{Shadow, Watch};
-
-/// The header or metadata by which testers name an arm.
-pub const ARM_HEADER: &str = "penstock-arm";
 
 /// Every model that callers can reach, or could if it were ready.
 #[derive(Debug, Default)]
@@ -137,7 +134,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Snapshot::find`]; `PermissionDenied` or `InvalidInput` when the caller names an arm
-    /// that it may not name or that is not there.
+    /// that it may not name or that is not there, or two.
     pub fn resolve(&self, call: &Call, prediction: PredictionId) -> Result<Destination, Rejection> {
         let version = call.version.as_deref().filter(|text| !text.is_empty());
         let forced = call.headers.get(ARM_HEADER);
@@ -149,17 +146,22 @@ impl Snapshot {
             }
             _ => return self.find(&call.model, version).cloned().map(Destination::Direct),
         };
-        let (bucket, drawn, is_sticky) = route.assign(call, prediction);
-        let (index, is_forced) = match (version, forced) {
-            (None, None) => (drawn, false),
-            (Some(name), _) => match route.arm(name) {
-                Some(index) => (index, true),
+        let (index, draw) = match (version, forced) {
+            (None, None) => route.assign(call, prediction),
+            (Some(name), Some(arm)) if arm.as_bytes() != name.as_bytes() => {
+                let text = format!("{ARM_HEADER}: the call names another version");
+                return Err(Rejection::invalid(text));
+            }
+            (Some(name), None) => match route.arm(name) {
+                Some(index) if route.is_open(index) => (index, Draw::Forced),
+                Some(_) => (forced_arm(route, call, ("version", name.as_bytes()))?, Draw::Forced),
                 None => return self.find(&call.model, version).cloned().map(Destination::Direct),
             },
-            (None, Some(name)) => (forced_arm(route, call, name.as_bytes())?, true),
+            (_, Some(arm)) => {
+                (forced_arm(route, call, (ARM_HEADER, arm.as_bytes()))?, Draw::Forced)
+            }
         };
-        let route = route.clone();
-        Ok(Destination::Assigned(Assigned { route, index, bucket, is_sticky, is_forced }))
+        Ok(Destination::Assigned(Assigned { route: route.clone(), index, draw }))
     }
 
     /// What a target stands for.
@@ -208,20 +210,24 @@ impl Snapshot {
     }
 }
 
-/// The arm that a tester names.
-fn forced_arm(route: &Route, call: &Call, name: &[u8]) -> Result<usize, Rejection> {
+/// The arm that a tester names; `place` is where.
+fn forced_arm(
+    route: &Route,
+    call: &Call,
+    (place, name): (&str, &[u8]),
+) -> Result<usize, Rejection> {
     let identity = &call.caller.identity;
     let testers = &route.plan.route.testers;
     let may = identity.roles.contains(Role::Operate)
         || testers.iter().any(|pattern| is_named(pattern, &identity.name));
     if !may {
-        let text = format!("{ARM_HEADER}: only testers of the route may name an arm");
+        let text = format!("{place}: only testers of the route may name this arm");
         return Err(Rejection::new(Kind::PermissionDenied, text));
     }
     let found = std::str::from_utf8(name).ok().and_then(|name| route.arm(name));
     found.ok_or_else(|| {
         let shown: String = String::from_utf8_lossy(name).chars().take(64).collect();
-        let text = format!("{ARM_HEADER}: route '{}' has no arm '{shown}'", route.name());
+        let text = format!("{place}: route '{}' has no arm '{shown}'", route.name());
         Rejection::invalid(text)
     })
 }

@@ -3,6 +3,7 @@
 //! GPUs, and [`logging`] sets up the log.
 
 pub mod metrics;
+pub mod arm;
 pub mod gpu;
 pub mod handles;
 pub mod idempotency;
@@ -10,9 +11,8 @@ pub mod logging;
 pub mod shadow;
 pub mod upstream;
 
-pub use handles::{
-    ArmMetrics, BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics,
-};
+pub use arm::ArmMetrics;
+pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
 pub use upstream::UpstreamMetrics;

@@ -14,11 +14,13 @@ pub const ARM_HEADER: HeaderName = HeaderName::from_static("penstock-arm");
 pub fn parameters(answer: &Answer) -> impl Iterator<Item = (&'static str, String)> {
     let routed = answer.routed.as_ref();
     let fallback = routed.filter(|routed| routed.is_fallback).map(|_| "true".to_owned());
+    let sticky = routed.filter(|routed| routed.is_keyless).map(|_| "false".to_owned());
     let named = [
         ("prediction_id", Some(answer.prediction.to_string())),
         ("route", routed.map(|_| answer.model.to_string())),
         ("arm", routed.map(|routed| routed.arm().to_owned())),
         ("fallback", fallback),
+        ("sticky", sticky),
     ];
     named.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
 }

@@ -3,19 +3,20 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::types::{Call, Inputs};
+use crate::types::{ARM_HEADER, Call, Inputs};
 
 /// A SHA-256.
 pub type Digest = [u8; 32];
 
-/// The name of a call in the table: the identity of its caller, the model and the version asked
-/// for, and the key. Callers of different identities never share one.
+/// The name of a call in the table: the identity of its caller, the model, version and arm
+/// asked for, and the key. Callers of different identities never share one.
 #[must_use]
 pub fn name(call: &Call, key: &str) -> Digest {
     let mut hash = Fields::default();
     hash.add(call.caller.identity.name.as_bytes());
     hash.add(call.model.as_bytes());
     hash.add(call.version.as_deref().unwrap_or("").as_bytes());
+    hash.add(call.headers.get(ARM_HEADER).map_or(&[], |arm| arm.as_bytes()));
     hash.add(key.as_bytes());
     hash.end()
 }
@@ -79,6 +80,7 @@ mod tests {
     use std::sync::Arc;
 
     use engine::{DataType, Tensor};
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use tokio::time::Instant;
 
     use super::*;
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_of_one_identity_model_version_and_key() {
+    fn a_name_is_of_one_identity_model_version_arm_and_key() {
         let first = call(vec![]);
         let named = |name: &str| {
             let mut other = call(vec![]);
@@ -144,6 +146,12 @@ mod tests {
         assert_ne!(name(&first, "k"), name(&Call { model: "n".into(), ..call(vec![]) }, "k"));
         let pinned = Call { version: Some("1".into()), ..call(vec![]) };
         assert_ne!(name(&first, "k"), name(&pinned, "k"));
+        let forced = |arm: &'static str| {
+            let arm = (HeaderName::from_static(ARM_HEADER), HeaderValue::from_static(arm));
+            Call { headers: Arc::new(HeaderMap::from_iter([arm])), ..call(vec![]) }
+        };
+        assert_ne!(name(&first, "k"), name(&forced("a"), "k"));
+        assert_ne!(name(&forced("b"), "k"), name(&forced("a"), "k"));
         let empty = Call { version: Some(String::new()), ..call(vec![]) };
         assert_eq!(name(&first, "k"), name(&empty, "k"));
     }

@@ -43,6 +43,8 @@ pub struct Routed {
     pub arm: Option<ArmName>,
     /// Whether it stood in for the arm that the caller belongs to.
     pub is_fallback: bool,
+    /// Whether the call lacked the key by which the route keeps callers with their arm.
+    pub is_keyless: bool,
 }
 
 /// Who counts how a call ended.

@@ -10,7 +10,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::snapshot::{Backend, Remote};
-use crate::types::{AnsweredBy, Caller, Deadline, PredictionId, Schedule, Timings};
+use crate::types::{AnsweredBy, Caller, Deadline, OrderedInputs, PredictionId, Schedule, Timings};
 use crate::upstream::{self, RemoteAnswer, RemoteCall};
 
 /// The trace that a call belongs to (W3C Trace Context).
@@ -38,18 +38,18 @@ pub(super) struct Ran {
 /// Runs inputs, which have been checked and are in the order of the backend's signature.
 pub(super) async fn run(
     backend: &Backend,
-    (inputs, rows): (Vec<Tensor>, usize),
+    inputs: OrderedInputs,
     terms: &Terms<'_>,
 ) -> Result<Ran, Refused> {
     match backend {
-        Backend::Local(served) => run_here(served, (inputs, rows), terms).await,
-        Backend::Remote(remote) => run_there(remote, (&inputs, rows), terms).await,
+        Backend::Local(served) => run_here(served, inputs, terms).await,
+        Backend::Remote(remote) => run_there(remote, &inputs, terms).await,
     }
 }
 
 async fn run_here(
     served: &ServedVersion,
-    (inputs, rows): (Vec<Tensor>, usize),
+    OrderedInputs { tensors, rows }: OrderedInputs,
     terms: &Terms<'_>,
 ) -> Result<Ran, Refused> {
     let deadline = terms.schedule.deadline;
@@ -59,7 +59,7 @@ async fn run_here(
         }
         _ => None,
     };
-    let mut waiting = served.queue.submit(inputs, rows, terms.schedule)?;
+    let mut waiting = served.queue.submit(tensors, rows, terms.schedule)?;
     let ending = match deadline {
         None => waiting.await,
         // Nobody waits beyond the deadline, however long the engine is busy with others.
@@ -89,7 +89,7 @@ async fn run_here(
 
 async fn run_there(
     remote: &Remote,
-    (tensors, rows): (&[Tensor], usize),
+    OrderedInputs { tensors, rows }: &OrderedInputs,
     terms: &Terms<'_>,
 ) -> Result<Ran, Refused> {
     let hops = upstream::hops(terms.headers);
@@ -99,7 +99,7 @@ async fn run_there(
     }
     let call = RemoteCall {
         tensors,
-        rows,
+        rows: *rows,
         deadline: terms.schedule.deadline,
         priority: terms.schedule.priority,
         trace: terms.headers.get(TRACE),

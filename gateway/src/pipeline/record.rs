@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::Kind;
 use crate::limits::Permits;
-use crate::snapshot::{Assigned, Backend, Destination};
+use crate::snapshot::{Assigned, Backend, Destination, Draw};
 use crate::telemetry::{Outcome, WireMetrics};
 use crate::types::{Call, ModelName, PredictionId, Protocol, Timings};
 
@@ -18,7 +18,7 @@ pub(super) struct Record {
     pub(super) prediction: PredictionId,
     /// The name that was called: that of a route or a model.
     pub(super) called: ModelName,
-    /// What ran it last; `None` while nothing did.
+    /// What ran it last; `None` while nothing did, and for a declared answer.
     pub(super) backend: Option<Backend>,
     /// The arm that the caller belongs to; what becomes of the call counts for it, whoever
     /// answers.
@@ -69,14 +69,38 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Turns to what stands in for the arm (`None`: a declared answer), and notes why. A version
+    /// that failed the call shows that; how the call ends is counted for what comes now.
+    pub(super) fn turn_to(&mut self, next: Option<Backend>, reason: Kind) {
+        if let Some(failed) = &self.backend {
+            failed.metrics().failed_over(reason);
+            if let Some(served) = failed.local() {
+                served.stats.refused(reason, Instant::now().duration_since(self.arrived));
+            }
+        }
+        self.backend = next;
+        self.fallback = Some(reason);
+    }
+
+    fn count_for_arm(&self, assigned: &Assigned) {
+        let metrics = &assigned.arm().metrics;
+        match assigned.draw {
+            Draw::Forced => return metrics.forced(),
+            Draw::Keyless => metrics.keyless(),
+            Draw::Divided => {}
+        }
+        metrics.count(self.outcome);
+        if let Some(reason) = self.fallback {
+            metrics.fell_back(reason);
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some(assigned) = &self.assigned {
-            let metrics = &assigned.arm().metrics;
-            metrics.count(self.outcome);
-            if let Some(reason) = self.fallback {
-                metrics.fell_back(reason);
-            }
+            self.count_for_arm(assigned);
         }
         let Some(backend) = &self.backend else {
             self.wire.count(self.protocol, self.outcome);

@@ -9,23 +9,23 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Ran, Terms};
+use super::check;
 use super::record::Record;
-use super::stand_in::reorder;
+use super::refusal::Refused;
 use crate::error::Kind;
 use crate::shadow::{Answer, Comparer, Pair, Place};
 use crate::snapshot::{Backend, Route, Shadow};
 use crate::tasks;
 use crate::telemetry::ShadowOutcome;
-use crate::types::{Call, Deadline, PredictionId, Priority, Schedule, Signature, Timings};
+use crate::types::{Call, Deadline, Inputs, PredictionId, Priority, Schedule, Signature, Timings};
 
 /// An answered call, as shadows see it. Its bytes are shared with the live one.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) prediction: PredictionId,
     pub(super) headers: Arc<HeaderMap>,
-    /// In the order of the signature.
-    pub(super) inputs: Vec<Tensor>,
-    pub(super) rows: usize,
+    /// As the caller sent them.
+    pub(super) inputs: Inputs,
     pub(super) signature: Arc<Signature>,
     pub(super) outputs: Vec<Tensor>,
     pub(super) timings: Timings,
@@ -62,7 +62,7 @@ pub(super) fn show(
             lane.skip(ShadowOutcome::NotLoaded);
             continue;
         };
-        let Some(place) = lane.try_enter(bytes(&seen.inputs) + bytes(&seen.outputs)) else {
+        let Some(place) = lane.try_enter(seen.inputs.size() + bytes(&seen.outputs)) else {
             continue;
         };
         let (route, comparer, seen) = (route.clone(), comparer.clone(), seen.clone());
@@ -84,18 +84,16 @@ async fn run(
         deadline: Some(Deadline(end)),
         shadow: true,
     };
-    let Seen { prediction, headers, inputs, rows, signature, outputs, timings, is_remote } = seen;
+    let Seen { prediction, headers, inputs, signature, outputs, timings, is_remote } = seen;
+    // The caller is not to blame for what a shadow does not take, and neither is the shadow.
+    let Ok((inputs, _)) = check(backend, inputs) else { return place.end(ShadowOutcome::Unfit) };
     let terms = Terms { payer: None, schedule, prediction, headers: &headers };
-    let ran = async {
-        let inputs = reorder(inputs, &signature, backend.signature())?;
-        attempt::run(backend, (inputs, rows), &terms).await
-    };
-    let shadow_answer = match timeout_at(end, ran).await {
+    let shadow_answer = match timeout_at(end, attempt::run(backend, inputs, &terms)).await {
         Ok(Ok(Ran { outputs, timings, .. })) => {
             let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
             Ok(Answer { signature: backend.signature().clone(), outputs, time })
         }
-        Ok(Err(refused)) => match unsaid(refused.rejection.kind()) {
+        Ok(Err(refused)) => match unsaid(&refused) {
             Some(outcome) => return place.end(outcome),
             None => Err(refused.rejection.kind()),
         },
@@ -106,14 +104,20 @@ async fn run(
     comparer.submit(&shadow.watch.ledger, place, Pair { prediction, live, shadow: shadow_answer });
 }
 
-/// What a refusal counts as that says nothing about the shadow's answers.
-const fn unsaid(kind: Kind) -> Option<ShadowOutcome> {
-    match kind {
+/// What a refusal counts as that says nothing about the shadow's answers: all but failures of
+/// runs, and of what runs them elsewhere.
+fn unsaid(refused: &Refused) -> Option<ShadowOutcome> {
+    match refused.rejection.kind() {
+        Kind::EngineFailed | Kind::ArmFailed => None,
         Kind::CircuitOpen => Some(ShadowOutcome::CircuitOpen),
         // Live calls come first.
-        Kind::Overloaded | Kind::DeadlineExceeded => Some(ShadowOutcome::Expired),
-        Kind::NotReady | Kind::Cancelled => Some(ShadowOutcome::Abandoned),
-        _ => None,
+        Kind::Overloaded | Kind::RateLimited | Kind::DeadlineExceeded => {
+            Some(ShadowOutcome::Expired)
+        }
+        Kind::NotReady | Kind::Cancelled | Kind::Internal => Some(ShadowOutcome::Abandoned),
+        // It fails on inputs that live answers.
+        _ if refused.has_run => None,
+        _ => Some(ShadowOutcome::Unfit),
     }
 }
 

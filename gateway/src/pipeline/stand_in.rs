@@ -1,15 +1,17 @@
 //! Who answers a call: the arm that its caller belongs to, or what stands in for it.
 
-use engine::Tensor;
-
 use super::answer::{Answer, Routed};
+use super::attempt::{Ran, Terms, has_passed};
 use super::record::Record;
 use super::refusal::Refused;
-use super::{pick, wanted};
-use crate::contract::Flags;
+use super::{Given, Pipeline, attempt, check, wanted};
 use crate::error::{Kind, Rejection};
-use crate::snapshot::{Backend, StandIn};
-use crate::types::{AnsweredBy, Call, Signature};
+use crate::limits::{Demand, Limiter};
+use crate::snapshot::{Backend, Draw, StandIn, StaticAnswer};
+use crate::types::{AnsweredBy, Call, Inputs, Timings};
+
+/// Most items of a call that no signature is known for: nothing else bounds them.
+const MOST_ROWS: usize = 10_000;
 
 /// Who answers next.
 #[derive(Debug)]
@@ -20,28 +22,74 @@ pub(super) enum Next {
 }
 
 /// Whether a refusal says that the arm is broken, and not the call or the moment.
-pub(super) const fn is_broken(kind: Kind) -> bool {
+const fn is_broken(kind: Kind) -> bool {
     matches!(kind, Kind::CircuitOpen | Kind::EngineFailed | Kind::NotReady | Kind::ArmFailed)
 }
 
-/// Inputs in the order of another signature that takes the same ones.
-pub(super) fn reorder(
-    tensors: Vec<Tensor>,
-    from: &Signature,
-    to: &Signature,
-) -> Result<Vec<Tensor>, Rejection> {
-    let same = |(one, other): (&engine::TensorSpec, &engine::TensorSpec)| one.name == other.name;
-    if from.inputs.len() == to.inputs.len() && from.inputs.iter().zip(&to.inputs).all(same) {
-        return Ok(tensors);
+impl Pipeline {
+    /// Has a call that its arm failed answered by what stands in for the arm, from the `inputs` as
+    /// the caller sent them.
+    ///
+    /// # Errors
+    /// `refused` where nothing stands in, or cannot take the call; else those of the fallback.
+    pub(super) async fn rescue(
+        &self,
+        refused: Refused,
+        (call, inputs): (&Call, Option<Inputs>),
+        terms: &Terms<'_>,
+        record: &mut Record,
+    ) -> Result<Given, Refused> {
+        let reason = refused.rejection.kind();
+        let (Some(inputs), Some(next)) = (inputs, record.stand_in()) else { return Err(refused) };
+        if !is_broken(reason) {
+            return Err(refused);
+        }
+        match next {
+            Next::Declared => {
+                let batches = record.batches();
+                let Ok(given) = record.declare(call, batches) else { return Err(refused) };
+                if has_passed(terms.schedule.deadline) {
+                    return Err(refused);
+                }
+                record.turn_to(None, reason);
+                Ok(given)
+            }
+            Next::Backend(other) => {
+                let Ok(ready) = self.prepare(&other, call, inputs) else { return Err(refused) };
+                record.turn_to(Some(other.clone()), reason);
+                record.rows = ready.inputs.rows;
+                let terms = Terms { schedule: ready.schedule, ..*terms };
+                let ran = attempt::run(&other, ready.inputs, &terms).await?;
+                Ok(Given { ran, signature: other.signature().clone(), flags: ready.flags })
+            }
+        }
     }
-    let of = |spec: &engine::TensorSpec| {
-        let index = from.inputs.iter().position(|given| given.name == spec.name);
-        index.and_then(|index| tensors.get(index)).cloned().ok_or_else(|| {
-            let text = format!("the fallback takes an input '{}' that the arm does not", spec.name);
-            Rejection::new(Kind::Internal, text)
-        })
+}
+
+/// A declared answer, for a call that nothing has looked at yet. It is checked as well as can be
+/// while its arm is not there: against another arm, or for a number of items within reason.
+pub(super) async fn declared(
+    (call, inputs): (&Call, Inputs),
+    limiter: &Limiter,
+    record: &mut Record,
+) -> Result<Given, Refused> {
+    let (rows, bytes) = (inputs.rows(), inputs.size());
+    let known = record.assigned.as_ref().and_then(|assigned| assigned.route.known());
+    record.rows = match &known {
+        Some(backend) => check(backend, inputs)?.0.rows,
+        None if (1..=MOST_ROWS).contains(&rows) => rows,
+        None => {
+            let text = format!(
+                "the first input has batch size {rows}: from 1 to {MOST_ROWS} are answered while \
+                 the model is not ready"
+            );
+            return Err(Rejection::invalid(text).into());
+        }
     };
-    to.inputs.iter().map(of).collect()
+    let demand = Demand { caller: &call.caller, model: &call.model, rows: record.rows, bytes };
+    record.permits = limiter.admit(&demand).await?;
+    let batches = known.is_none_or(|known| known.signature().max_batch_size > 0);
+    record.declare(call, batches)
 }
 
 impl Record {
@@ -56,64 +104,85 @@ impl Record {
         let Some(assigned) = self.assigned.clone() else {
             return Err(Rejection::new(Kind::Internal, "the call leads nowhere"));
         };
-        self.fall_back(Kind::NotReady).ok_or_else(|| {
+        let next = self.stand_in().ok_or_else(|| {
             let (route, arm) = (assigned.route.name(), &assigned.arm().name);
             let text = format!("arm '{arm}' of route '{route}' is not ready");
             let (_, why) = assigned.arm().seat.state();
             Rejection::new(Kind::NotReady, text).with_detail(Some(&why))
-        })
+        })?;
+        let backend = match &next {
+            Next::Backend(backend) => Some(backend.clone()),
+            Next::Declared => None,
+        };
+        self.turn_to(backend, Kind::NotReady);
+        Ok(next)
     }
 
     /// Whether somebody could answer for the arm.
     pub(super) fn has_stand_in(&self) -> bool {
         let assigned = self.assigned.as_ref();
-        assigned.is_some_and(|assigned| !matches!(assigned.route.fallback, StandIn::Nobody))
+        let could = |fallback: &StandIn| !matches!(fallback, StandIn::Nobody);
+        self.fallback.is_none() && assigned.is_some_and(|arm| could(&arm.route.fallback))
     }
 
-    /// Turns to what stands in for the arm, once; notes why.
-    pub(super) fn fall_back(&mut self, reason: Kind) -> Option<Next> {
-        let assigned = self.assigned.clone()?;
-        let next = match &assigned.route.fallback {
-            StandIn::Nobody => return None,
-            StandIn::Arm(index) if *index == assigned.index => return None,
-            StandIn::Arm(index) => {
-                let backend = assigned.route.arms[*index].seat.backend()?;
-                self.backend = Some(backend.clone());
-                Next::Backend(backend)
-            }
-            StandIn::Answer(_) => Next::Declared,
-        };
-        self.fallback = Some(reason);
-        Some(next)
+    /// What stands in for the arm, unless it has done so already.
+    fn stand_in(&self) -> Option<Next> {
+        if self.fallback.is_some() {
+            return None;
+        }
+        let assigned = self.assigned.as_ref()?;
+        match &assigned.route.fallback {
+            StandIn::Nobody => None,
+            StandIn::Arm(index) if *index == assigned.index => None,
+            StandIn::Arm(index) => assigned.route.arms[*index].seat.backend().map(Next::Backend),
+            StandIn::Answer(_) => Some(Next::Declared),
+        }
+    }
+
+    /// Whether outputs of what runs the call have a dimension of items.
+    fn batches(&self) -> bool {
+        let backend = self.backend.as_ref();
+        backend.is_none_or(|backend| backend.signature().max_batch_size > 0)
     }
 
     /// The route's declared answer.
-    pub(super) fn declare(&mut self, call: &Call, flags: Option<Flags>) -> Result<Answer, Refused> {
+    fn declare(&self, call: &Call, batches: bool) -> Result<Given, Refused> {
         let missing = || Rejection::new(Kind::Internal, "the route declares no answer");
-        let assigned = self.assigned.as_ref().ok_or_else(missing)?;
-        let StandIn::Answer(answer) = &assigned.route.fallback else {
-            return Err(missing().into());
+        let answer: &StaticAnswer = match self.assigned.as_ref().map(|arm| &arm.route.fallback) {
+            Some(StandIn::Answer(answer)) => answer,
+            _ => return Err(missing().into()),
         };
-        let outputs = answer.outputs(self.rows).ok_or_else(missing)?;
-        let wanted = wanted(&call.outputs, &answer.signature)?;
-        Ok(Answer {
-            prediction: self.prediction,
-            model: self.called.clone(),
-            version: AnsweredBy::Declared,
-            routed: Some(Routed { arm: None, is_fallback: true }),
-            signature: answer.signature.clone(),
-            outputs: pick(outputs, &wanted),
-            flags,
-        })
+        let (signature, outputs) = answer.outputs(self.rows, batches)?;
+        wanted(&call.outputs, signature)?;
+        let (answered_by, timings) = (AnsweredBy::Declared, Timings::default());
+        let ran = Ran { outputs, answered_by, timings };
+        Ok(Given { ran, signature: signature.clone(), flags: None })
     }
 
     /// Which arm answered.
     pub(super) fn routed(&self) -> Option<Routed> {
         let assigned = self.assigned.as_ref()?;
-        let served = match (&assigned.route.fallback, self.fallback) {
-            (StandIn::Arm(index), Some(_)) => &assigned.route.arms[*index],
-            _ => assigned.arm(),
+        let arm = match (&assigned.route.fallback, self.fallback) {
+            (StandIn::Answer(_), Some(_)) => None,
+            (StandIn::Arm(index), Some(_)) => Some(assigned.route.arms[*index].name.clone()),
+            _ => Some(assigned.arm().name.clone()),
         };
-        Some(Routed { arm: Some(served.name.clone()), is_fallback: self.fallback.is_some() })
+        let is_keyless = assigned.draw == Draw::Keyless;
+        Some(Routed { arm, is_fallback: self.fallback.is_some(), is_keyless })
+    }
+
+    /// The answer in the caller's words.
+    pub(super) fn answer(&self, call: &Call, given: Given) -> Result<Answer, Refused> {
+        let Given { ran, signature, flags } = given;
+        let outputs = super::pick(ran.outputs, &wanted(&call.outputs, &signature)?);
+        Ok(Answer {
+            prediction: self.prediction,
+            model: self.called.clone(),
+            version: ran.answered_by,
+            routed: self.routed(),
+            signature,
+            outputs,
+            flags,
+        })
     }
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use engine::{Tensor, TensorSpec};
 
 use super::ServedModel;
-use super::backend::Seat;
+use super::backend::{Backend, Seat};
 use super::shadow::Shadow;
 use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice};
+use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
 use crate::routing::{RoutePlan, Seed, Table};
 use crate::telemetry::ArmMetrics;
@@ -17,6 +18,10 @@ use crate::upstream::Upstreams;
 
 /// The header or metadata that keeps a caller with its arm, whatever the route reads otherwise.
 pub const KEY_HEADER: &str = "penstock-key";
+
+/// Most bytes of a declared answer: its size follows from the call's rows, which need not have
+/// data behind them.
+const LARGEST_ANSWER: usize = 16 << 20;
 
 /// A route in effect.
 #[derive(Debug)]
@@ -46,10 +51,17 @@ pub enum StandIn {
     Answer(StaticAnswer),
 }
 
-/// A declared answer.
+/// A declared answer, in both forms: whether the model batches is known once one of its arms is.
 #[derive(Debug)]
 pub struct StaticAnswer {
-    pub signature: Arc<Signature>,
+    batched: Form,
+    single: Form,
+}
+
+/// One form of a declared answer.
+#[derive(Debug)]
+struct Form {
+    signature: Arc<Signature>,
     /// One item of each output.
     items: Vec<Tensor>,
 }
@@ -59,11 +71,19 @@ pub struct StaticAnswer {
 pub struct Assigned {
     pub route: Arc<Route>,
     pub index: usize,
-    pub bucket: u16,
-    /// Whether the caller would meet the same arm again.
-    pub is_sticky: bool,
+    pub draw: Draw,
+}
+
+/// How a call came to its arm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Draw {
+    /// The division of the route says so.
+    Divided,
+    /// So it does, but the call brought no key to a route that keeps callers by one: the same
+    /// caller may meet another arm the next time.
+    Keyless,
     /// The caller named the arm.
-    pub is_forced: bool,
+    Forced,
 }
 
 impl Assigned {
@@ -107,11 +127,7 @@ impl Route {
                 let index = arms.iter().position(|arm| arm.name == *name);
                 index.map_or(StandIn::Nobody, StandIn::Arm)
             }
-            Fallback::Static(outputs) => {
-                let known = arms.iter().find_map(|arm| arm.seat.backend());
-                let batches = known.is_none_or(|known| known.signature().max_batch_size > 0);
-                StandIn::Answer(StaticAnswer::new(outputs, batches)?)
-            }
+            Fallback::Static(outputs) => StandIn::Answer(StaticAnswer::new(outputs)?),
         };
         let shadow = |settings: &config::Shadow| {
             let known = before.and_then(|before| before.shadow(settings.name.as_str()));
@@ -138,12 +154,35 @@ impl Route {
         self.shadows.iter().find(|shadow| shadow.name.as_str() == name)
     }
 
-    /// Bucket and arm of a call, and whether its caller would meet them again. A call without a
-    /// key is divided by what its prediction is called, which nobody chooses.
-    pub(super) fn assign(&self, call: &Call, prediction: PredictionId) -> (u16, usize, bool) {
+    /// What takes and gives as the route's arms do: the first of them that is known now.
+    #[must_use]
+    pub fn known(&self) -> Option<Backend> {
+        self.arms.iter().find_map(|arm| arm.seat.backend())
+    }
+
+    /// The arm that a call falls to. Without a key it is divided by what its prediction is called,
+    /// which nobody chooses.
+    pub(super) fn assign(&self, call: &Call, prediction: PredictionId) -> (usize, Draw) {
         let key = self.key(call);
+        let draw = match key.is_none() && self.plan.route.sticky != Sticky::Off {
+            true => Draw::Keyless,
+            false => Draw::Divided,
+        };
         let bucket = self.seed.bucket(key.unwrap_or_else(|| prediction.as_bytes()));
-        (bucket, self.table.arm_of(bucket), key.is_some())
+        (self.table.arm_of(bucket), draw)
+    }
+
+    /// Whether anybody may name this arm: it has callers, or is what a label of its name stands
+    /// for. Others are the testers' own.
+    pub(super) fn is_open(&self, index: usize) -> bool {
+        let arm = &self.plan.route.arms[index];
+        let is_label = |target: &Target| match target {
+            Target::Local { version: VersionChoice::Label(label), .. } => {
+                label == arm.name.as_str()
+            }
+            _ => false,
+        };
+        arm.share != Share::NONE || is_label(&arm.target)
     }
 
     /// What keeps the caller of a call with its arm.
@@ -213,7 +252,45 @@ fn local(
 }
 
 impl StaticAnswer {
-    /// `batches`: whether outputs have a dimension of items before what is declared.
+    fn new(outputs: &[StaticOutput]) -> Option<Self> {
+        Some(Self { batched: Form::new(outputs, true)?, single: Form::new(outputs, false)? })
+    }
+
+    /// The answer for so many items, with its signature. Outputs have a dimension of items before
+    /// what is declared where the model `batches`.
+    ///
+    /// # Errors
+    /// `TooLarge` for more items than an answer has room for.
+    pub fn outputs(
+        &self,
+        rows: usize,
+        batches: bool,
+    ) -> Result<(&Arc<Signature>, Vec<Tensor>), Rejection> {
+        if !batches {
+            return Ok((&self.single.signature, self.single.items.clone()));
+        }
+        let Form { signature, items } = &self.batched;
+        let too_large = || {
+            let text = format!("the declared answer for {rows} items takes more than 16 MiB");
+            Rejection::new(Kind::TooLarge, text)
+        };
+        // What is empty counts too: its shape is written all the same.
+        let item: usize = items.iter().map(|item| item.data().len().max(1)).sum();
+        if item.checked_mul(rows).is_none_or(|bytes| bytes > LARGEST_ANSWER) {
+            return Err(too_large());
+        }
+        let repeated = |item: &Tensor| {
+            let mut shape = item.shape().to_vec();
+            shape[0] = rows;
+            let data = item.data().repeat(rows).into();
+            Tensor::new(item.datatype(), shape, data).map_err(|_| too_large())
+        };
+        let outputs = items.iter().map(repeated).collect::<Result<_, _>>()?;
+        Ok((signature, outputs))
+    }
+}
+
+impl Form {
     fn new(outputs: &[StaticOutput], batches: bool) -> Option<Self> {
         let (mut specs, mut items) = (Vec::new(), Vec::new());
         for output in outputs {
@@ -230,19 +307,5 @@ impl StaticAnswer {
         let max_batch_size = if batches { usize::MAX } else { 0 };
         let signature = Signature { inputs: vec![], outputs: specs, max_batch_size, splits: false };
         Some(Self { signature: Arc::new(signature), items })
-    }
-
-    /// The answer for so many items.
-    #[must_use]
-    pub fn outputs(&self, rows: usize) -> Option<Vec<Tensor>> {
-        if self.signature.max_batch_size == 0 {
-            return Some(self.items.clone());
-        }
-        let repeated = |item: &Tensor| {
-            let mut shape = item.shape().to_vec();
-            shape[0] = rows;
-            Tensor::new(item.datatype(), shape, item.data().repeat(rows).into()).ok()
-        };
-        self.items.iter().map(repeated).collect()
     }
 }

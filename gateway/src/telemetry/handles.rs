@@ -1,7 +1,6 @@
 //! Metric handles resolved when a version is loaded, so that a call pays for atomics only.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::metrics::{Counter, Gauge, Histogram};
@@ -172,6 +171,7 @@ pub struct VersionMetrics {
     pub nan_answers: Counter,
     pub running: Gauge,
     closed: [OnceLock<Counter>; 5],
+    failed_over: [OnceLock<Counter>; Kind::ALL.len()],
     names: (String, String),
     pub queue_delay: Gauge,
     pub queue_rows: Gauge,
@@ -200,6 +200,7 @@ impl VersionMetrics {
             nan_answers: metrics::NAN_ANSWERS.counter(&[model, version]),
             running: metrics::BATCHES_RUNNING.gauge(&[model, version]),
             closed: std::array::from_fn(|_| OnceLock::new()),
+            failed_over: std::array::from_fn(|_| OnceLock::new()),
             names: (model.to_owned(), version.to_owned()),
             queue_delay: metrics::QUEUE_DELAY.gauge(&[model, version]),
             queue_rows: metrics::QUEUE_ROWS.gauge(&[model, version]),
@@ -210,6 +211,14 @@ impl VersionMetrics {
     /// Counts how a call for this version ended.
     pub fn count(&self, protocol: Protocol, outcome: Outcome) {
         self.outcomes[protocol as usize].count(outcome);
+    }
+
+    /// Counts a call that this version failed and that something else answers.
+    pub fn failed_over(&self, reason: Kind) {
+        let (model, version) = &self.names;
+        let counter = self.failed_over[reason as usize]
+            .get_or_init(|| metrics::FAILED_OVER.counter(&[model, version, reason.label()]));
+        counter.increment(1);
     }
 
     /// Counts a batch by why it took no more calls; a series appears with its first batch.
@@ -305,50 +314,5 @@ impl WireMetrics {
 impl Default for WireMetrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Handles of one arm of a route.
-#[derive(Debug)]
-pub struct ArmMetrics {
-    route: String,
-    arm: String,
-    requests: [OnceLock<Counter>; Kind::ALL.len() + 2],
-    counted: AtomicU64,
-    fell_back: AtomicU64,
-}
-
-impl ArmMetrics {
-    #[must_use]
-    pub fn new(route: &str, arm: &str) -> Self {
-        Self {
-            route: route.to_owned(),
-            arm: arm.to_owned(),
-            requests: std::array::from_fn(|_| OnceLock::new()),
-            counted: AtomicU64::new(0),
-            fell_back: AtomicU64::new(0),
-        }
-    }
-
-    /// Counts how a call of the arm's callers ended, whoever answered.
-    pub fn count(&self, outcome: Outcome) {
-        self.counted.fetch_add(1, Ordering::Relaxed);
-        let counter = self.requests[outcome.index()].get_or_init(|| {
-            metrics::ROUTE_REQUESTS.counter(&[&self.route, &self.arm, outcome.label()])
-        });
-        counter.increment(1);
-    }
-
-    /// Counts a call that somebody else had to answer.
-    pub fn fell_back(&self, reason: Kind) {
-        self.fell_back.fetch_add(1, Ordering::Relaxed);
-        let labels = [self.route.as_str(), self.arm.as_str(), reason.label()];
-        metrics::ROUTE_FALLBACKS.counter(&labels).increment(1);
-    }
-
-    /// Calls counted, and those of them that somebody else had to answer.
-    #[must_use]
-    pub fn counts(&self) -> (u64, u64) {
-        (self.counted.load(Ordering::Relaxed), self.fell_back.load(Ordering::Relaxed))
     }
 }

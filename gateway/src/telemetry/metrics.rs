@@ -58,9 +58,15 @@ macro_rules! declare {
 
 declare! {
     REQUESTS = "penstock_requests_total", Shape::Counter, &["model", "version", "protocol", "outcome"],
-        "Prediction calls by outcome; model and version are empty where none was found.";
+        "Prediction calls by outcome, each once: under the version that answered or refused it last. Model and version are empty where none was found or a declared answer was given.";
+    FAILED_OVER = "penstock_failed_over_total", Shape::Counter, &["model", "version", "reason"],
+        "Calls that a version failed and that the fallback of a route took over, by reason; penstock_requests_total has them where they ended.";
     ROUTE_REQUESTS = "penstock_route_requests_total", Shape::Counter, &["route", "arm", "outcome"],
-        "Prediction calls of routes by the arm that their callers belong to, whoever answered, and by outcome.";
+        "Prediction calls of routes by the arm that their callers belong to, whoever answered, and by outcome; those that named their arm left out.";
+    ROUTE_FORCED = "penstock_route_forced_total", Shape::Counter, &["route", "arm"],
+        "Prediction calls that named their arm.";
+    ROUTE_KEYLESS = "penstock_route_keyless_total", Shape::Counter, &["route"],
+        "Prediction calls without a key for a route that keeps callers with their arm by one: each was divided by itself.";
     ROUTE_FALLBACKS = "penstock_route_fallbacks_total", Shape::Counter, &["route", "arm", "reason"],
         "Calls of an arm that its fallback had to answer, by reason: what the arm would have refused with.";
     REQUEST_SECONDS = "penstock_request_seconds", Shape::Histogram(SECONDS), &["model", "version", "protocol"],
@@ -158,7 +164,7 @@ declare! {
     SHARE_REFUSED = "penstock_fair_share_refused_total", Shape::Counter, &[],
         "Calls refused because their group had its share of engine time while a device was behind.";
     SHADOW_REQUESTS = "penstock_shadow_requests_total", Shape::Counter, &["route", "shadow", "outcome"],
-        "Calls that a shadow was meant to see, by outcome: compared, failed (an error, or an answer of another form), or dropped, because of full, bytes (its budget), pressure (of memory), circuit_open, expired (it waited too long), behind (comparing) or abandoned.";
+        "Calls that a shadow was meant to see, by outcome: compared, failed (an error, or an answer of another form), or dropped, because of full, bytes (its budget), pressure (of memory), circuit_open, expired (it waited too long), behind (comparing), not_loaded, unfit (its signature or contract does not take what the live arm took, or it cannot be asked) or abandoned.";
     SHADOW_AGREEMENT = "penstock_shadow_agreement", Shape::Gauge, &["route", "shadow", "output"],
         "Share of labels that agree with live, or of equal rows for what is no float; NaN once the shadow is gone.";
     SHADOW_DIFFERENCE = "penstock_shadow_relative_difference", Shape::Gauge, &["route", "shadow", "output"],

@@ -27,13 +27,15 @@ pub enum ShadowOutcome {
     Behind,
     /// The shadow's model was not there.
     NotLoaded,
+    /// It does not take the inputs that the live arm took, or it cannot be asked.
+    Unfit,
     /// Nothing became of it: the gateway stopped, or the shadow was taken away.
     Abandoned,
 }
 
 impl ShadowOutcome {
     /// Every one, in the order of its number.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Compared,
         Self::Failed,
         Self::Full,
@@ -43,6 +45,7 @@ impl ShadowOutcome {
         Self::Expired,
         Self::Behind,
         Self::NotLoaded,
+        Self::Unfit,
         Self::Abandoned,
     ];
 
@@ -59,6 +62,7 @@ impl ShadowOutcome {
             Self::Expired => "expired",
             Self::Behind => "behind",
             Self::NotLoaded => "not_loaded",
+            Self::Unfit => "unfit",
             Self::Abandoned => "abandoned",
         }
     }

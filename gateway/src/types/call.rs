@@ -35,8 +35,8 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
-/// The inputs of a call as its wire gave them.
-#[derive(Debug)]
+/// The inputs of a call as its wire gave them. Clones share the bytes of tensors.
+#[derive(Debug, Clone)]
 pub enum Inputs {
     Named(Vec<NamedTensor>),
     /// The bare bytes of the only input of the model, one item.

@@ -10,6 +10,9 @@ use uuid::Uuid;
 /// Callers of a route are divided into so many buckets: shares are whole numbers of them.
 pub const BUCKETS: u16 = 10_000;
 
+/// The header or metadata by which testers name an arm.
+pub const ARM_HEADER: &str = "penstock-arm";
+
 /// Longest name of an arm, in bytes.
 const MAX_NAME: usize = 64;
 
