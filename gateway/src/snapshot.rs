@@ -20,7 +20,7 @@ use crate::routing::RoutePlan;
 use crate::types::{Call, ModelName, PredictionId, Role, Version, is_named};
 use crate::upstream::Upstreams;
 
-pub use backend::{Backend, Remote, Seat};
+pub use backend::{Backend, Remote, RemoteSeat, Seat};
 use route::World;
 
 pub use route::{Arm, Assigned, KEY_HEADER, Route, StandIn, StaticAnswer};

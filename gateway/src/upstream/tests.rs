@@ -16,10 +16,14 @@ use super::*;
 use crate::config::UpstreamProtocol::{Grpc, Http};
 use crate::config::{HealthCheck, UpstreamProtocol};
 use crate::error::{Kind, Rejection};
-use crate::types::{Deadline, PredictionId};
+use crate::types::{Deadline, PredictionId, Signature};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of a model that no endpoint has described.
+static UNKNOWN: Signature =
+    Signature { inputs: vec![], outputs: vec![], max_batch_size: 0, splits: true };
 
 /// An upstream `fleet` with these servers, asked how they are often.
 fn settings(protocol: UpstreamProtocol, fakes: &[&Fake]) -> config::Upstream {
@@ -62,7 +66,9 @@ async fn call(
 ) -> Result<RemoteAnswer, Rejection> {
     let tensors = [floats(1, first)];
     let deadline = time.and_then(|time| Deadline::after(Instant::now(), time));
+    let signature = model.signature();
     let call = RemoteCall {
+        signature: signature.as_deref().unwrap_or(&UNKNOWN),
         tensors: &tensors,
         rows: 1,
         deadline,
@@ -70,8 +76,9 @@ async fn call(
         trace: None,
         prediction: PredictionId::new(),
         hops: 0,
+        shadow: false,
     };
-    let answer = model.infer(call).await?;
+    let answer = model.infer(call).await.map_err(|unanswered| unanswered.rejection)?;
     let expected: Vec<u8> =
         [first * 2.0, first * 2.0 + 1.0].iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(answer.outputs[0].data(), &expected, "its own answer");

@@ -45,6 +45,7 @@ fn call(tensors: &[Tensor]) -> RemoteCall<'_> {
         trace: None,
         prediction: PredictionId::new(),
         hops: 0,
+        shadow: false,
     }
 }
 

@@ -28,7 +28,9 @@ async fn a_call_of_megabytes_arrives_whole() {
         let (_upstreams, model) = double(&settings(protocol, &[&fake])).await;
         let rows = 500_000;
         let tensors = [floats(rows, 3.0)];
+        let signature = model.signature().unwrap();
         let call = RemoteCall {
+            signature: &signature,
             tensors: &tensors,
             rows,
             deadline: None,
@@ -36,6 +38,7 @@ async fn a_call_of_megabytes_arrives_whole() {
             trace: None,
             prediction: PredictionId::new(),
             hops: 0,
+            shadow: false,
         };
         let answer = model.infer(call).await.unwrap();
         let expected = [6.0_f32.to_le_bytes(), 7.0_f32.to_le_bytes()].concat().repeat(rows);
@@ -52,7 +55,9 @@ async fn the_deadline_the_trace_and_the_hops_go_with_a_call() {
             HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let prediction = PredictionId::new();
         let tensors = [floats(1, 1.0)];
+        let signature = model.signature().unwrap();
         let call = RemoteCall {
+            signature: &signature,
             tensors: &tensors,
             rows: 1,
             deadline: Deadline::after(Instant::now(), Duration::from_secs(7)),
@@ -60,6 +65,7 @@ async fn the_deadline_the_trace_and_the_hops_go_with_a_call() {
             trace: Some(&trace),
             prediction,
             hops: 2,
+            shadow: false,
         };
         model.infer(call).await.unwrap();
         let (headers, id) = fake.last();
