@@ -265,3 +265,6 @@ impl Backend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ pub use call::{RemoteAnswer, RemoteCall, Unanswered};
 use super::Upstream;
 use super::description::{self, View};
 use super::failure::{Cause, Failure};
+#[cfg(test)]
+use super::fleet::Fleet;
 use super::wire::{Description, Name};
 use crate::breaker::{self, Breaker};
 use crate::telemetry::{BreakerMetrics, VersionMetrics};
@@ -134,6 +136,11 @@ impl RemoteModel {
 
     pub(super) fn name(&self) -> Name<'_> {
         Name { model: &self.model, version: self.version.as_deref() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn upstream_fleet(&self) -> &Fleet {
+        &self.upstream.fleet
     }
 
     #[must_use]
