@@ -21,7 +21,7 @@ use crate::routing::RoutePlan;
 use crate::types::{ARM_HEADER, Call, ModelName, PredictionId, Role, Version, is_named};
 use crate::upstream::Upstreams;
 
-pub use backend::{Backend, Remote, Seat};
+pub use backend::{Backend, Remote, RemoteSeat, Seat};
 pub use named::{Described, Named};
 use route::World;
 

@@ -16,7 +16,7 @@ pub mod model;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderMap;
 use serde::Serialize;
@@ -24,9 +24,10 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use board::EndpointState;
-pub use model::{ModelStatus, RemoteAnswer, RemoteCall, RemoteModel};
+pub use model::{ModelStatus, RemoteAnswer, RemoteCall, RemoteModel, Unanswered};
 
 use self::fleet::Fleet;
+use self::model::Legacy;
 use self::wire::{HOPS, Tls};
 use crate::config::{self, Problem};
 use crate::tasks;
@@ -51,8 +52,11 @@ pub struct Upstreams {
 #[derive(Debug)]
 pub struct Upstream {
     tls: Tls,
-    breaker: config::Breaker,
+    /// Of models that are asked for from now on.
+    breaker: Mutex<config::Breaker>,
     fleet: Arc<Fleet>,
+    /// What is known from the upstream of the same name before this one, until it is asked for.
+    legacies: Mutex<Vec<Legacy>>,
     /// Ends the tasks that look after the endpoints.
     _stop: DropGuard,
 }
@@ -92,8 +96,9 @@ pub struct EndpointStatus {
 impl Upstreams {
     /// Starts what is new, on the runtime that it is called on, which has to outlive all calls.
     /// What is in `before` with the same settings, and the same contents of its files, goes on as
-    /// it is, with its connections and what it has learnt. What is in neither ends once nobody
-    /// holds a model of it.
+    /// it is, with its connections and what it has learnt. Where settings differ, it starts anew
+    /// with what is known of its models, until its endpoints have said how they are. What is left
+    /// of `before` ends once nobody holds a model of it.
     ///
     /// # Errors
     /// Every address and every file that cannot be used. Endpoints that cannot be reached are no
@@ -108,7 +113,8 @@ impl Upstreams {
         Self::start_with(settings, &config::Breaker::default(), before)
     }
 
-    /// The same, with the settings of the models' circuit breakers.
+    /// The same, with the settings of the circuit breakers of what is new;
+    /// [`Upstreams::reconfigure`] gives them to what goes on.
     ///
     /// # Errors
     /// As [`Upstreams::start`].
@@ -131,9 +137,7 @@ impl Upstreams {
                 }
             };
             let same = before.and_then(|before| before.get(&settings.name)).filter(|upstream| {
-                upstream.fleet.settings == *settings
-                    && upstream.breaker == *breaker
-                    && !upstream.tls.differs(&tls)
+                upstream.fleet.settings == *settings && !upstream.tls.differs(&tls)
             });
             if let Some(upstream) = same {
                 by_name.insert(settings.name.clone(), upstream.clone());
@@ -148,7 +152,8 @@ impl Upstreams {
             return Err(problems);
         }
         for (tls, fleet) in fresh {
-            let upstream = Upstream::start(tls, *breaker, Arc::new(fleet));
+            let old = before.and_then(|before| before.get(&fleet.settings.name));
+            let upstream = Upstream::start(tls, *breaker, Arc::new(fleet), old);
             by_name.insert(upstream.name().to_owned(), Arc::new(upstream));
         }
         Ok(Arc::new(Self { by_name }))
@@ -157,6 +162,11 @@ impl Upstreams {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.by_name.get(name)
+    }
+
+    /// Gives the circuit breakers of all models other settings. They keep their state.
+    pub fn reconfigure(&self, breaker: config::Breaker) {
+        self.by_name.values().for_each(|upstream| upstream.reconfigure(breaker));
     }
 
     /// Everything there is to see, by name.
@@ -174,12 +184,36 @@ impl Upstreams {
 }
 
 impl Upstream {
-    fn start(tls: Tls, breaker: config::Breaker, fleet: Arc<Fleet>) -> Self {
+    fn start(
+        tls: Tls,
+        breaker: config::Breaker,
+        fleet: Arc<Fleet>,
+        old: Option<&Arc<Self>>,
+    ) -> Self {
+        let legacies = old.map(|old| fleet.inherit(&old.fleet)).unwrap_or_default();
         let stop = CancellationToken::new();
         for index in 0..fleet.wires.len() {
             tasks::spawn("upstream", health::follow(fleet.clone(), index, stop.clone()));
         }
-        Self { tls, breaker, fleet, _stop: stop.drop_guard() }
+        let (breaker, legacies) = (Mutex::new(breaker), Mutex::new(legacies));
+        Self { tls, breaker, fleet, legacies, _stop: stop.drop_guard() }
+    }
+
+    fn breaker(&self) -> config::Breaker {
+        *self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reconfigure(&self, breaker: config::Breaker) {
+        // A model that is made meanwhile has either these settings or is among the models.
+        *self.breaker.lock().unwrap_or_else(PoisonError::into_inner) = breaker;
+        self.fleet.models().iter().for_each(|model| model.breaker().reconfigure(breaker));
+    }
+
+    /// Takes what is known of the model that `is` the one asked for.
+    fn legacy(&self, is: impl Fn(&Legacy) -> bool) -> Option<Legacy> {
+        let mut legacies = self.legacies.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = legacies.iter().position(is)?;
+        Some(legacies.swap_remove(index))
     }
 
     #[must_use]
@@ -228,4 +262,4 @@ impl Upstream {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

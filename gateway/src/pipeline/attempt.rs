@@ -11,7 +11,7 @@ use crate::limits::Limiter;
 use crate::models::ServedVersion;
 use crate::snapshot::{Backend, Remote};
 use crate::types::{AnsweredBy, Caller, Deadline, OrderedInputs, PredictionId, Schedule, Timings};
-use crate::upstream::{self, RemoteAnswer, RemoteCall};
+use crate::upstream::{self, RemoteAnswer, RemoteCall, Unanswered};
 
 /// The trace that a call belongs to (W3C Trace Context).
 const TRACE: &str = "traceparent";
@@ -98,6 +98,7 @@ async fn run_there(
         return Err(Rejection::invalid(text).into());
     }
     let call = RemoteCall {
+        signature: &remote.signature,
         tensors,
         rows: *rows,
         deadline: terms.schedule.deadline,
@@ -105,8 +106,11 @@ async fn run_there(
         trace: terms.headers.get(TRACE),
         prediction: terms.prediction,
         hops,
+        shadow: terms.schedule.shadow,
     };
-    let RemoteAnswer { outputs, version, timings } = remote.model.infer(call).await?;
+    let answered = remote.model.infer(call).await;
+    let RemoteAnswer { outputs, version, timings } =
+        answered.map_err(|Unanswered { rejection, has_run }| Refused { rejection, has_run })?;
     Ok(Ran { outputs, answered_by: AnsweredBy::Remote(version), timings })
 }
 

@@ -126,9 +126,5 @@ impl Route {
 
 /// Whether a call would be taken there.
 fn is_ready(seat: &Seat) -> bool {
-    match seat {
-        Seat::Local(served) => served.is_ready(),
-        Seat::Remote(model) => model.is_ready(),
-        Seat::Empty(_) => false,
-    }
+    seat.backend().is_some_and(|backend| backend.is_ready())
 }

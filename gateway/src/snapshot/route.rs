@@ -6,7 +6,7 @@ use std::sync::Arc;
 use engine::{Tensor, TensorSpec};
 
 use super::ServedModel;
-use super::backend::{Backend, Seat};
+use super::backend::{Backend, Seat, Standard};
 use super::shadow::Shadow;
 use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice};
 use crate::error::{Kind, Rejection};
@@ -112,15 +112,14 @@ impl Route {
     ) -> Option<Self> {
         let route = &plan.route;
         let table = plan.table().ok()?;
-        let arms: Vec<_> = route
-            .arms
-            .iter()
-            .map(|arm| Arm {
-                name: arm.name.clone(),
-                seat: seat(&arm.target, world),
-                metrics: counters(route.name.as_str(), arm.name.as_str(), before),
-            })
-            .collect();
+        let seats: Vec<_> = route.arms.iter().map(|arm| seat(&arm.target, world)).collect();
+        let standard = Standard::new(route.arms.iter().map(|arm| &arm.name).zip(&seats));
+        let arms = route.arms.iter().zip(seats).map(|(arm, seat)| Arm {
+            name: arm.name.clone(),
+            seat: seat.fitting(&standard),
+            metrics: counters(route.name.as_str(), arm.name.as_str(), before),
+        });
+        let arms: Vec<_> = arms.collect();
         let fallback = match &route.fallback {
             Fallback::Refuse => StandIn::Nobody,
             Fallback::Arm(name) => {
@@ -131,7 +130,8 @@ impl Route {
         };
         let shadow = |settings: &config::Shadow| {
             let known = before.and_then(|before| before.shadow(settings.name.as_str()));
-            Shadow::new(&route.name, settings, seat(&settings.target, world), known)
+            let seat = seat(&settings.target, world).fitting(&standard);
+            Shadow::new(&route.name, settings, seat, known)
         };
         let shadows = route.shadows.iter().map(shadow).collect();
         Some(Self { plan: plan.clone(), arms, shadows, fallback, seed: plan.seed(), table })
@@ -222,7 +222,7 @@ pub(super) fn seat(target: &Target, world: World<'_>) -> Seat {
             Err(reason) => Seat::Empty(reason),
         },
         Target::Upstream { upstream, model, version } => match world.upstreams.get(upstream) {
-            Some(upstream) => Seat::Remote(upstream.model(model, version.as_deref())),
+            Some(upstream) => Seat::remote(upstream.model(model, version.as_deref())),
             None => Seat::Empty(format!("there is no upstream '{upstream}'")),
         },
     }

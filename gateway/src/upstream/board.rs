@@ -25,12 +25,27 @@ const HANGS_TIMES: u32 = 10;
 pub(super) enum Verdict {
     Answered,
     Failed,
+    /// It failed this call, which says nothing about others: no reason for an ejection.
+    Faulted,
     /// It has had enough; others may not.
     Throttled,
     /// The caller was to blame: says nothing.
     Neutral,
     /// The caller left, or its deadline passed.
     GivenUp,
+}
+
+impl Verdict {
+    /// Its place among the results of attempts that are counted.
+    pub(super) const fn result(self) -> usize {
+        match self {
+            Self::Answered => 0,
+            Self::Failed | Self::Faulted => 1,
+            Self::Throttled => 2,
+            Self::Neutral => 3,
+            Self::GivenUp => 4,
+        }
+    }
 }
 
 /// Two numbers from 0 up to 1, at random.
@@ -177,11 +192,13 @@ impl Board {
         match verdict {
             Verdict::Answered => seat.latency.answered(now, took),
             Verdict::Failed if is_old => {}
-            Verdict::Failed | Verdict::Throttled => seat.latency.failed(now, took),
+            Verdict::Failed | Verdict::Faulted | Verdict::Throttled => {
+                seat.latency.failed(now, took);
+            }
             Verdict::GivenUp => seat.latency.waited(now, took),
             Verdict::Neutral => {}
         }
-        seat.failures += u64::from(verdict == Verdict::Failed || hangs);
+        seat.failures += u64::from(matches!(verdict, Verdict::Failed | Verdict::Faulted) || hangs);
         if is_old {
             return None;
         }

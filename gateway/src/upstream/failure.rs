@@ -20,6 +20,8 @@ pub(super) enum Cause {
     Connection,
     /// The endpoint says that it cannot answer now.
     Unavailable,
+    /// The endpoint, asked whether it or its model is ready, says that it is not.
+    Unready,
     TimedOut,
     /// What came back is no answer to this call.
     Garbage,
@@ -29,7 +31,9 @@ pub(super) enum Cause {
     Throttled,
     /// The endpoint finds fault with the call.
     Invalid,
-    /// The endpoint will not: it does not know the model, or whom it talks to.
+    /// The endpoint does not know the model.
+    Unknown,
+    /// The endpoint will not, for instance because it does not know whom it talks to.
     Refused,
     /// The caller's deadline passed.
     Expired,
@@ -49,16 +53,16 @@ pub(super) struct Failure {
 impl Cause {
     /// Whether the same call may have an answer elsewhere.
     pub(super) fn may_retry(self) -> bool {
-        matches!(self, Self::Connection | Self::Unavailable | Self::TimedOut | Self::Garbage)
+        self.verdict() == Verdict::Failed
     }
 
     /// What it says about the endpoint.
     pub(super) fn verdict(self) -> Verdict {
         match self {
-            Self::Connection | Self::Unavailable | Self::TimedOut | Self::Garbage => {
-                Verdict::Failed
-            }
-            Self::Failed | Self::Refused => Verdict::Failed,
+            Self::Connection | Self::Unavailable | Self::Unready => Verdict::Failed,
+            Self::TimedOut | Self::Garbage => Verdict::Failed,
+            // The call's values may be the cause, and other models of the endpoint may be well.
+            Self::Failed | Self::Unknown | Self::Refused => Verdict::Faulted,
             Self::Throttled => Verdict::Throttled,
             Self::Invalid | Self::Nobody => Verdict::Neutral,
             Self::Expired => Verdict::GivenUp,
@@ -67,7 +71,17 @@ impl Cause {
 
     /// Whether it counts against the model as it is served there.
     pub(super) fn is_failure(self) -> bool {
-        self.verdict() == Verdict::Failed
+        matches!(self.verdict(), Verdict::Failed | Verdict::Faulted)
+    }
+
+    /// Whether the endpoint may have another model than it had.
+    pub(super) fn is_doubt(self) -> bool {
+        matches!(self, Self::Garbage | Self::Unknown | Self::Refused)
+    }
+
+    /// Whether an endpoint that was asked about a model has said that it does not serve it.
+    pub(super) fn is_denial(self) -> bool {
+        matches!(self, Self::Unready | Self::Unknown)
     }
 }
 
@@ -92,6 +106,7 @@ impl Failure {
             429 => Cause::Throttled,
             502 | 503 => Cause::Unavailable,
             504 => Cause::TimedOut,
+            404 => Cause::Unknown,
             500.. => Cause::Failed,
             _ => Cause::Refused,
         };
@@ -106,7 +121,8 @@ impl Failure {
             Code::ResourceExhausted => Cause::Throttled,
             Code::Unavailable => Cause::Unavailable,
             Code::DeadlineExceeded => Cause::TimedOut,
-            Code::NotFound | Code::AlreadyExists | Code::Unimplemented => Cause::Refused,
+            Code::NotFound => Cause::Unknown,
+            Code::AlreadyExists | Code::Unimplemented => Cause::Refused,
             Code::PermissionDenied | Code::Unauthenticated => Cause::Refused,
             Code::Ok | Code::Cancelled | Code::Unknown | Code::Aborted => Cause::Failed,
             Code::Internal | Code::DataLoss => Cause::Failed,
@@ -131,10 +147,12 @@ impl Failure {
             Cause::Nobody => (Kind::NotReady, "no endpoint takes calls".into()),
             Cause::TimedOut => (Kind::ArmFailed, "it did not answer in time".into()),
             Cause::Connection => (Kind::ArmFailed, "it cannot be reached".into()),
-            Cause::Unavailable => (Kind::ArmFailed, "it is not available".into()),
+            Cause::Unavailable | Cause::Unready => (Kind::ArmFailed, "it is not available".into()),
             Cause::Garbage => (Kind::ArmFailed, "its answer does not fit the call".into()),
             Cause::Failed => (Kind::ArmFailed, "it failed".into()),
-            Cause::Refused => (Kind::ArmFailed, "it does not serve this call".into()),
+            Cause::Unknown | Cause::Refused => {
+                (Kind::ArmFailed, "it does not serve this call".into())
+            }
         };
         let rejection = Rejection::new(kind, format!("upstream '{upstream}': {words}"));
         let rejection = rejection.with_detail(Some(&text));

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::board::{Board, Dice, EndpointState, Verdict};
 use super::budget::Budget;
-use super::model::RemoteModel;
+use super::model::{Legacy, RemoteModel};
 use super::wire::{Tls, Wire};
 use crate::config::{Problem, Upstream as Settings};
 use crate::error::{Kind, Rejection};
@@ -24,6 +24,10 @@ pub(super) struct Fleet {
     board: Mutex<Board>,
     budget: Mutex<Budget>,
     in_flight: AtomicUsize,
+    /// Shadows under way, which are none of the calls above.
+    shadows: AtomicUsize,
+    /// By endpoint: somebody doubts what is known of its models.
+    doubts: Box<[Notify]>,
     models: Mutex<Vec<Weak<RemoteModel>>>,
     /// Changes with every model that is asked for.
     news: watch::Sender<u64>,
@@ -32,6 +36,10 @@ pub(super) struct Fleet {
 /// Room for one call among those under way.
 #[derive(Debug)]
 pub(super) struct Room<'a>(&'a Fleet);
+
+/// Room for one shadow among those under way.
+#[derive(Debug)]
+pub(super) struct Aside<'a>(&'a Fleet);
 
 /// One attempt under way; whoever drops it has given it up.
 #[derive(Debug)]
@@ -64,6 +72,8 @@ impl Fleet {
             board: Mutex::new(Board::new(wires.len(), settings.ejection, settings.health)),
             budget: Mutex::new(Budget::new(&settings.retry, Instant::now())),
             in_flight: AtomicUsize::new(0),
+            shadows: AtomicUsize::new(0),
+            doubts: wires.iter().map(|_| Notify::new()).collect(),
             models: Mutex::default(),
             news: watch::Sender::new(0),
             wires,
@@ -71,6 +81,19 @@ impl Fleet {
         };
         fleet.show();
         Ok(fleet)
+    }
+
+    /// Takes over what another fleet knows of servers that both have; returns what is known of its
+    /// models.
+    pub(super) fn inherit(&self, old: &Self) -> Vec<Legacy> {
+        let endpoints = &self.settings.endpoints;
+        for (wire, endpoint) in self.wires.iter().zip(endpoints) {
+            let same = old.settings.endpoints.iter().position(|known| known == endpoint);
+            if let Some(known) = old.wires.get(same.unwrap_or(0)) {
+                wire.inherit(known);
+            }
+        }
+        old.models().iter().filter_map(|model| model.legacy(endpoints)).collect()
     }
 
     pub(super) fn board(&self) -> MutexGuard<'_, Board> {
@@ -96,6 +119,21 @@ impl Fleet {
         Ok(Room(self))
     }
 
+    /// Room for a shadow: while calls and shadows together take less than half of what calls may.
+    ///
+    /// # Errors
+    /// `Overloaded` when they take more.
+    pub(super) fn enter_aside(&self) -> Result<Aside<'_>, Rejection> {
+        let room = (self.settings.max_in_flight / 2).max(1);
+        let shadows = self.shadows.fetch_add(1, Ordering::Relaxed);
+        let aside = Aside(self);
+        if self.in_flight() + shadows < room {
+            return Ok(aside);
+        }
+        let text = format!("upstream '{}' has no room for shadows", self.settings.name);
+        Err(Rejection::new(Kind::Overloaded, text))
+    }
+
     /// Whether the budget has room for a retry; takes it.
     pub(super) fn may_retry(&self, now: Instant) -> bool {
         let may = self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(now);
@@ -112,9 +150,24 @@ impl Fleet {
         Some(Seated { fleet: self, index, started: now, verdict: Verdict::GivenUp })
     }
 
+    /// An endpoint that `fits`, for an attempt that nothing is learnt from.
+    pub(super) fn pick(&self, now: Instant, fits: impl Fn(usize) -> bool) -> Option<usize> {
+        self.board().pick(now, fits, Dice::roll())
+    }
+
     /// Whether there is an endpoint that `fits`.
     pub(super) fn has(&self, now: Instant, fits: impl Fn(usize) -> bool) -> bool {
         self.board().pick(now, fits, Dice(0.0, 0.0)).is_some()
+    }
+
+    /// An endpoint answered as if it had another model than is known.
+    pub(super) fn doubt(&self, index: usize) {
+        self.doubts[index].notify_one();
+    }
+
+    /// Until somebody doubts what is known of an endpoint's models.
+    pub(super) async fn doubted(&self, index: usize) {
+        self.doubts[index].notified().await;
     }
 
     /// A health check has ended.
@@ -180,6 +233,12 @@ impl Drop for Room<'_> {
     }
 }
 
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.shadows.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Seated<'_> {
     /// How the attempt ended.
     pub(super) fn end(mut self, verdict: Verdict) {
@@ -191,7 +250,7 @@ impl Drop for Seated<'_> {
     fn drop(&mut self) {
         let now = Instant::now();
         let Self { fleet, index, started, verdict } = *self;
-        fleet.metrics.attempt(verdict as usize, now.saturating_duration_since(started));
+        fleet.metrics.attempt(verdict.result(), now.saturating_duration_since(started));
         let ejected = fleet.board().end(index, started, now, verdict);
         if let Some(time) = ejected {
             let (upstream, endpoint) = (&fleet.settings.name, &fleet.settings.endpoints[index]);

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::failure::{Cause, Failure};
 use super::fleet::Fleet;
 
-/// How often an endpoint is asked that has yet to say what a model is like, where health checks are
-/// off.
-const UNKNOWN: Duration = Duration::from_secs(5);
+/// How often at most an endpoint is asked where health checks are off: one that has yet to say what
+/// a model is like, or that has answered as if it were another one.
+pub(super) const UNKNOWN: Duration = Duration::from_secs(5);
 
 /// Asks an endpoint until `stop`: at once, whenever a model is asked for, and every so often.
 pub(super) async fn follow(fleet: Arc<Fleet>, index: usize, stop: CancellationToken) {
@@ -30,8 +30,15 @@ pub(super) async fn follow(fleet: Arc<Fleet>, index: usize, stop: CancellationTo
             () = stop.cancelled() => return,
             changed = news.changed() => if changed.is_err() { return },
             () = sleep_until(started + every), if has_next => {}
+            () = doubted(&fleet, index, started + every), if !has_next => {}
         }
     }
+}
+
+/// Until what is known of an endpoint's models is in doubt, and no earlier than `due`.
+async fn doubted(fleet: &Fleet, index: usize, due: Instant) {
+    fleet.doubted(index).await;
+    sleep_until(due).await;
 }
 
 /// One look at an endpoint.

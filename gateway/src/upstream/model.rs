@@ -7,17 +7,19 @@
 mod call;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-pub use call::{RemoteAnswer, RemoteCall};
+pub use call::{RemoteAnswer, RemoteCall, Unanswered};
 
 use super::Upstream;
 use super::description::{self, View};
 use super::failure::{Cause, Failure};
+#[cfg(test)]
+use super::fleet::Fleet;
 use super::wire::{Description, Name};
 use crate::breaker::{self, Breaker};
 use crate::telemetry::{BreakerMetrics, VersionMetrics};
@@ -29,8 +31,7 @@ pub struct RemoteModel {
     upstream: Arc<Upstream>,
     model: String,
     version: Option<String>,
-    /// By endpoint.
-    views: Mutex<Vec<View>>,
+    known: Mutex<Known>,
     /// By endpoint: whether it serves the signature.
     serves: Box<[AtomicBool]>,
     signature: RwLock<Option<Arc<Signature>>>,
@@ -38,6 +39,32 @@ pub struct RemoteModel {
     metrics: Arc<VersionMetrics>,
     /// What answers named last: they all share it while it does not change.
     answered_by: Mutex<Arc<str>>,
+}
+
+/// What endpoints have said, by endpoint.
+#[derive(Debug)]
+struct Known {
+    views: Vec<View>,
+    asked: Vec<Asked>,
+}
+
+/// How asking an endpoint went.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    /// Times in a row that it gave no answer, while it is taken for serving the model.
+    misses: u32,
+    /// Whether what is known is what it said last.
+    is_settled: bool,
+}
+
+/// What a model is known to be like, for the same model of an upstream with other settings.
+#[derive(Debug, Clone)]
+pub(super) struct Legacy {
+    model: String,
+    version: Option<String>,
+    signature: Arc<Signature>,
+    /// By endpoint of the new upstream.
+    serves: Vec<bool>,
 }
 
 /// What there is to see of a model.
@@ -50,6 +77,12 @@ pub struct ModelStatus {
     pub reason: String,
 }
 
+impl Legacy {
+    fn is(&self, model: &str, version: Option<&str>) -> bool {
+        self.model == model && self.version.as_deref() == version
+    }
+}
+
 impl RemoteModel {
     pub(super) fn new(upstream: Arc<Upstream>, model: &str, version: Option<&str>) -> Self {
         let endpoints = upstream.fleet.wires.len();
@@ -60,11 +93,18 @@ impl RemoteModel {
             None => label.clone(),
         };
         let metrics = BreakerMetrics::new(&label, shown);
+        let legacy = upstream.legacy(|legacy| legacy.is(model, version));
+        let serves = |index: usize| legacy.as_ref().is_some_and(|legacy| legacy.serves[index]);
+        let view = |index| match &legacy {
+            Some(legacy) if legacy.serves[index] => View::Serves(legacy.signature.clone()),
+            _ => View::Unknown,
+        };
+        let views = (0..endpoints).map(view).collect();
         Self {
-            views: Mutex::new(vec![View::Unknown; endpoints]),
-            serves: (0..endpoints).map(|_| AtomicBool::new(false)).collect(),
-            signature: RwLock::default(),
-            breaker: Breaker::new(&name, upstream.breaker, metrics),
+            known: Mutex::new(Known { views, asked: vec![Asked::default(); endpoints] }),
+            serves: (0..endpoints).map(|index| AtomicBool::new(serves(index))).collect(),
+            signature: RwLock::new(legacy.map(|legacy| legacy.signature)),
+            breaker: Breaker::new(&name, upstream.breaker(), metrics),
             metrics: Arc::new(VersionMetrics::new(&label, shown)),
             answered_by: Mutex::new(shown.into()),
             model: model.to_owned(),
@@ -77,8 +117,30 @@ impl RemoteModel {
         self.model == model && self.version.as_deref() == version
     }
 
+    /// What is known of it, for the same model at these endpoints: those that it has served so far
+    /// are taken to do so, and all of them where none is an old one.
+    pub(super) fn legacy(&self, endpoints: &[String]) -> Option<Legacy> {
+        let signature = self.signature()?;
+        let old = &self.upstream.fleet.settings.endpoints;
+        let place = |endpoint: &String| old.iter().position(|known| known == endpoint);
+        let is_new = endpoints.iter().all(|endpoint| place(endpoint).is_none());
+        let serves =
+            |endpoint| is_new || place(endpoint).is_some_and(|index| self.is_served_by(index));
+        Some(Legacy {
+            model: self.model.clone(),
+            version: self.version.clone(),
+            signature,
+            serves: endpoints.iter().map(serves).collect(),
+        })
+    }
+
     pub(super) fn name(&self) -> Name<'_> {
         Name { model: &self.model, version: self.version.as_deref() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn upstream_fleet(&self) -> &Fleet {
+        &self.upstream.fleet
     }
 
     #[must_use]
@@ -129,9 +191,9 @@ impl RemoteModel {
 
     /// What keeps endpoints from serving it.
     fn troubles(&self) -> String {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let endpoints = &self.upstream.fleet.settings.endpoints;
-        let troubles = views.iter().zip(endpoints).enumerate();
+        let troubles = known.views.iter().zip(endpoints).enumerate();
         let troubles = troubles.filter_map(|(index, (view, endpoint))| match view {
             View::Unknown => Some(format!("{endpoint}: has not said what the model is like")),
             View::Away(reason) => Some(format!("{endpoint}: {reason}")),
@@ -141,8 +203,13 @@ impl RemoteModel {
         troubles.collect::<Vec<_>>().join("; ")
     }
 
-    /// An endpoint has said what the model is like there, or that it has none.
+    /// An endpoint has said what the model is like there or that it has none, or has given no
+    /// answer: one that serves the model is believed to, until it has given none often enough.
     pub(super) fn learn(&self, index: usize, described: Result<Description, Failure>) {
+        let mut known = self.known();
+        let serves = matches!(known.views[index], View::Serves(_));
+        let Asked { misses, is_settled } = &mut known.asked[index];
+        *is_settled = described.is_ok();
         let view = match described {
             Ok(description) => match description::signature(&description) {
                 Ok(signature) => View::Serves(Arc::new(signature)),
@@ -150,13 +217,20 @@ impl RemoteModel {
             },
             // Whether it is still there, its health check says.
             Err(failure) if matches!(failure.cause, Cause::Connection | Cause::TimedOut) => return,
-            Err(failure) => View::Away(failure.text),
+            Err(failure) => {
+                *misses += 1;
+                let enough = self.upstream.fleet.settings.health.unhealthy_after;
+                if serves && !failure.cause.is_denial() && *misses < enough {
+                    return;
+                }
+                View::Away(failure.text)
+            }
         };
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views[index] = view;
+        *misses = 0;
+        known.views[index] = view;
         let before = self.signature();
-        let current = description::prevailing(&views, before.as_ref());
-        for (index, view) in views.iter().enumerate() {
+        let current = description::prevailing(&known.views, before.as_ref());
+        for (index, view) in known.views.iter().enumerate() {
             let serves = match (view, &current) {
                 (View::Serves(signature), Some(current)) => description::agree(signature, current),
                 _ => false,
@@ -190,7 +264,11 @@ impl RemoteModel {
 
     /// Whether an endpoint has yet to say what the model is like.
     pub(super) fn is_unknown_at(&self, index: usize) -> bool {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        !matches!(views[index], View::Serves(_))
+        let known = self.known();
+        !matches!(known.views[index], View::Serves(_)) || !known.asked[index].is_settled
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

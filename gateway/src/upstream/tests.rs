@@ -1,9 +1,11 @@
 //! Calls to servers over real sockets, in both protocols.
 
 mod calls;
-mod fake;
+pub(crate) mod fake;
 mod faults;
+mod reloads;
 mod secure;
+mod shadows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,14 @@ use super::*;
 use crate::config::UpstreamProtocol::{Grpc, Http};
 use crate::config::{HealthCheck, UpstreamProtocol};
 use crate::error::{Kind, Rejection};
-use crate::types::{Deadline, PredictionId};
+use crate::types::{Deadline, PredictionId, Signature};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of a model that no endpoint has described.
+static UNKNOWN: Signature =
+    Signature { inputs: vec![], outputs: vec![], max_batch_size: 0, splits: true };
 
 /// An upstream `fleet` with these servers, asked how they are often.
 fn settings(protocol: UpstreamProtocol, fakes: &[&Fake]) -> config::Upstream {
@@ -54,6 +60,21 @@ fn floats(rows: usize, first: f32) -> Tensor {
     Tensor::new(DataType::Fp32, vec![rows, 2], data.into()).unwrap()
 }
 
+/// A call that was checked by a signature.
+fn checked<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
+    RemoteCall {
+        signature,
+        tensors,
+        rows: tensors[0].rows(),
+        deadline: Deadline::after(Instant::now(), PATIENCE),
+        priority: None,
+        trace: None,
+        prediction: PredictionId::new(),
+        hops: 0,
+        shadow: false,
+    }
+}
+
 /// A call with one row; its answer has to be its own.
 async fn call(
     model: &RemoteModel,
@@ -62,16 +83,10 @@ async fn call(
 ) -> Result<RemoteAnswer, Rejection> {
     let tensors = [floats(1, first)];
     let deadline = time.and_then(|time| Deadline::after(Instant::now(), time));
-    let call = RemoteCall {
-        tensors: &tensors,
-        rows: 1,
-        deadline,
-        priority: None,
-        trace: None,
-        prediction: PredictionId::new(),
-        hops: 0,
-    };
-    let answer = model.infer(call).await?;
+    let signature = model.signature();
+    let call = checked(signature.as_deref().unwrap_or(&UNKNOWN), &tensors);
+    let call = RemoteCall { deadline, ..call };
+    let answer = model.infer(call).await.map_err(|unanswered| unanswered.rejection)?;
     let expected: Vec<u8> =
         [first * 2.0, first * 2.0 + 1.0].iter().flat_map(|value| value.to_le_bytes()).collect();
     assert_eq!(answer.outputs[0].data(), &expected, "its own answer");

@@ -23,6 +23,8 @@ pub(super) use tls::Tls;
 pub(super) const HOPS: HeaderName = HeaderName::from_static("penstock-hops");
 /// How long the caller still waits, in milliseconds.
 const TIMEOUT: HeaderName = HeaderName::from_static("penstock-timeout");
+/// Attempts of a call have the same: a gateway that gets two of them runs one.
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 /// Largest answer, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 << 20;
@@ -51,6 +53,8 @@ pub(super) struct Attempt<'a> {
     pub(super) tensors: &'a [Tensor],
     pub(super) rows: usize,
     pub(super) prediction: PredictionId,
+    /// Whether a server that knows keys is to run the call once, however often it comes.
+    pub(super) once: bool,
     pub(super) priority: Option<Priority>,
     pub(super) trace: Option<&'a HeaderValue>,
     /// Gateways that the call will have passed.
@@ -103,6 +107,13 @@ impl Wire {
             UpstreamProtocol::Http => Self::Http(http::Client::new(line)),
             UpstreamProtocol::Grpc => Self::Grpc(grpc::Client::new(line)),
         })
+    }
+
+    /// Takes over what another wire to the same servers has learnt.
+    pub(super) fn inherit(&self, other: &Self) {
+        if let (Self::Http(client), Self::Http(other)) = (self, other) {
+            client.inherit(other);
+        }
     }
 
     /// Runs a call; what comes back has the names, types and shapes that the signature says, in
@@ -169,11 +180,16 @@ fn tensor(datatype: &str, shape: &[i64], data: bytes::Bytes) -> Result<Tensor, S
 }
 
 /// What both protocols say beside the call.
-fn marks(attempt: &Attempt<'_>, headers: &mut HeaderMap) {
+fn marks(attempt: &Attempt<'_>, headers: &mut HeaderMap) -> Result<(), Failure> {
     headers.insert(HOPS, HeaderValue::from(u16::from(attempt.hops)));
     let left = u64::try_from(attempt.patience.as_millis()).unwrap_or(u64::MAX);
     headers.insert(TIMEOUT, HeaderValue::from(left.max(1)));
     if let Some(trace) = attempt.trace {
         headers.insert(TRACE, trace.clone());
     }
+    if attempt.once {
+        let key = HeaderValue::try_from(format!("penstock-{}", attempt.prediction));
+        headers.insert(KEY, key.map_err(|error| line::unsendable(&error.into()))?);
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use engine::{DataType, Tensor};
 use penstock::app::App;
 use penstock::config::{self, HealthCheck, Upstream, UpstreamProtocol};
 use penstock::error::Kind;
-use penstock::types::{Deadline, PredictionId};
+use penstock::types::{Deadline, PredictionId, Signature};
 use penstock::upstream::{RemoteCall, RemoteModel, Upstreams};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -36,8 +36,9 @@ async fn gateway(folder: &TempDir) -> App {
     App::start(config, None, penstock::app::engines(), None).await.unwrap()
 }
 
-fn call(tensors: &[Tensor]) -> RemoteCall<'_> {
+fn call<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
     RemoteCall {
+        signature,
         tensors,
         rows: tensors[0].rows(),
         deadline: Deadline::after(Instant::now(), Duration::from_secs(20)),
@@ -45,6 +46,7 @@ fn call(tensors: &[Tensor]) -> RemoteCall<'_> {
         trace: None,
         prediction: PredictionId::new(),
         hops: 0,
+        shadow: false,
     }
 }
 
@@ -90,7 +92,7 @@ async fn a_gateway_answers_another_in_every_datatype_bit_by_bit() {
             let signature = model.signature().unwrap();
             assert_eq!((signature.max_batch_size, signature.inputs[0].datatype), (4, datatype));
             let tensors = [sample(datatype)];
-            let answer = model.infer(call(&tensors)).await.unwrap();
+            let answer = model.infer(call(&signature, &tensors)).await.unwrap();
             assert_eq!(answer.outputs, tensors, "{protocol:?} {datatype}");
             assert_eq!(&*answer.version, "3");
         }
@@ -98,11 +100,12 @@ async fn a_gateway_answers_another_in_every_datatype_bit_by_bit() {
         let model = other.model("fp32", None);
         ready(&model).await;
         let wrong = [Tensor::new(DataType::Fp64, vec![1, 1], vec![0; 8].into()).unwrap()];
-        let refused = model.infer(call(&wrong)).await.unwrap_err();
+        let signature = model.signature().unwrap();
+        let refused = model.infer(call(&signature, &wrong)).await.unwrap_err().rejection;
         assert_eq!(refused.kind(), Kind::InvalidInput);
         assert!(refused.public_message().contains("the model takes FP32"), "{refused}");
         let nowhere = other.model("nowhere", None);
-        let refused = nowhere.infer(call(&wrong)).await.unwrap_err();
+        let refused = nowhere.infer(call(&signature, &wrong)).await.unwrap_err().rejection;
         assert_eq!(refused.kind(), Kind::NotReady);
     }
     app.stop().await;
@@ -124,9 +127,10 @@ async fn a_gateway_that_stops_is_left_before_its_calls_fail() {
         let upstreams = Upstreams::start(&[settings], None).unwrap();
         let model = upstreams.get("pair").unwrap().model("fp32", None);
         ready(&model).await;
+        let signature = model.signature().unwrap();
         let tensors = [sample(DataType::Fp32)];
         for _ in 0..50 {
-            model.infer(call(&tensors)).await.unwrap();
+            model.infer(call(&signature, &tensors)).await.unwrap();
         }
         let both = upstreams.status()[0].endpoints.iter().all(|endpoint| endpoint.attempts > 0);
         assert!(both, "{:?}", upstreams.status()[0].endpoints);
@@ -138,10 +142,11 @@ async fn a_gateway_that_stops_is_left_before_its_calls_fail() {
     let upstreams = Upstreams::start(&[settings], None).unwrap();
     let model = upstreams.get("pair").unwrap().model("fp32", None);
     ready(&model).await;
+    let signature = model.signature().unwrap();
     let tensors = [sample(DataType::Fp32)];
     let calling = async {
         loop {
-            model.infer(call(&tensors)).await.unwrap();
+            model.infer(call(&signature, &tensors)).await.unwrap();
         }
     };
     tokio::select! {
@@ -149,7 +154,7 @@ async fn a_gateway_that_stops_is_left_before_its_calls_fail() {
         () = first.stop() => {}
     }
     for _ in 0..50 {
-        model.infer(call(&tensors)).await.unwrap();
+        model.infer(call(&signature, &tensors)).await.unwrap();
     }
     second.stop().await;
 }

@@ -17,9 +17,14 @@ use crate::upstream::board::Verdict;
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::wire::Attempt;
 
+/// Of what endpoints call the version that answered, in bytes.
+const LONGEST_VERSION: usize = 64;
+
 /// A checked call.
 #[derive(Debug, Clone, Copy)]
 pub struct RemoteCall<'a> {
+    /// What the call was checked by; an answer has to fit it.
+    pub signature: &'a Signature,
     /// In the signature's order.
     pub tensors: &'a [Tensor],
     pub rows: usize,
@@ -30,6 +35,8 @@ pub struct RemoteCall<'a> {
     pub prediction: PredictionId,
     /// Gateways that the call has passed, this one not counted.
     pub hops: u8,
+    /// A shadow: it takes no room and no retry of live calls, and nothing is learnt from it.
+    pub shadow: bool,
 }
 
 /// The answer to a call.
@@ -41,6 +48,20 @@ pub struct RemoteAnswer {
     pub version: Arc<str>,
     /// `infer` is the attempt that was answered, `queue` what came before it.
     pub timings: Timings,
+}
+
+/// A call that was not answered.
+#[derive(Debug, Clone)]
+pub struct Unanswered {
+    pub rejection: Rejection,
+    /// Whether an endpoint ran it and failed: the same call would fail again.
+    pub has_run: bool,
+}
+
+impl From<Rejection> for Unanswered {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, has_run: false }
+    }
 }
 
 /// Counts how a call ended, also one whose caller leaves.
@@ -59,35 +80,32 @@ impl RemoteModel {
     /// Answers a call whose inputs fit the signature.
     ///
     /// # Errors
-    /// `NotReady` without an endpoint or a signature, `Overloaded`, `CircuitOpen`,
-    /// `DeadlineExceeded`, `InvalidInput` in the upstream's words, `ArmFailed` for what is its
-    /// fault.
-    pub async fn infer(&self, call: RemoteCall<'_>) -> Result<RemoteAnswer, Rejection> {
+    /// `NotReady` without an endpoint, `Overloaded`, `CircuitOpen`, `DeadlineExceeded`,
+    /// `InvalidInput` in the upstream's words, `ArmFailed` for what is its fault.
+    pub async fn infer(&self, call: RemoteCall<'_>) -> Result<RemoteAnswer, Unanswered> {
+        if call.shadow {
+            return Ok(self.infer_aside(&call).await?);
+        }
         let mut account = Account { model: self, outcome: Outcome::Refused(Kind::Cancelled) };
         let result = self.answer(&call).await;
         account.outcome = match &result {
             Ok(_) => Outcome::Answered,
-            Err(rejection) => Outcome::Refused(rejection.kind()),
+            Err(unanswered) => Outcome::Refused(unanswered.rejection.kind()),
         };
         result
     }
 
-    async fn answer(&self, call: &RemoteCall<'_>) -> Result<RemoteAnswer, Rejection> {
+    async fn answer(&self, call: &RemoteCall<'_>) -> Result<RemoteAnswer, Unanswered> {
         let name = self.upstream.name();
-        let Some(signature) = self.signature() else {
-            let text =
-                format!("upstream '{name}' has not said what model '{}' is like", self.model);
-            return Err(Rejection::new(Kind::NotReady, text).with_detail(Some(&self.troubles())));
-        };
         let now = Instant::now();
         if call.deadline.is_some_and(|deadline| deadline.has_passed(now)) {
-            return Err(Failure::new(Cause::Expired, "").rejection(name));
+            return Err(Failure::new(Cause::Expired, "").rejection(name).into());
         }
         let _room = self.upstream.fleet.enter(now)?;
         let permit = self.breaker.admit(now, call.deadline)?;
         let settings = &self.upstream.fleet.settings;
         permit.extend(now + settings.timeout.saturating_mul(settings.retry.max.saturating_add(1)));
-        let result = self.attempts(now, &signature, call).await;
+        let result = self.attempts(now, call).await;
         let outcome = match &result {
             Ok(_) => Some(breaker::Outcome::Success),
             Err(failure) => failure.cause.is_failure().then_some(breaker::Outcome::Failure),
@@ -95,28 +113,47 @@ impl RemoteModel {
         let ended = Instant::now();
         let sample = Sample { outcome, time: ended - now, ..Sample::default() };
         self.breaker.record(ended, &permit, sample);
-        result.map_err(|failure| failure.rejection(name))
+        result.map_err(|failure| {
+            let has_run = failure.cause == Cause::Failed;
+            Unanswered { rejection: failure.rejection(name), has_run }
+        })
+    }
+
+    /// Answers a shadow: one attempt, from which neither the board nor the breaker learns.
+    async fn infer_aside(&self, call: &RemoteCall<'_>) -> Result<RemoteAnswer, Rejection> {
+        let fleet = &self.upstream.fleet;
+        if self.breaker.state() != breaker::State::Closed {
+            return Err(Rejection::new(Kind::CircuitOpen, self.breaker.refusal()));
+        }
+        let _room = fleet.enter_aside()?;
+        let started = Instant::now();
+        let result = match fleet.pick(started, |index| self.is_served_by(index)) {
+            Some(index) => self.attempt(index, call, started).await,
+            None => Err(Failure::new(Cause::Nobody, self.troubles())),
+        };
+        let (version, outputs) = result.map_err(|failure| failure.rejection(self.upstream()))?;
+        let timings = Timings { infer: started.elapsed(), ..Timings::default() };
+        Ok(RemoteAnswer { outputs, version: self.shared(&version), timings })
     }
 
     async fn attempts(
         &self,
         arrived: Instant,
-        signature: &Signature,
         call: &RemoteCall<'_>,
     ) -> Result<RemoteAnswer, Failure> {
         let fleet = &self.upstream.fleet;
         let retry = fleet.settings.retry;
         // Endpoints that have failed this call.
         let mut tried: Vec<usize> = Vec::new();
-        let mut last = Failure::new(Cause::Nobody, "");
+        let mut last = None;
         for number in 0..=retry.max {
-            if number > 0 {
-                self.before_retry(number, &mut tried, &last, call.deadline).await?;
+            if let Some(last) = &last {
+                self.before_retry(number, &mut tried, last, call.deadline).await?;
             }
             let fits = |index| self.is_served_by(index) && !tried.contains(&index);
-            let Some(seated) = fleet.seat(Instant::now(), fits) else { return Err(last) };
+            let Some(seated) = fleet.seat(Instant::now(), fits) else { break };
             let (index, started) = (seated.index, seated.started);
-            let result = self.attempt(index, signature, call, started).await;
+            let result = self.attempt(index, call, started).await;
             seated.end(match &result {
                 Ok(_) => Verdict::Answered,
                 Err(failure) => failure.cause.verdict(),
@@ -125,7 +162,7 @@ impl RemoteModel {
                 Ok((version, outputs)) => {
                     let (queue, infer) = (started - arrived, started.elapsed());
                     let timings = Timings { queue, infer, ..Timings::default() };
-                    return Ok(RemoteAnswer { outputs, version: self.shared(version), timings });
+                    return Ok(RemoteAnswer { outputs, version: self.shared(&version), timings });
                 }
                 Err(failure) => {
                     let endpoint = &fleet.settings.endpoints[index];
@@ -135,11 +172,11 @@ impl RemoteModel {
                         return Err(failure);
                     }
                     tried.push(index);
-                    last = failure;
+                    last = Some(failure);
                 }
             }
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| Failure::new(Cause::Nobody, self.troubles())))
     }
 
     /// Waits before another attempt.
@@ -177,7 +214,6 @@ impl RemoteModel {
     async fn attempt(
         &self,
         index: usize,
-        signature: &Signature,
         call: &RemoteCall<'_>,
         started: Instant,
     ) -> Result<(String, Vec<Tensor>), Failure> {
@@ -191,16 +227,21 @@ impl RemoteModel {
         }
         let attempt = Attempt {
             name: self.name(),
-            signature,
+            signature: call.signature,
             tensors: call.tensors,
             rows: call.rows,
             prediction: call.prediction,
+            once: !call.shadow && fleet.settings.retry.max > 0,
             priority: call.priority,
             trace: call.trace,
             hops: call.hops.saturating_add(1),
             patience,
         };
-        match timeout(patience, fleet.wires[index].infer(&attempt)).await {
+        let result = timeout(patience, fleet.wires[index].infer(&attempt)).await;
+        if matches!(&result, Ok(Err(failure)) if failure.cause.is_doubt()) {
+            fleet.doubt(index);
+        }
+        match result {
             Ok(Err(failure)) if failure.cause == Cause::TimedOut && has_passed(call.deadline) => {
                 Err(expired())
             }
@@ -210,8 +251,11 @@ impl RemoteModel {
         }
     }
 
-    /// The version as all answers that name it share it.
-    fn shared(&self, version: String) -> Arc<str> {
+    /// The version as all answers that name it share it; callers get no other text than a word.
+    fn shared(&self, version: &str) -> Arc<str> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_word = version.len() <= LONGEST_VERSION && version.bytes().all(fits);
+        let version = if is_word { version } else { "" };
         let mut last = self.answered_by.lock().unwrap_or_else(PoisonError::into_inner);
         if **last != *version {
             *last = version.into();

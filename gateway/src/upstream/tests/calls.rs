@@ -28,7 +28,9 @@ async fn a_call_of_megabytes_arrives_whole() {
         let (_upstreams, model) = double(&settings(protocol, &[&fake])).await;
         let rows = 500_000;
         let tensors = [floats(rows, 3.0)];
+        let signature = model.signature().unwrap();
         let call = RemoteCall {
+            signature: &signature,
             tensors: &tensors,
             rows,
             deadline: None,
@@ -36,6 +38,7 @@ async fn a_call_of_megabytes_arrives_whole() {
             trace: None,
             prediction: PredictionId::new(),
             hops: 0,
+            shadow: false,
         };
         let answer = model.infer(call).await.unwrap();
         let expected = [6.0_f32.to_le_bytes(), 7.0_f32.to_le_bytes()].concat().repeat(rows);
@@ -52,7 +55,9 @@ async fn the_deadline_the_trace_and_the_hops_go_with_a_call() {
             HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         let prediction = PredictionId::new();
         let tensors = [floats(1, 1.0)];
+        let signature = model.signature().unwrap();
         let call = RemoteCall {
+            signature: &signature,
             tensors: &tensors,
             rows: 1,
             deadline: Deadline::after(Instant::now(), Duration::from_secs(7)),
@@ -60,12 +65,14 @@ async fn the_deadline_the_trace_and_the_hops_go_with_a_call() {
             trace: Some(&trace),
             prediction,
             hops: 2,
+            shadow: false,
         };
         model.infer(call).await.unwrap();
         let (headers, id) = fake.last();
         assert_eq!(id, prediction.to_string());
         assert_eq!(headers["traceparent"], trace);
         assert_eq!(hops(&headers), 3);
+        assert_eq!(headers["idempotency-key"], format!("penstock-{prediction}"));
         let left: u64 = headers["penstock-timeout"].to_str().unwrap().parse().unwrap();
         assert!((5_000..=7_000).contains(&left), "{left}");
         if protocol == Grpc {
@@ -99,6 +106,51 @@ async fn what_is_wrong_with_a_call_is_told_and_not_tried_again() {
         assert!(text.contains(words) && text.contains("'fleet'"), "{text}");
         assert!(!text.contains("secret") && !text.contains(&one.address), "{text}");
         assert_eq!(one.calls() + other.calls(), 1, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_an_endpoint_ran_and_failed_is_told_from_one_that_nobody_ran() {
+    for (protocol, status, has_run) in
+        [(Http, 500, true), (Http, 503, false), (Grpc, 13, true), (Grpc, 14, false)]
+    {
+        let fake = Fake::start(protocol).await;
+        let (_upstreams, model) = double(&settings(protocol, &[&fake])).await;
+        fake.be(Mood::Says(status, "broken"));
+        let (signature, tensors) = (model.signature().unwrap(), [floats(1, 1.0)]);
+        let call = checked(&signature, &tensors);
+        assert_eq!(model.infer(call).await.unwrap_err().has_run, has_run, "{protocol:?} {status}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_has_to_fit_what_its_call_was_checked_by() {
+    for protocol in [Http, Grpc] {
+        let fake = Fake::start(protocol).await;
+        let (_upstreams, model) = double(&settings(protocol, &[&fake])).await;
+        // As it was before the model was deployed anew.
+        let mut before = (*model.signature().unwrap()).clone();
+        before.outputs[0].spec.name = "z".into();
+        let tensors = [floats(1, 1.0)];
+        let unanswered = model.infer(checked(&before, &tensors)).await.unwrap_err();
+        assert_eq!(unanswered.rejection.kind(), Kind::ArmFailed);
+        assert_eq!(fake.calls(), 1);
+    }
+}
+
+#[tokio::test]
+async fn versions_that_are_no_short_words_are_not_told() {
+    let long = "v".repeat(64);
+    for protocol in [Http, Grpc] {
+        let fake = Fake::start(protocol).await;
+        let (_upstreams, model) = double(&settings(protocol, &[&fake])).await;
+        let (longer, breaking) = (long.clone() + "v", "1\n2".to_owned());
+        for (version, told) in
+            [(long.clone(), &*long), (longer, ""), (breaking, ""), ("1.2-a_b".into(), "1.2-a_b")]
+        {
+            fake.change(|face| face.version = version);
+            assert_eq!(&*call(&model, 1.0, None).await.unwrap().version, told);
+        }
     }
 }
 

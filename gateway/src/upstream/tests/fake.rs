@@ -30,7 +30,7 @@ use crate::tasks;
 
 /// How a server answers calls.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Well,
     Slow(Duration),
     /// This status, and words.
@@ -42,7 +42,7 @@ pub(super) enum Mood {
 
 /// What is wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Garbage {
+pub(crate) enum Garbage {
     Datatype,
     Length,
     Shape,
@@ -56,7 +56,7 @@ pub(super) enum Garbage {
 }
 
 impl Garbage {
-    pub(super) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Datatype,
         Self::Length,
         Self::Shape,
@@ -71,14 +71,16 @@ impl Garbage {
 
 /// What a server says of itself and its model.
 #[derive(Debug, Clone)]
-pub(super) struct Face {
-    pub(super) mood: Mood,
-    pub(super) is_ready: bool,
+pub(crate) struct Face {
+    pub(crate) mood: Mood,
+    pub(crate) is_ready: bool,
     /// Of the model's input; empty: it names none.
-    pub(super) shape: Vec<i64>,
-    pub(super) max_batch_size: Option<i32>,
+    pub(crate) shape: Vec<i64>,
+    pub(crate) max_batch_size: Option<i32>,
     /// Whether tensors are binary, as Triton's, or in JSON and typed contents, as MLServer's.
-    pub(super) is_binary: bool,
+    pub(crate) is_binary: bool,
+    /// What answers call the version.
+    pub(crate) version: String,
 }
 
 impl Default for Face {
@@ -89,6 +91,7 @@ impl Default for Face {
             shape: vec![-1, 2],
             max_batch_size: Some(8),
             is_binary: true,
+            version: "7".into(),
         }
     }
 }
@@ -103,8 +106,8 @@ struct Seen {
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct Fake {
-    pub(super) address: String,
+pub(crate) struct Fake {
+    pub(crate) address: String,
     face: Arc<Mutex<Face>>,
     seen: Arc<Mutex<Seen>>,
     dead: CancellationToken,
@@ -113,15 +116,15 @@ pub(super) struct Fake {
 type Body = BoxBody<Bytes, Infallible>;
 
 impl Fake {
-    pub(super) async fn start(protocol: UpstreamProtocol) -> Self {
+    pub(crate) async fn start(protocol: UpstreamProtocol) -> Self {
         Self::serve(protocol, Face::default(), "127.0.0.1:0", None).await
     }
 
-    pub(super) async fn with(protocol: UpstreamProtocol, face: Face) -> Self {
+    pub(crate) async fn with(protocol: UpstreamProtocol, face: Face) -> Self {
         Self::serve(protocol, face, "127.0.0.1:0", None).await
     }
 
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         protocol: UpstreamProtocol,
         face: Face,
         address: &str,
@@ -167,30 +170,30 @@ impl Fake {
         fake
     }
 
-    pub(super) fn be(&self, mood: Mood) {
+    pub(crate) fn be(&self, mood: Mood) {
         self.face.lock().unwrap().mood = mood;
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut Face)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Face)) {
         change(&mut self.face.lock().unwrap());
     }
 
     /// Closes the port and every connection.
-    pub(super) fn die(&self) {
+    pub(crate) fn die(&self) {
         self.dead.cancel();
     }
 
     /// Calls for an answer that have come.
-    pub(super) fn calls(&self) -> usize {
+    pub(crate) fn calls(&self) -> usize {
         self.seen.lock().unwrap().calls
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.lock().unwrap().connections
     }
 
     /// Headers and id of the last call.
-    pub(super) fn last(&self) -> (HeaderMap, String) {
+    pub(crate) fn last(&self) -> (HeaderMap, String) {
         let seen = self.seen.lock().unwrap();
         (seen.last.clone(), seen.last_id.clone())
     }
@@ -350,7 +353,8 @@ fn infer_http(
         let floats = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
         one["data"] = floats.collect::<Vec<_>>().into();
     }
-    let mut answer = json!({"model_name": "double", "model_version": "7", "outputs": [one]});
+    let mut answer =
+        json!({"model_name": "double", "model_version": face.version, "outputs": [one]});
     let mut tail = if face.is_binary { data } else { vec![] };
     match face.mood {
         Mood::Garbage(Garbage::Missing) => answer["outputs"] = json!([]),
@@ -418,7 +422,8 @@ fn infer_grpc(face: &Face, body: &[u8], seen: &Mutex<Seen>) -> Option<Response<B
         shape: shape.iter().map(|&size| i64::try_from(size).unwrap()).collect(),
         ..InferOutputTensor::default()
     };
-    let mut answer = ModelInferResponse { model_version: "7".into(), ..Default::default() };
+    let mut answer =
+        ModelInferResponse { model_version: face.version.clone(), ..Default::default() };
     if face.is_binary {
         answer.raw_output_contents.push(data.into());
     } else {

@@ -192,3 +192,67 @@ async fn an_idle_connection_that_the_only_endpoint_closed_fails_no_call() {
         assert_eq!(back.calls(), 1);
     }
 }
+
+#[tokio::test]
+async fn calls_that_fail_for_what_they_are_eject_no_endpoint() {
+    for (protocol, status) in [(Http, 500), (Http, 401), (Http, 404), (Grpc, 13), (Grpc, 16)] {
+        let (one, other) = (Fake::start(protocol).await, Fake::start(protocol).await);
+        let (upstreams, model) = double(&settings(protocol, &[&one, &other])).await;
+        upstreams.reconfigure(config::Breaker { enabled: false, ..config::Breaker::default() });
+        one.be(Mood::Says(status, "no"));
+        other.be(Mood::Says(status, "no"));
+        assert_eq!(calls(&model, 40, 1).await.len(), 40);
+        for endpoint in &upstreams.status()[0].endpoints {
+            assert_eq!(endpoint.state, EndpointState::Ready, "{protocol:?} {status}");
+            assert_eq!(endpoint.ejections_in_a_row, 0);
+            assert_eq!(endpoint.failures, endpoint.attempts);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_to_say_what_a_model_is_like_is_believed_for_a_while() {
+    use super::failure::{Cause, Failure};
+    let fake = Fake::start(Http).await;
+    let mut quiet = settings(Http, &[&fake]);
+    quiet.health.every = None;
+    let (_upstreams, model) = double(&quiet).await;
+    let says = |cause| model.learn(0, Err(Failure::new(cause, "stray")));
+    for stray in [Cause::Unavailable, Cause::Failed, Cause::Garbage] {
+        let described = model.upstream_fleet().wires[0].describe(model.name()).await;
+        says(stray);
+        says(stray);
+        assert!(model.is_ready(), "{stray:?}");
+        model.learn(0, described);
+        says(stray);
+        says(stray);
+        assert!(model.is_ready(), "{stray:?}: an answer in between");
+        says(stray);
+        assert!(!model.is_ready() && model.status().reason.contains("stray"));
+        model.learn(0, model.upstream_fleet().wires[0].describe(model.name()).await);
+        assert!(model.is_ready());
+    }
+    for denial in [Cause::Unknown, Cause::Unready] {
+        says(denial);
+        assert!(!model.is_ready(), "{denial:?}");
+        model.learn(0, model.upstream_fleet().wires[0].describe(model.name()).await);
+    }
+}
+
+#[tokio::test]
+async fn without_health_checks_an_endpoint_that_is_not_what_it_was_is_asked_again() {
+    for mood in [Mood::Says(404, "gone"), Mood::Garbage(Garbage::Missing)] {
+        let fake = Fake::start(Http).await;
+        let mut quiet = settings(Http, &[&fake]);
+        quiet.health.every = None;
+        let (_upstreams, model) = double(&quiet).await;
+        fake.be(mood);
+        fake.change(|face| face.shape = vec![-1, 3]);
+        call(&model, 1.0, None).await.unwrap_err();
+        tokio::time::pause();
+        tokio::time::advance(super::health::UNKNOWN).await;
+        let is_known = || model.signature().unwrap().inputs[0].shape == [-1, 3];
+        until("it is described anew", is_known).await;
+        tokio::time::resume();
+    }
+}

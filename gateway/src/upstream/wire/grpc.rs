@@ -41,7 +41,7 @@ impl Client {
 
     pub(super) async fn infer(&self, attempt: &Attempt<'_>) -> Result<Answer, Failure> {
         let mut request = self.request("ModelInfer", encode(attempt)?)?;
-        marks(attempt, request.headers_mut());
+        marks(attempt, request.headers_mut())?;
         request.headers_mut().insert(TIMEOUT, timeout(attempt.patience));
         decode(read(self.line.exchange(request).await?)?)
     }
@@ -102,7 +102,7 @@ impl Client {
 }
 
 fn is_ready(ready: bool, otherwise: &str) -> Result<(), Failure> {
-    if ready { Ok(()) } else { Err(Failure::new(Cause::Unavailable, otherwise)) }
+    if ready { Ok(()) } else { Err(Failure::new(Cause::Unready, otherwise)) }
 }
 
 /// The message of a call: everything but the tensors, and behind it the tensors as its last field.

@@ -42,6 +42,11 @@ struct Server {
 }
 
 #[derive(Deserialize)]
+struct Ready {
+    ready: bool,
+}
+
+#[derive(Deserialize)]
 struct Metadata {
     inputs: Option<Vec<Declared>>,
     outputs: Option<Vec<Declared>>,
@@ -82,12 +87,17 @@ impl Client {
         Self { line, has_binary: AtomicBool::new(false) }
     }
 
+    /// Takes over what another client of the same servers has learnt.
+    pub(super) fn inherit(&self, other: &Self) {
+        self.has_binary.store(other.has_binary.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub(super) async fn infer(&self, attempt: &Attempt<'_>) -> Result<Answer, Failure> {
         let path = format!("{}/infer", model_path(attempt.name));
         let (json_length, payload) = self.encode(attempt)?;
         let mut request = self.request(Method::POST, &path, payload)?;
         let headers = request.headers_mut();
-        marks(attempt, headers);
+        marks(attempt, headers)?;
         match json_length {
             Some(length) => {
                 headers.insert(JSON_LENGTH, HeaderValue::from(length));
@@ -111,7 +121,7 @@ impl Client {
         let has_binary = extensions.iter().any(|extension| extension == BINARY);
         self.has_binary.store(has_binary, Ordering::Relaxed);
         let path = model_path(name);
-        self.get(&format!("{path}/ready")).await?;
+        self.model_ready(&path).await?;
         let metadata: Metadata = read(&self.get(&path).await?)?;
         let max_batch_size = match self.get(&format!("{path}/config")).await {
             Ok(answer) => read::<Config>(&answer).ok().map(|config| config.max_batch_size),
@@ -124,6 +134,29 @@ impl Client {
             outputs: metadata.outputs.unwrap_or_default(),
             max_batch_size: max_batch_size.map(|size| usize::try_from(size).unwrap_or(0)),
         })
+    }
+
+    /// Whether a model is ready. A bare status may be that of something in between: only a server
+    /// that says so in words has the model and is not ready.
+    async fn model_ready(&self, path: &str) -> Result<(), Failure> {
+        let answer = self.line.exchange(self.request(
+            Method::GET,
+            &format!("{path}/ready"),
+            Payload::default(),
+        )?);
+        let Exchanged { head, body, .. } = answer.await?;
+        if head.status == StatusCode::OK {
+            return Ok(());
+        }
+        let failure = Failure::of_http(head.status, &head.headers, &words(&body));
+        let says_no = || {
+            let said = serde_json::from_slice::<Ready>(&body);
+            said.is_ok_and(|said| !said.ready)
+        };
+        // Triton refuses the request where the model is not ready.
+        let is_denied = failure.cause == Cause::Invalid || says_no();
+        let cause = if is_denied { Cause::Unready } else { failure.cause };
+        Err(Failure { cause, ..failure })
     }
 
     async fn get(&self, path: &str) -> Result<Exchanged, Failure> {
