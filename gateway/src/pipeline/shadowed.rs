@@ -131,3 +131,23 @@ fn time(timings: &Timings, whole: bool) -> Duration {
 fn bytes(tensors: &[Tensor]) -> usize {
     tensors.iter().map(|tensor| tensor.data().len()).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Rejection;
+
+    #[test]
+    fn a_shadow_answers_for_failed_runs_only() {
+        let unsaid =
+            |kind, has_run| unsaid(&Refused { rejection: Rejection::new(kind, ""), has_run });
+        for kind in Kind::ALL {
+            let fails = matches!(kind, Kind::EngineFailed | Kind::ArmFailed);
+            assert_eq!(unsaid(kind, false).is_none(), fails, "{kind:?}");
+        }
+        // What the gateway makes, such as the refusal of a loop.
+        assert_eq!(unsaid(Kind::Internal, false), Some(ShadowOutcome::Abandoned));
+        assert_eq!(unsaid(Kind::InvalidInput, false), Some(ShadowOutcome::Unfit));
+        assert_eq!(unsaid(Kind::InvalidInput, true), None);
+    }
+}

@@ -309,3 +309,24 @@ impl Form {
         Some(Self { signature: Arc::new(signature), items })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_answer_has_a_dimension_of_items_where_the_model_batches() {
+        let (name, datatype) = ("y".to_owned(), "UINT8".to_owned());
+        let output = StaticOutput { name, datatype, shape: vec![2], data: vec![1.0, 2.0] };
+        let answer = StaticAnswer::new(&[output]).unwrap();
+        let (signature, outputs) = answer.outputs(2, true).unwrap();
+        assert_eq!(signature.outputs[0].spec.shape, [-1, 2]);
+        assert_eq!((outputs[0].shape(), &outputs[0].data()[..]), (&[2, 2][..], &[1, 2, 1, 2][..]));
+        let (signature, outputs) = answer.outputs(1, false).unwrap();
+        assert_eq!(signature.outputs[0].spec.shape, [2]);
+        assert_eq!((outputs[0].shape(), &outputs[0].data()[..]), (&[2][..], &[1, 2][..]));
+        for rows in [LARGEST_ANSWER / 2 + 1, usize::MAX] {
+            assert_eq!(answer.outputs(rows, true).unwrap_err().kind(), Kind::TooLarge);
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::*;
-use crate::config::{Arm, Fallback, Route, StaticOutput, Sticky, Target, VersionChoice};
+use crate::config::{Arm, Fallback, Route, Shadow, StaticOutput, Sticky, Target, VersionChoice};
+use crate::models::ServedVersion;
 use crate::routing::{RoutePlan, Source};
 use crate::snapshot::Routing;
 use crate::types::{ArmName, Identity, Role, Share};
@@ -67,6 +68,62 @@ impl Rig {
         let snapshot = self.pipeline.snapshots.load();
         snapshot.route("m").unwrap().arms[arm].metrics.counts()
     }
+}
+
+/// One output of `size` bytes.
+fn declared(size: usize) -> Fallback {
+    Fallback::Static(vec![StaticOutput {
+        name: "y".into(),
+        datatype: "UINT8".into(),
+        shape: vec![size],
+        data: vec![1.0; size],
+    }])
+}
+
+impl Rig {
+    /// A call whose only input has this shape.
+    fn shaped(&self, shape: &[usize]) -> Call {
+        let data = vec![7; shape.iter().product()].into();
+        let tensor = engine::Tensor::new(engine::DataType::Uint8, shape.to_vec(), data).unwrap();
+        let inputs = Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]);
+        Call { inputs, ..self.call(None) }
+    }
+
+    fn served(&self, model: &str, version: &str) -> Arc<ServedVersion> {
+        self.pipeline.snapshots.load().find(model, Some(version)).unwrap().clone()
+    }
+
+    /// Answered and refused calls of a version.
+    fn stats(&self, model: &str, version: &str) -> (u64, u64) {
+        let served = self.served(model, version);
+        (served.stats.success.count(), served.stats.fail.count())
+    }
+
+    /// The next call fails alone, and so does the probe that tells a broken model from it.
+    fn fail_a_call(&self) {
+        for _ in 0..2 {
+            self.stub.push(StubStep::Fail(EngineError::new(Fault::Run, "broken")));
+        }
+    }
+
+    /// Adds a model `n`, like `m` but for what its input and its file say in the end.
+    async fn add_other(&self, contract: &str, rest: &str) {
+        let folder = self.folder.path().join("n");
+        fs::create_dir_all(folder.join("1")).unwrap();
+        fs::write(folder.join("1/model.pt"), "1").unwrap();
+        let input = "shape = [-1, 1]\n[[output]]";
+        let with = format!("shape = [-1, 1]\n{contract}\n[[output]]");
+        let manifest = format!("{}{rest}\n", MANIFEST.replace(input, &with));
+        fs::write(folder.join("model.toml"), manifest).unwrap();
+        self.sync().await;
+        assert!(self.pipeline.snapshots.load().find("n", None).is_ok());
+    }
+}
+
+/// The model `n`.
+fn other() -> Target {
+    let version = VersionChoice::Number(Version(1));
+    Target::Local { model: "n".parse().unwrap(), version }
 }
 
 /// A caller without the rights of an operator.
@@ -235,4 +292,190 @@ async fn the_callers_own_faults_are_never_stood_in_for() {
     let call = Call { outputs: vec!["nothing".into()], ..rig.call(None) };
     assert_eq!(rig.infer(call).await.unwrap_err().kind(), Kind::InvalidInput);
     assert_eq!(rig.counts(1), (1, 0));
+}
+
+#[tokio::test]
+async fn a_declared_answer_has_bounds_whatever_a_call_says_of_its_items() {
+    let mut route = route("100%");
+    route.arms[1] = arm("canary", VersionChoice::Number(Version(9)), "100%");
+    route.fallback = declared(4096);
+    let rig = Rig::routed(vec![route.clone()]).await;
+    let huge = [1_000_000_000_000, 0];
+    // The other arm says what a call looks like.
+    let refused = rig.infer(rig.shaped(&huge)).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::InvalidInput);
+    assert!(refused.to_string().contains("the model takes [-1, 1]"), "{refused}");
+    // Nobody does.
+    route.arms[0] = arm("stable", VersionChoice::Number(Version(8)), "0%");
+    rig.route(2, vec![route]);
+    let refusal = async |shape: &[usize]| rig.infer(rig.shaped(shape)).await.unwrap_err();
+    for shape in [&huge[..], &[10_001, 0], &[0, 1]] {
+        let refused = refusal(shape).await;
+        assert_eq!(refused.kind(), Kind::InvalidInput, "{shape:?}");
+        assert!(refused.to_string().contains("from 1 to 10000"), "{refused}");
+    }
+    assert_eq!(refusal(&[4097, 0]).await.kind(), Kind::TooLarge);
+    let most = rig.infer(rig.shaped(&[4096, 0])).await.unwrap();
+    assert_eq!(most.answer.outputs[0].1.shape(), [4096, 4096]);
+}
+
+#[tokio::test]
+async fn a_failed_call_is_the_failure_of_its_version_whoever_answers() {
+    let mut route = route("100%");
+    route.fallback = declared(1);
+    let rig = Rig::routed(vec![route.clone()]).await;
+    rig.fail_a_call();
+    let reply = rig.infer(rig.call(None)).await.unwrap();
+    assert_eq!(reply.answer.version, AnsweredBy::Declared);
+    assert_eq!(reply.answer.routed.as_ref().unwrap().arm(), "static");
+    drop(reply.encoded());
+    assert_eq!((rig.stats("m", "2"), rig.counts(1)), ((0, 1), (1, 1)));
+    route.fallback = Fallback::Arm("stable".parse().unwrap());
+    let rig = Rig::routed(vec![route]).await;
+    rig.fail_a_call();
+    drop(rig.infer(rig.call(None)).await.unwrap().encoded());
+    assert_eq!((rig.stats("m", "2"), rig.stats("m", "1")), ((0, 1), (1, 0)));
+    assert_eq!((rig.counts(0), rig.counts(1)), ((0, 0), (1, 1)));
+}
+
+#[tokio::test]
+async fn a_fallback_that_fails_is_not_asked_again() {
+    let mut route = route("100%");
+    route.arms[1] = arm("canary", VersionChoice::Number(Version(9)), "100%");
+    route.fallback = Fallback::Arm("stable".parse().unwrap());
+    let rig = Rig::routed(vec![route]).await;
+    rig.fail_a_call();
+    assert_eq!(rig.infer(rig.call(None)).await.unwrap_err().kind(), Kind::EngineFailed);
+    assert_eq!((rig.stats("m", "1"), rig.counts(1)), ((0, 1), (1, 1)));
+}
+
+#[tokio::test]
+async fn a_fallback_gets_the_inputs_as_sent_and_checks_them_itself() {
+    let rig = Rig::new(&[], "latest = 1").await;
+    let clamps = "contract = { range = [0, 5], action = 'impute' }";
+    rig.add_other(clamps, "").await;
+    rig.add(1, "1");
+    rig.sync().await;
+    let mut route = route("100%");
+    route.arms[1].target = other();
+    route.fallback = Fallback::Arm("stable".parse().unwrap());
+    rig.route(1, vec![route.clone()]);
+    rig.fail_a_call();
+    let reply = rig.infer(rig.call(None)).await.unwrap();
+    assert_eq!(reply.answer.outputs[0].1.data().as_ref(), [7]);
+    // The other way round: the contract of the fallback holds for what it answers.
+    route.arms.swap(0, 1);
+    for (arm, share) in route.arms.iter_mut().zip(["0%", "100%"]) {
+        arm.share = share.parse().unwrap();
+    }
+    route.fallback = Fallback::Arm("canary".parse().unwrap());
+    rig.route(2, vec![route]);
+    rig.fail_a_call();
+    let reply = rig.infer(rig.call(None)).await.unwrap();
+    assert!(reply.answer.routed.as_ref().unwrap().is_fallback);
+    assert_eq!(reply.answer.outputs[0].1.data().as_ref(), [5]);
+}
+
+#[tokio::test]
+async fn a_caller_reads_why_its_arm_failed_where_the_fallback_cannot_take_the_call() {
+    let late = "[deadline]\ndefault = '1s'\nmax = '1s'";
+    for (contract, rest) in [("contract = { range = [0, 5] }", ""), ("", late)] {
+        let rig = Rig::new(&[2], "latest = 1").await;
+        rig.add_other(contract, rest).await;
+        let mut route = route("100%");
+        route.arms[0].target = other();
+        route.fallback = Fallback::Arm("stable".parse().unwrap());
+        rig.route(1, vec![route]);
+        rig.fail_a_call();
+        // Late for the fallback, whose calls may take a second; in time for the arm.
+        let arrived = rig.call(None).arrived.checked_sub(Duration::from_secs(2)).unwrap();
+        let refused = rig.infer(Call { arrived, ..rig.call(None) }).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::EngineFailed, "{refused}");
+        assert_eq!((rig.stats("n", "1"), rig.stats("m", "2")), ((0, 0), (0, 1)));
+        assert_eq!(rig.counts(1), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_checks_calls_itself_and_is_not_to_blame_for_what_it_does_not_take() {
+    let rig = Rig::new(&[1, 2], "latest = 2").await;
+    rig.add_other("contract = { range = [0, 5] }", "").await;
+    let mut route = route("0%");
+    route.shadows = vec![Shadow {
+        name: "candidate".parse().unwrap(),
+        target: other(),
+        sample: Share::ALL,
+        max_in_flight: 4,
+        max_bytes: 1000,
+        timeout: Duration::from_secs(5),
+    }];
+    rig.route(1, vec![route]);
+    let reply = rig.infer(rig.call(None)).await.unwrap();
+    assert_eq!(reply.answer.outputs[0].1.data().as_ref(), [7]);
+    let route = rig.pipeline.snapshots.load().route("m").unwrap().clone();
+    let lane = &route.shadows[0].watch.lane;
+    for _ in 0..1000 {
+        if lane.counts().in_flight == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let counts = lane.counts();
+    assert_eq!((counts.sampled, counts.failed, counts.in_flight), (1, 0, 0));
+    assert_eq!(counts.dropped.into_iter().collect::<Vec<_>>(), [("unfit", 1)]);
+}
+
+#[tokio::test]
+async fn forced_calls_do_not_count_for_the_division_and_keyless_ones_say_so() {
+    let rig = Rig::routed(vec![route("100%")]).await;
+    for forced in [&[("penstock-arm", "canary")][..], &[("penstock-arm", "stable")]] {
+        let reply = rig.infer(rig.call_of(forced)).await.unwrap();
+        assert!(!reply.answer.routed.as_ref().unwrap().is_keyless);
+    }
+    drop(rig.infer(rig.call(Some("canary"))).await.unwrap());
+    assert_eq!((rig.counts(0), rig.counts(1)), ((0, 0), (0, 0)));
+    let is_keyless = async |headers| {
+        let reply = rig.infer(rig.call_of(headers)).await.unwrap();
+        reply.answer.routed.unwrap().is_keyless
+    };
+    assert!(is_keyless(&[]).await);
+    assert!(!is_keyless(&[("x-user", "a")]).await);
+    assert!(!is_keyless(&[("penstock-key", "a")]).await);
+    assert_eq!(rig.counts(1), (3, 0));
+    // A route that keeps nobody has nothing to say.
+    rig.route(2, vec![Route { sticky: Sticky::Off, ..route("100%") }]);
+    assert!(!is_keyless(&[]).await);
+}
+
+#[tokio::test]
+async fn an_arm_without_callers_is_the_testers_own_however_it_is_named() {
+    let rig = Rig::routed(vec![route("0%")]).await;
+    let named = |name: &str, version| Call { caller: called(name), ..rig.call(Some(version)) };
+    let refused = rig.infer(named("user", "canary")).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::PermissionDenied);
+    assert_eq!(version_of(&rig.infer(named("qa-1", "canary")).await.unwrap()), 2);
+    assert_eq!(version_of(&rig.infer(named("user", "stable")).await.unwrap()), 1);
+    // A label is a name of the version, with or without a route.
+    let mut labelled = route("0%");
+    labelled.arms[1].target = Target::Local {
+        model: "m".parse().unwrap(),
+        version: VersionChoice::Label("canary".into()),
+    };
+    rig.route(2, vec![labelled]);
+    let not_there = rig.infer(named("user", "canary")).await.unwrap_err();
+    assert_eq!(not_there.kind(), Kind::NotReady);
+}
+
+#[tokio::test]
+async fn a_call_that_names_two_arms_is_refused() {
+    let rig = Rig::routed(vec![route("10%")]).await;
+    let both = |version, arm: &str| {
+        let call = rig.call_of(&[("penstock-arm", arm)]);
+        Call { version: Some(String::from(version)), ..call }
+    };
+    for (version, arm) in [("canary", "stable"), ("1", "stable"), ("nobody", "canary")] {
+        let refused = rig.infer(both(version, arm)).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::InvalidInput, "{version} {arm}");
+    }
+    assert_eq!(version_of(&rig.infer(both("canary", "canary")).await.unwrap()), 2);
 }
