@@ -4,15 +4,15 @@ use super::*;
 
 #[tokio::test]
 async fn other_breakers_are_no_reason_to_start_anew_and_hold_for_all_models() {
-    let fake = Fake::start(Http).await;
-    let settings = settings(Http, &[&fake]);
+    let fake = Fake::start(Grpc).await;
+    let settings = settings(Grpc, &[&fake]);
     let (first, model) = double(&settings).await;
     let off = config::Breaker { enabled: false, ..config::Breaker::default() };
     let second = Upstreams::start_with(&[settings], &off, Some(&first)).unwrap();
     let fleet = second.get("fleet").unwrap();
     assert!(Arc::ptr_eq(first.get("fleet").unwrap(), fleet));
     second.reconfigure(off);
-    fake.be(Mood::Says(500, "broken"));
+    fake.be(Mood::Says(13, "broken"));
     let later = fleet.model("double", Some("7"));
     until("it is known", || later.is_ready()).await;
     for model in [&model, &later] {
