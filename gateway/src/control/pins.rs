@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use super::Control;
 use crate::config::{Target, VersionChoice};
 use crate::error::{Kind, Rejection};
-use crate::models::ModelFolder;
+use crate::models::{ModelFolder, ServedVersion};
 use crate::routing::RoutePlan;
 use crate::tasks;
 use crate::types::{ModelName, Version};
@@ -106,6 +106,11 @@ impl Held {
             Pinned::Label(label) => self.labels.get(model)?.get(label).copied(),
         }
     }
+
+    fn is_pinned(&self, model: &ModelName, label: &str) -> bool {
+        let pinned = self.pins.models.get(model);
+        pinned.is_some_and(|pinned| pinned.contains_key(&Pinned::Label(label.to_owned())))
+    }
 }
 
 impl Control {
@@ -130,7 +135,12 @@ impl Control {
     /// # Errors
     /// What does not serve, and why.
     pub async fn hold(self: &Arc<Self>, pins: &Pins) -> Result<(), Vec<Missing>> {
-        self.held().pins.add_all(pins);
+        {
+            // Whatever is taken out of the snapshot meanwhile, is so before the pins are here, and
+            // found missing below, or after it, and then stays.
+            let _commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+            self.held().pins.add_all(pins);
+        }
         let wanted = self.missing(pins).into_iter().map(|missing| missing.model).collect();
         self.sync_models(wanted).await;
         let missing = self.missing(pins);
@@ -146,8 +156,13 @@ impl Control {
             let served = snapshot.model(model.as_str());
             for pinned in pinned.keys() {
                 let version = self.held().version(model, pinned);
+                // A label that is about to move serves as what it stood for.
+                let published = match pinned {
+                    Pinned::Number(_) => None,
+                    Pinned::Label(label) => served.and_then(|s| s.labels.get(label)).copied(),
+                };
                 let serves = |version| served.is_some_and(|s| s.ready.contains_key(&version));
-                if version.is_some_and(serves) {
+                if version.is_some_and(serves) || published.is_some_and(serves) {
                     continue;
                 }
                 let (name, reason) = (format!("{model}/{pinned}"), self.reason(model, version));
@@ -158,12 +173,34 @@ impl Control {
         missing
     }
 
-    /// The versions of a model that routes name, with the newest revision that names each.
+    /// The versions of a model that routes name, with the newest revision that names each. A label
+    /// that is about to move names two: what it stands for, and what it will.
     pub(super) fn pinned(&self, model: &ModelName) -> BTreeMap<Version, u64> {
+        let snapshot = self.snapshots.load();
+        let served = snapshot.model(model.as_str());
+        self.pinned_beside(model, served.map(|served| &served.labels))
+    }
+
+    /// The versions of a model that routes name and that should be loaded: a label stands for what
+    /// the manifest says.
+    pub(super) fn wanted(&self, model: &ModelName) -> BTreeSet<Version> {
+        self.pinned_beside(model, None).into_keys().collect()
+    }
+
+    /// What is pinned where callers are told of these labels.
+    pub(super) fn pinned_beside(
+        &self,
+        model: &ModelName,
+        published: Option<&BTreeMap<String, Version>>,
+    ) -> BTreeMap<Version, u64> {
         let held = self.held();
         let mut versions = BTreeMap::new();
         for (pinned, revision) in held.pins.models.get(model).into_iter().flatten() {
-            if let Some(version) = held.version(model, pinned) {
+            let published = match pinned {
+                Pinned::Number(_) => None,
+                Pinned::Label(label) => published.and_then(|labels| labels.get(label)).copied(),
+            };
+            for version in held.version(model, pinned).into_iter().chain(published) {
                 let newest = versions.entry(version).or_default();
                 *newest = (*revision).max(*newest);
             }
@@ -184,9 +221,25 @@ impl Control {
         is_news
     }
 
-    /// What the labels of a model stand for.
-    pub(super) fn labels_of(&self, model: &ModelName) -> BTreeMap<String, Version> {
-        self.held().labels.get(model).cloned().unwrap_or_default()
+    /// What callers are told that the labels of a model stand for, once `ready` serves: what the
+    /// manifest says, but a label goes on standing for what it did until its new version serves,
+    /// and one that the manifest drops until no route names it.
+    pub(super) fn labels_of(
+        &self,
+        model: &ModelName,
+        before: &BTreeMap<String, Version>,
+        ready: &BTreeMap<Version, Arc<ServedVersion>>,
+    ) -> BTreeMap<String, Version> {
+        let held = self.held();
+        let mut labels = held.labels.get(model).cloned().unwrap_or_default();
+        for (label, old) in before.iter().filter(|(_, old)| ready.contains_key(old)) {
+            match labels.get_mut(label) {
+                Some(version) if !ready.contains_key(version) => *version = *old,
+                None if held.is_pinned(model, label) => drop(labels.insert(label.clone(), *old)),
+                Some(_) | None => {}
+            }
+        }
+        labels
     }
 
     /// Refuses to take a version away that routes name.

@@ -37,13 +37,12 @@ impl Apply for Live {
             let limiter = started.map_err(|text| vec![Problem::new("redis", text)])?;
             let current = control.snapshot().routing().upstreams.clone();
             let upstreams = Upstreams::start_with(&new.upstreams, &new.breaker, Some(&current))?;
-            let settings = Settings { limiter: limiter.clone(), upstreams };
+            let settings = Settings { limiter: limiter.clone(), breaker, upstreams };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
-                control.commit_breaker(breaker);
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())
@@ -54,6 +53,20 @@ impl Apply for Live {
     fn revision(&self) -> u64 {
         self.traffic.current().number
     }
+
+    fn set_hash<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, ()> {
+        self.traffic.set_config_hash(hash.to_owned()).boxed()
+    }
+
+    fn refused<'a>(
+        &'a self,
+        hash: &'a str,
+        asked: &'a Asked,
+        problems: &'a [Problem],
+    ) -> BoxFuture<'a, ()> {
+        let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        self.traffic.note_refused_file(hash, by(asked), lines.join("; ")).boxed()
+    }
 }
 
 fn by(asked: &Asked) -> By {
@@ -62,6 +75,7 @@ fn by(asked: &Asked) -> By {
         from: asked.from.clone(),
         reason: asked.reason.clone().unwrap_or_default(),
         expect_revision: None,
+        unasked: *asked == Asked::by_file(),
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Double {
     diff: Vec<String>,
     /// Fails the last step.
     breaks: Arc<Mutex<Option<Problem>>>,
+    /// What it was told besides.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Double {
@@ -71,6 +73,22 @@ impl Apply for Double {
 
     fn revision(&self) -> u64 {
         self.count() as u64
+    }
+
+    fn set_hash<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, ()> {
+        self.told.lock().unwrap().push(format!("hash {hash}"));
+        std::future::ready(()).boxed()
+    }
+
+    fn refused<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Asked,
+        problems: &'a [Problem],
+    ) -> BoxFuture<'a, ()> {
+        let lines = problems.iter().map(|problem| format!("refused {problem}"));
+        self.told.lock().unwrap().extend(lines);
+        std::future::ready(()).boxed()
     }
 }
 

@@ -68,6 +68,7 @@ impl Double {
 impl Target for Double {
     fn prepare<'a>(
         &'a self,
+        _: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         _: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
@@ -154,7 +155,7 @@ fn given(shares: &[(&str, &str)]) -> BTreeMap<ArmName, Share> {
 }
 
 fn by() -> By {
-    By { author: "ada".into(), from: "test".into(), reason: "why".into(), expect_revision: None }
+    By { author: "ada".into(), from: "test".into(), reason: "why".into(), ..By::default() }
 }
 
 fn expecting(revision: u64) -> By {

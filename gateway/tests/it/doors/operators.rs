@@ -33,6 +33,7 @@ struct Double {
 impl Target for Double {
     fn prepare<'a>(
         &'a self,
+        _: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         _: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
@@ -226,6 +227,7 @@ fn what_was_decided_on_another_revision_is_refused_with_the_current_one() {
         let (status, answer) = desk.call(call, body);
         assert_eq!((status, answer["revision"].clone()), (409, json!(1)), "{call}: {answer}");
         assert!(answer["error"].as_str().unwrap().contains('7'), "{answer}");
+        assert_eq!(answer["stale"], true, "{answer}");
     }
     assert_eq!(desk.share(1), "5%");
     let fixed = Desk::new("", false);
@@ -272,7 +274,8 @@ fn an_arm_that_does_not_load_is_named() {
     let desk = Desk::new("", true);
     desk.double.broken.lock().unwrap().insert("canary".to_owned());
     let (status, answer) = desk.call("PATCH /v1/routes/floats", r#"{"shares": {"canary": "9%"}}"#);
-    assert!((400..500).contains(&status), "{status} {answer}");
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer.get("stale").is_none(), "{answer}");
     assert_eq!(answer["problems"][0]["message"], "does not load", "{answer}");
     assert_eq!(desk.share(1), "5%");
 }
