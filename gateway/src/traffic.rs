@@ -10,6 +10,8 @@
 
 mod diff;
 mod effective;
+mod held;
+mod notes;
 mod served;
 mod shares;
 mod target;
@@ -31,12 +33,13 @@ use crate::control::Pins;
 use crate::error::{Kind, Rejection};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
-use crate::revisions::{Audit, Cause, Event, Revision, Store, Summary};
+use crate::revisions::{Audit, Cause, Revision, Store, Summary};
 use crate::tasks;
 use crate::types::{ArmName, ModelName, Share};
 
 use effective::{Effective, FileRoutes};
-use work::{NotBegun, Preparing, Request};
+use held::Preparing;
+use work::{NotBegun, Request};
 
 pub use diff::target as target_text;
 pub use served::Served;
@@ -222,23 +225,6 @@ impl Traffic {
             restored: Some(wanted.number),
             needs_load: self.target.needs_load(&incoming),
         })
-    }
-
-    /// Writes into the audit log what was done, or was not, to anything else than routes.
-    pub async fn note(&self, event: Event, by: By, what: String, problem: Option<String>) {
-        let by = by.bounded();
-        info!(?event, what, author = by.author, from = by.from, problem, "asked for");
-        self.write(event, by, what, problem).await;
-    }
-
-    /// Writes into the audit log that a file was refused before its routes were looked at. `hash` is
-    /// that of its text.
-    pub async fn note_refused_file(&self, hash: &str, by: By, problem: String) {
-        if by.unasked && !self.is_news_of(hash, &problem) {
-            return;
-        }
-        let what = "apply the file".to_owned();
-        self.write(Event::Refused, by.bounded(), what, Some(problem)).await;
     }
 
     /// Notes the hash of a file that is another text and says the same.

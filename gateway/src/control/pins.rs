@@ -70,7 +70,15 @@ impl Pins {
         pinned.is_some_and(|pinned| pinned.keys().any(is_it))
     }
 
-    fn add_all(&mut self, other: &Self) {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        other.models.iter().all(|(model, pinned)| {
+            let own = self.models.get(model);
+            pinned.keys().all(|pinned| own.is_some_and(|own| own.contains_key(pinned)))
+        })
+    }
+
+    pub(super) fn add_all(&mut self, other: &Self) {
         for (model, pinned) in &other.models {
             let own = self.models.entry(model.clone()).or_default();
             for (pinned, revision) in pinned {
@@ -93,7 +101,7 @@ impl fmt::Display for Pinned {
 /// What is pinned, and what labels stand for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pins: Pins,
+    pub(super) pins: Pins,
     /// As each model's manifest said when its folder was last read.
     labels: HashMap<ModelName, BTreeMap<String, Version>>,
 }
@@ -289,7 +297,7 @@ impl Control {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -202,3 +202,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_revision_that_cannot_be_read_now_is_there_when_it_can() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let first = store.append(draft("one")).unwrap();
+    store.append(draft("two")).unwrap();
+    // Something that gives no bytes, and is not gone.
+    let aside = folder.path().join("aside");
+    fs::rename(path(&folder, 1), &aside).unwrap();
+    fs::create_dir(path(&folder, 1)).unwrap();
+    let refused = store.get(1).unwrap_err();
+    assert!(refused.contains("00000001.json cannot be read"), "{refused}");
+    store.before(2).unwrap_err();
+    store.list(2).unwrap_err();
+    assert_eq!(store.list(1).unwrap().len(), 1);
+    fs::remove_dir(path(&folder, 1)).unwrap();
+    fs::rename(&aside, path(&folder, 1)).unwrap();
+    assert_eq!(store.get(1), Ok(Some(first)));
+    // One that is gone is gone.
+    fs::remove_file(path(&folder, 1)).unwrap();
+    assert_eq!(store.get(1), Ok(None));
+    drop(store);
+    fs::remove_file(path(&folder, 2)).unwrap();
+    fs::create_dir(path(&folder, 2)).unwrap();
+    let refused = Store::open(&settings(folder.path(), 1000)).unwrap_err();
+    assert!(refused.contains("state.path") && refused.contains("cannot be read"), "{refused}");
+}

@@ -1,14 +1,15 @@
 //! One change of the routes, step by step.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::effective::{Effective, FileRoutes};
-use super::target::{Incoming, Settings, incoming};
+use super::held::Held;
+use super::notes::unwritten;
+use super::target::{Settings, incoming};
 use super::{By, Outcome, Refused, Standing, Traffic, diff};
 use crate::config::Problem;
 use crate::error::{Kind, Rejection};
@@ -291,57 +292,6 @@ impl Traffic {
         written.await.map_err(|problem| unwritten(&problem))
     }
 
-    /// Notes a change in the audit log that makes no revision, before it is made.
-    async fn accept(&self, by: &By, what: String) -> Result<(), Rejection> {
-        let written = self.line(Event::Accepted, by.clone(), what, None).await;
-        written.map_err(|error| unwritten(&format!("the audit log: {error}")))
-    }
-
-    /// Writes a line about what makes no revision into the audit log.
-    pub(super) async fn write(&self, event: Event, by: By, what: String, problem: Option<String>) {
-        if let Err(error) = self.line(event, by, what, problem).await {
-            error!(%error, "the audit log cannot be written");
-        }
-    }
-
-    async fn line(
-        &self,
-        event: Event,
-        by: By,
-        what: String,
-        problem: Option<String>,
-    ) -> io::Result<()> {
-        let (audit, before) = (self.audit.clone(), self.current().number);
-        let written = tasks::blocking(move || {
-            audit.write(&Entry {
-                event,
-                author: &by.author,
-                from: &by.from,
-                what: &what,
-                reason: &by.reason,
-                before,
-                after: None,
-                problem: problem.as_deref(),
-            })
-        });
-        written.await
-    }
-
-    /// Whether this is not what was refused last; for what is tried again and again.
-    fn is_news(&self, request: &Request, problem: &str) -> bool {
-        let Request::File { config_hash, .. } = request else { return true };
-        self.is_news_of(config_hash, problem)
-    }
-
-    /// The same of a file that is no configuration.
-    pub(super) fn is_news_of(&self, config_hash: &str, problem: &str) -> bool {
-        let told = Some((config_hash.to_owned(), problem.to_owned()));
-        let mut last = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *last != told;
-        *last = told;
-        is_news
-    }
-
     fn advance(&self, standing: Standing, revision: Arc<Revision>) {
         let before = standing.current.clone();
         let previous = (before.number > 0).then_some(before);
@@ -356,56 +306,6 @@ impl Request {
             Self::File { settings, .. } => settings.as_ref(),
             _ => None,
         }
-    }
-}
-
-/// Why nothing changed where a disk is full.
-fn unwritten(problem: &str) -> Rejection {
-    // The problem may name a path.
-    Rejection::new(Kind::Internal, "nothing changed: the state folder cannot be written")
-        .with_detail(Some(problem))
-}
-
-/// What changes that are being prepared need, which must not be unloaded when another one comes
-/// first.
-pub(super) type Preparing = Mutex<BTreeMap<u64, Vec<Arc<RoutePlan>>>>;
-
-/// What one change needs, for as long as it is prepared.
-struct Held<'a> {
-    all: &'a Preparing,
-    number: u64,
-}
-
-impl<'a> Held<'a> {
-    fn new(all: &'a Preparing) -> Self {
-        let mut changes = all.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = changes.last_key_value().map_or(0, |(number, _)| number + 1);
-        changes.insert(number, vec![]);
-        drop(changes);
-        Self { all, number }
-    }
-
-    fn own<T>(&self, see: impl FnOnce(&mut Vec<Arc<RoutePlan>>) -> T) -> T {
-        let mut changes = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        see(changes.entry(self.number).or_default())
-    }
-
-    fn add(&self, incoming: &[Incoming]) {
-        self.own(|plans| plans.extend(incoming.iter().map(|coming| coming.plan.clone())));
-    }
-
-    fn clear(&self) {
-        self.own(Vec::clear);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.own(|plans| plans.is_empty())
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
 }
 
