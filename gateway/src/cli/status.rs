@@ -205,6 +205,10 @@ mod tests {
             rollback: Value::Null,
         };
         assert!(operated(Value::Null).shown().contains("revision 7  configuration: in force"));
+        let loads = json!({ "revision": 6, "needs_load": ["digits/2"] });
+        let cold = Operated { rollback: loads, ..operated(Value::Null) }.shown();
+        assert!(cold.contains("\na rollback to revision 6 takes a load of digits/2\n"), "{cold}");
+        assert!(!operated(Value::Null).shown().contains("rollback"));
         let shown = operated(json!("route[0].arm: is missing")).shown();
         assert!(shown.contains("NOT applied, route[0].arm: is missing"), "{shown}");
     }

@@ -170,6 +170,8 @@ async fn an_explicit_reload_applies_at_once_and_says_what_changed() {
     // Other words for the same.
     bench.write(format!("# as before\n{}", text(9)));
     assert!(!bench.reload().await.unwrap().changed);
+    let hash = bench.reloader.status().hash.unwrap();
+    assert_eq!(bench.double.told.lock().unwrap().last(), Some(&format!("hash {hash}")));
     assert_eq!(bench.double.count(), 1);
 }
 
@@ -209,6 +211,9 @@ async fn what_cannot_be_prepared_or_committed_changes_nothing() {
     bench.double.refuse(None);
     *bench.double.breaks.lock().unwrap() = Some(Problem::new("state.path", "is full"));
     assert_eq!(bench.reload().await.unwrap_err(), ["state.path: is full"]);
+    // What fails in the last step is written down there.
+    let told = ["refused upstream.fleet: cannot read its certificate"];
+    assert_eq!(*bench.double.told.lock().unwrap(), told);
     assert_eq!(bench.double.count(), 0);
     *bench.double.breaks.lock().unwrap() = None;
     // Nothing of what failed counts as done.

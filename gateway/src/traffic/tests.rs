@@ -14,6 +14,7 @@ use crate::routing::{RoutePlan, Source};
 use crate::types::{BUCKETS, Version};
 
 mod laws;
+mod served;
 
 pub(super) fn arm(name: &str, version: u64, buckets: u16) -> Arm {
     Arm {

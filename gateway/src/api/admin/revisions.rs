@@ -115,3 +115,25 @@ async fn rollback(
     let by = changes::by(&caller, (wanted.author, wanted.reason), wanted.expect_revision);
     changes::answer(api.traffic.rollback(wanted.to, by.clone()).await, by)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_far_off_is_shown_as_far_as_there_are_dates() {
+        let mut revision = Summary {
+            number: 1,
+            at: u64::MAX,
+            author: String::new(),
+            reason: String::new(),
+            cause: Cause::Start,
+            config_hash: String::new(),
+            routes: 0,
+            diff: vec![],
+        };
+        assert_eq!(summary(&revision)["time"], "9999-12-31T23:59:59.999Z");
+        revision.at = 0;
+        assert_eq!(summary(&revision)["time"], "1970-01-01T00:00:00.000Z");
+    }
+}

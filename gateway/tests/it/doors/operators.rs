@@ -12,6 +12,7 @@ use penstock::config::{
 };
 use penstock::control::{Control, Pins};
 use penstock::identity::digest;
+use penstock::reload::{Live, Reloader, Source};
 use penstock::routing::RoutePlan;
 use penstock::snapshot::Routing;
 use penstock::traffic::{Incoming, Settings, Target, Traffic};
@@ -331,6 +332,47 @@ fn every_change_is_written_down_with_who_and_what_came_of_it() {
     for secret in [KEY, OTHER, "a-key-that-nobody-has"] {
         assert!(!text.contains(secret));
     }
+}
+
+#[test]
+fn a_reload_has_one_line_whatever_comes_of_it() {
+    let mut desk = Desk::new("", true);
+    let path = desk.state.path().join("penstock.toml");
+    let write = |text: &str| fs::write(&path, format!("version = 1\n{text}")).unwrap();
+    write("");
+    let source = Source::new(&path, |_| {});
+    let text = source.read();
+    let config = source.config(&text).unwrap();
+    let live = Live { control: desk.api.control.clone(), traffic: desk.api.traffic.clone() };
+    let reloader = Reloader::new(source, config, text, Box::new(live));
+    desk.api.reloader = Some(Arc::new(reloader));
+    desk.admin = admin::router(desk.api.clone());
+    for (text, status, event, what) in [
+        ("[breaker]\nconsecutive = 9\n", 200, "accepted", "apply the file"),
+        ("[breaker]\nconsecutive = 9\n", 200, "accepted", "reload /v1/reload"),
+        ("[breaker]\nconsecutive = 0\n", 400, "refused", "apply the file"),
+        ("[breaker", 400, "refused", "apply the file"),
+    ] {
+        let count = desk.audit().len();
+        write(text);
+        let (found, answer) = desk.call("POST /v1/reload", r#"{"reason": "try"}"#);
+        assert_eq!(found, status, "{text}: {answer}");
+        let lines = desk.audit().split_off(count);
+        assert_eq!(lines.len(), 1, "{text}: {lines:#?}");
+        assert_eq!((&lines[0]["event"], &lines[0]["reason"]), (&json!(event), &json!("try")));
+        assert!(lines[0]["what"].as_str().unwrap().starts_with(what), "{}", lines[0]);
+    }
+}
+
+#[test]
+fn the_status_says_what_a_rollback_would_load() {
+    let desk = Desk::new("", true);
+    assert_eq!(desk.done("GET /v1/status", "")["rollback"], Value::Null);
+    desk.done("PATCH /v1/routes/floats", r#"{"shares": {"canary": "9%"}}"#);
+    let expected = json!({ "revision": 1, "needs_load": ["floats/2"] });
+    assert_eq!(desk.done("GET /v1/status", "")["rollback"], expected);
+    let fixed = Desk::new("", false);
+    assert_eq!(fixed.done("GET /v1/status", "")["rollback"], Value::Null);
 }
 
 #[test]
