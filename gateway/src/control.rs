@@ -148,9 +148,9 @@ impl Control {
         let available: BTreeSet<Version> = folder.versions.keys().copied().collect();
         let targets: BTreeSet<Version> = match call.version {
             None => {
-                let pinned = self.pinned(&model).into_keys();
-                let chosen = folder.manifest.policy.choose(&available).into_iter();
-                chosen.chain(pinned.filter(|version| available.contains(version))).collect()
+                let mut chosen = folder.manifest.policy.choose(&available);
+                chosen.extend(self.wanted(&model).intersection(&available));
+                chosen
             }
             Some(version) if available.contains(&version) => {
                 intent.served.keys().copied().chain([version]).collect()
@@ -229,6 +229,14 @@ impl Control {
         self.snapshots.commit_routing(routing, limiter);
     }
 
+    /// As [`Control::commit_routing`], with everything else of a configuration file that takes effect
+    /// together with the routes. Circuit breakers keep their state.
+    pub fn commit_file(&self, routing: Routing, limiter: Arc<Limiter>, breaker: config::Breaker) {
+        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_breaker(breaker);
+        self.snapshots.commit_routing(routing, Some(limiter));
+    }
+
     /// Whether anything serves, where anything should.
     #[must_use]
     pub fn is_serving(&self) -> bool {
@@ -261,6 +269,11 @@ impl Control {
     /// keep their state.
     pub fn commit_breaker(&self, breaker: config::Breaker) {
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_breaker(breaker);
+    }
+
+    /// With the commit lock held: no version comes meanwhile that has not heard of it.
+    fn set_breaker(&self, breaker: config::Breaker) {
         self.loader.set_breaker(breaker);
         self.snapshots.load().ready().for_each(|served| self.loader.settle_breaker(served));
     }

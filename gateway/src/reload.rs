@@ -142,19 +142,21 @@ impl Reloader {
     }
 
     async fn try_to_apply(&self, text: &Text, asked: &Asked) -> Result<Reloaded, Vec<Problem>> {
-        let new = self.source.config(text)?;
         let running = self.running();
-        let needs_restart = running.needs_restart(&new);
-        if !needs_restart.is_empty() {
-            return Err(needs_restart);
-        }
-        if *running == new {
-            let revision = self.apply.revision();
-            return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
-        }
-        let mut differences = running.differences(&new);
         let hash = text.hash().unwrap_or_default();
-        let prepared = self.apply.prepare(&new, &hash, asked).await?;
+        let (new, prepared) = match self.prepare(&running, (text, &hash), asked).await {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.apply.set_hash(&hash).await;
+                let revision = self.apply.revision();
+                return Ok(Reloaded { revision, changed: false, diff: Vec::new() });
+            }
+            Err(problems) => {
+                self.apply.refused(&hash, asked, &problems).await;
+                return Err(problems);
+            }
+        };
+        let mut differences = running.differences(&new);
         let Applied { revision, diff: of_routes } = prepared.await?;
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         if !of_routes.is_empty() {
@@ -162,6 +164,25 @@ impl Reloader {
         }
         let diff = differences.iter().map(Difference::to_string).chain(of_routes).collect();
         Ok(Reloaded { revision, changed: true, diff })
+    }
+
+    /// What a text says and what that needs; `None` where it says what is in force.
+    async fn prepare(
+        &self,
+        running: &Config,
+        (text, hash): (&Text, &str),
+        asked: &Asked,
+    ) -> Result<Option<(Config, Prepared)>, Vec<Problem>> {
+        let new = self.source.config(text)?;
+        let needs_restart = running.needs_restart(&new);
+        if !needs_restart.is_empty() {
+            return Err(needs_restart);
+        }
+        if *running == new {
+            return Ok(None);
+        }
+        let prepared = self.apply.prepare(&new, hash, asked).await?;
+        Ok(Some((new, prepared)))
     }
 
     /// Whether this is what was tried last, and how that went.

@@ -10,6 +10,8 @@
 
 mod diff;
 mod effective;
+mod held;
+mod notes;
 mod served;
 mod shares;
 mod target;
@@ -18,24 +20,26 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::config::{self, Problem, Route};
 use crate::control::Pins;
 use crate::error::{Kind, Rejection};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
-use crate::revisions::{Audit, Cause, Event, Revision, Store};
+use crate::revisions::{Audit, Cause, Revision, Store, Summary};
 use crate::tasks;
 use crate::types::{ArmName, ModelName, Share};
 
 use effective::{Effective, FileRoutes};
-use work::Request;
+use held::Preparing;
+use work::{NotBegun, Request};
 
 pub use diff::target as target_text;
 pub use served::Served;
@@ -55,12 +59,12 @@ pub struct Traffic {
     audit: Arc<Audit>,
     overlay: bool,
     keep_warm: Duration,
-    /// Held for as long as a change takes.
+    /// Held while a change is made, once whatever it needs is loaded.
     turn: AsyncMutex<()>,
     standing: Mutex<Standing>,
-    /// The file that was refused last and why, so that nothing is told twice of what nobody asked
-    /// for.
-    refused: Mutex<Option<(String, String)>>,
+    preparing: Preparing,
+    /// The file that was refused last, and why.
+    told: Mutex<Option<(String, String)>>,
 }
 
 /// What is in force.
@@ -92,10 +96,18 @@ impl Traffic {
         let (store, audit, current, previous) = tasks::blocking(move || {
             let store = Store::open(&opened)?;
             let folder = store.folder();
-            let audit = Audit::open(folder)
-                .map_err(|error| format!("state.path: the audit log: {error}"))?;
-            let current = store.newest();
-            let previous = current.as_ref().and_then(|current| store.before(current.number));
+            let audit = Audit::open(folder).map_err(|error| {
+                let path = folder.unwrap_or(Path::new("")).display();
+                format!("state.path: {path}: the audit log: {error}")
+            })?;
+            let current = store.newest().map_err(|reason| format!("state.path: {reason}"))?;
+            let previous = current.as_ref().and_then(|current| {
+                let found = store.before(current.number);
+                found.unwrap_or_else(|reason| {
+                    error!(reason, "the revision before the current one cannot be read");
+                    None
+                })
+            });
             Ok::<_, String>((store, audit, current, previous))
         })
         .await?;
@@ -118,9 +130,15 @@ impl Traffic {
             keep_warm,
             turn: AsyncMutex::default(),
             standing: Mutex::new(standing),
-            refused: Mutex::default(),
+            preparing: Preparing::default(),
+            told: Mutex::default(),
         });
-        traffic.begin(is_first).await?;
+        let path = settings.path.as_deref().unwrap_or(Path::new("")).display();
+        let begun = traffic.begin(is_first).await;
+        begun.map_err(|problem| match problem {
+            NotBegun::State(reason) => format!("state.path: {path}: {reason}"),
+            NotBegun::Routes(reason) => reason,
+        })?;
         Ok(traffic)
     }
 
@@ -219,11 +237,10 @@ impl Traffic {
         })
     }
 
-    /// Writes into the audit log what was done, or was not, to anything else than routes.
-    pub async fn note(&self, event: Event, by: By, what: String, problem: Option<String>) {
-        let by = by.bounded();
-        info!(?event, what, author = by.author, from = by.from, problem, "asked for");
-        self.write(event, by, what, problem).await;
+    /// Notes the hash of a file that is another text and says the same.
+    pub async fn set_config_hash(&self, config_hash: String) {
+        let _turn = self.turn.lock().await;
+        self.stand(Standing { config_hash, ..self.standing() });
     }
 
     /// The revision in force.
@@ -238,20 +255,26 @@ impl Traffic {
         self.overlay
     }
 
-    /// At most so many revisions, newest first.
-    pub async fn revisions(&self, limit: usize) -> Vec<Arc<Revision>> {
+    /// At most so many revisions without their routes, newest first.
+    ///
+    /// # Errors
+    /// `Internal` when one cannot be read.
+    pub async fn revisions(&self, limit: usize) -> Result<Vec<Summary>, Rejection> {
         let store = self.store.clone();
-        tasks::blocking(move || store.list(limit)).await
+        tasks::blocking(move || store.list(limit)).await.map_err(|reason| unread(&reason))
     }
 
     /// One revision, if it is still kept.
-    pub async fn revision(&self, number: u64) -> Option<Arc<Revision>> {
+    ///
+    /// # Errors
+    /// `Internal` when it cannot be read.
+    pub async fn revision(&self, number: u64) -> Result<Option<Arc<Revision>>, Rejection> {
         let current = self.current();
         if current.number == number {
-            return Some(current);
+            return Ok(Some(current));
         }
         let store = self.store.clone();
-        tasks::blocking(move || store.get(number)).await
+        tasks::blocking(move || store.get(number)).await.map_err(|reason| unread(&reason))
     }
 
     /// Lets versions that only the previous revision names go when their time is over, or memory
@@ -308,7 +331,7 @@ impl Traffic {
             None => standing.previous.clone().ok_or_else(|| {
                 Rejection::new(Kind::NotFound, "there is no revision before the current one")
             }),
-            Some(number) => self.revision(number).await.ok_or_else(|| {
+            Some(number) => self.revision(number).await?.ok_or_else(|| {
                 let text = format!("there is no revision {number}, or it is no longer kept");
                 Rejection::new(Kind::NotFound, text)
             }),
@@ -316,7 +339,7 @@ impl Traffic {
     }
 
     fn refused(&self, rejection: Rejection, problems: Vec<Problem>) -> Refused {
-        Refused { rejection, problems, revision: self.current().number }
+        Refused { rejection, problems, revision: self.current().number, stale: false }
     }
 
     /// Tells the target what has to stay loaded.
@@ -330,6 +353,9 @@ impl Traffic {
                 pins.add(revision.number, plan);
             }
         }
+        let preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
+        preparing.values().flatten().for_each(|plan| pins.add(0, plan));
+        drop(preparing);
         self.target.pin(pins);
     }
 
@@ -340,6 +366,18 @@ impl Traffic {
     fn stand(&self, standing: Standing) {
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
     }
+}
+
+impl Standing {
+    /// Whether a change that was decided on one is as good on the other.
+    fn is_same(&self, other: &Self) -> bool {
+        self.current.number == other.current.number && Arc::ptr_eq(&self.file, &other.file)
+    }
+}
+
+/// Why revisions are not shown; the reason may name a path.
+fn unread(reason: &str) -> Rejection {
+    Rejection::new(Kind::Internal, "the state folder cannot be read").with_detail(Some(reason))
 }
 
 fn by_name(routes: Vec<Route>) -> FileRoutes {

@@ -141,6 +141,11 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         })
         .collect();
     let state = api.health.state();
+    let rollback = if api.traffic.allows_overlay() {
+        api.traffic.preview_rollback(None).await.ok()
+    } else {
+        None
+    };
     rest::answer(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "stage": state.stage.name(),
@@ -148,6 +153,10 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
         "live": api.is_live(),
         "ready": api.is_ready(),
         "config": api.reloader.as_ref().map(|reloader| configuration(&reloader.status())),
+        "rollback": rollback.map(|found| json!({
+            "revision": found.restored,
+            "needs_load": found.needs_load,
+        })),
         "overload": api.pipeline.overload.status(),
         "models": models,
         "engine": {

@@ -54,7 +54,7 @@ impl Api {
     /// Adds an attempt to the audit log.
     pub(super) async fn note(&self, entry: Entry) {
         let Entry { event, author, from, what, reason, problem } = entry;
-        let by = By { author, from, reason, expect_revision: None };
+        let by = By { author, from, reason, ..By::default() };
         self.traffic.note(event, by, what, problem).await;
     }
 

@@ -23,6 +23,7 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
 struct Operated {
     routes: Value,
     config: Value,
+    rollback: Value,
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,7 +84,8 @@ async fn operated(arguments: &Arguments) -> anyhow::Result<Option<Operated>> {
         let client = Client::new(&url, &arguments.target.access)?;
         let routes = client.call(Method::GET, "/v1/routes").await?;
         let status = client.call(Method::GET, "/v1/status").await?;
-        anyhow::Ok(Operated { routes, config: status["config"].clone() })
+        let (config, rollback) = (status["config"].clone(), status["rollback"].clone());
+        anyhow::Ok(Operated { routes, config, rollback })
     };
     let asked = timeout(ADMIN_PATIENCE, asked).await;
     match (asked, &arguments.admin) {
@@ -112,6 +114,7 @@ async fn all(client: &Client, operated: Option<&Operated>, json: bool) -> anyhow
             "statistics": statistics["model_stats"],
             "routes": operated.map(|operated| &operated.routes),
             "config": operated.map(|operated| &operated.config),
+            "rollback": operated.map(|operated| &operated.rollback),
         });
         println!("{shown}");
     } else {
@@ -160,6 +163,12 @@ impl Operated {
             // One line, whatever is wrong: `penstock reload` and `penstock check` have the rest.
             false => shown += &format!("  configuration: NOT applied, {}\n", text(error)),
         }
+        let loads: Vec<_> = self.rollback["needs_load"].as_array().into_iter().flatten().collect();
+        if !loads.is_empty() {
+            let loads: Vec<_> = loads.into_iter().map(text).collect();
+            let (number, loads) = (text(&self.rollback["revision"]), loads.join(", "));
+            shown += &format!("a rollback to revision {number} takes a load of {loads}\n");
+        }
         let rows = arm_rows(&self.routes);
         if rows.len() > 1 {
             shown += &format!("\n{}", table::render(&rows));
@@ -193,8 +202,13 @@ mod tests {
         let operated = |error: Value| Operated {
             routes: json!({ "revision": 7, "routes": [] }),
             config: json!({ "last_error": error }),
+            rollback: Value::Null,
         };
         assert!(operated(Value::Null).shown().contains("revision 7  configuration: in force"));
+        let loads = json!({ "revision": 6, "needs_load": ["digits/2"] });
+        let cold = Operated { rollback: loads, ..operated(Value::Null) }.shown();
+        assert!(cold.contains("\na rollback to revision 6 takes a load of digits/2\n"), "{cold}");
+        assert!(!operated(Value::Null).shown().contains("rollback"));
         let shown = operated(json!("route[0].arm: is missing")).shown();
         assert!(shown.contains("NOT applied, route[0].arm: is missing"), "{shown}");
     }

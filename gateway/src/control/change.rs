@@ -73,6 +73,7 @@ impl Control {
             }
         }
         let mut ready = before;
+        let mut keep = None;
         // Files of one call belong together: all of them serve, or none.
         if !anew || failures.is_empty() {
             for (version, served) in loaded {
@@ -89,11 +90,10 @@ impl Control {
             // While something failed, what served before goes on, even beyond the targets: an
             // old version is better than none.
             if targets.iter().all(|version| ready.contains_key(version)) && failures.is_empty() {
-                let pinned = self.pinned(model);
-                ready.retain(|v, _| targets.contains(v) || pinned.contains_key(v));
+                keep = Some(&targets);
             }
         }
-        self.commit(model, ready, intent);
+        self.commit(model, ready, keep, intent);
         failures
             .into_iter()
             .map(|(version, reason)| format!("version {version}: {reason}"))
@@ -108,10 +108,8 @@ impl Control {
         intent: &mut Intent,
     ) {
         let current = self.snapshots.load().model(model.as_str()).cloned();
-        let mut ready = current.map(|served| served.ready.clone()).unwrap_or_default();
-        let pinned = self.pinned(model);
-        ready.retain(|version, _| keep.contains(version) || pinned.contains_key(version));
-        self.commit(model, ready, intent);
+        let ready = current.map(|served| served.ready.clone()).unwrap_or_default();
+        self.commit(model, ready, Some(keep), intent);
     }
 
     async fn load_version(
@@ -171,18 +169,30 @@ impl Control {
             .map(|version| (*version, Unready::Loading))
             .collect();
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        let labels = self.labels_of(model);
+        let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
+        let labels = self.labels_of(model, &before.labels, ready);
         self.snapshots.commit(model, Some(ServedModel { ready: ready.clone(), unready, labels }));
     }
 
-    /// Makes `ready` what serves and lets everybody know. The only place that stores a snapshot
-    /// with other versions in it.
-    pub(super) fn commit(
+    /// Makes `ready` what serves, of it only what is to be kept and what routes name where `keep`
+    /// is given, and lets everybody know. The only place that stores a snapshot with other versions
+    /// in it.
+    fn commit(
         &self,
         model: &ModelName,
-        ready: BTreeMap<Version, Arc<ServedVersion>>,
+        mut ready: BTreeMap<Version, Arc<ServedVersion>>,
+        keep: Option<&BTreeSet<Version>>,
         intent: &mut Intent,
     ) {
+        let held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
+        let mut labels = self.labels_of(model, &before.labels, &ready);
+        if let Some(keep) = keep {
+            // Read under the lock: who pins a version and finds it here must find it afterwards.
+            let pinned = self.pinned_beside(model, Some(&labels));
+            ready.retain(|version, _| keep.contains(version) || pinned.contains_key(version));
+            labels = self.labels_of(model, &before.labels, &ready);
+        }
         intent.served.retain(|version, _| ready.contains_key(version));
         let failures: BTreeMap<Version, String> =
             intent.failed.iter().map(|(version, (_, reason))| (*version, reason.clone())).collect();
@@ -191,10 +201,7 @@ impl Control {
             .filter(|(version, _)| !ready.contains_key(version))
             .map(|(version, reason)| (*version, Unready::Failed(reason.clone())))
             .collect();
-        let held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.snapshots.load().model(model.as_str()).cloned().unwrap_or_default();
         let gone = ready.is_empty() && unready.is_empty();
-        let labels = self.labels_of(model);
         let served = ServedModel { ready: ready.clone(), unready, labels };
         // What was loaded before the settings changed and comes after has not heard of it.
         ready.values().for_each(|served| self.loader.settle_breaker(served));

@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use super::Control;
 use crate::config::{Target, VersionChoice};
 use crate::error::{Kind, Rejection};
-use crate::models::ModelFolder;
+use crate::models::{ModelFolder, ServedVersion};
 use crate::routing::RoutePlan;
 use crate::tasks;
 use crate::types::{ModelName, Signature, Version};
@@ -70,7 +70,15 @@ impl Pins {
         pinned.is_some_and(|pinned| pinned.keys().any(is_it))
     }
 
-    fn add_all(&mut self, other: &Self) {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        other.models.iter().all(|(model, pinned)| {
+            let own = self.models.get(model);
+            pinned.keys().all(|pinned| own.is_some_and(|own| own.contains_key(pinned)))
+        })
+    }
+
+    pub(super) fn add_all(&mut self, other: &Self) {
         for (model, pinned) in &other.models {
             let own = self.models.entry(model.clone()).or_default();
             for (pinned, revision) in pinned {
@@ -123,7 +131,7 @@ fn reason_in(folder: &Result<ModelFolder, String>, pinned: &Pinned) -> Option<St
 /// What is pinned, and what labels stand for.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    pins: Pins,
+    pub(super) pins: Pins,
     /// As each model's manifest said when its folder was last read.
     labels: HashMap<ModelName, BTreeMap<String, Version>>,
 }
@@ -135,6 +143,11 @@ impl Held {
             Pinned::Number(version) => Some(*version),
             Pinned::Label(label) => self.labels.get(model)?.get(label).copied(),
         }
+    }
+
+    fn is_pinned(&self, model: &ModelName, label: &str) -> bool {
+        let pinned = self.pins.models.get(model);
+        pinned.is_some_and(|pinned| pinned.contains_key(&Pinned::Label(label.to_owned())))
     }
 }
 
@@ -160,7 +173,12 @@ impl Control {
     /// # Errors
     /// What does not serve, and why.
     pub async fn hold(self: &Arc<Self>, pins: &Pins) -> Result<(), Vec<Missing>> {
-        self.held().pins.add_all(pins);
+        {
+            // Whatever is taken out of the snapshot meanwhile, is so before the pins are here, and
+            // found missing below, or after it, and then stays.
+            let _commit = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+            self.held().pins.add_all(pins);
+        }
         let wanted = self.missing(pins).into_iter().map(|missing| missing.model).collect();
         self.sync_models(wanted).await;
         let missing = self.missing(pins);
@@ -176,8 +194,13 @@ impl Control {
             let served = snapshot.model(model.as_str());
             for pinned in pinned.keys() {
                 let version = self.held().version(model, pinned);
+                // A label that is about to move serves as what it stood for.
+                let published = match pinned {
+                    Pinned::Number(_) => None,
+                    Pinned::Label(label) => served.and_then(|s| s.labels.get(label)).copied(),
+                };
                 let serves = |version| served.is_some_and(|s| s.ready.contains_key(&version));
-                if version.is_some_and(serves) {
+                if version.is_some_and(serves) || published.is_some_and(serves) {
                     continue;
                 }
                 let (name, reason) = (format!("{model}/{pinned}"), self.reason(model, version));
@@ -216,12 +239,34 @@ impl Control {
         (folders, missing)
     }
 
-    /// The versions of a model that routes name, with the newest revision that names each.
+    /// The versions of a model that routes name, with the newest revision that names each. A label
+    /// that is about to move names two: what it stands for, and what it will.
     pub(super) fn pinned(&self, model: &ModelName) -> BTreeMap<Version, u64> {
+        let snapshot = self.snapshots.load();
+        let served = snapshot.model(model.as_str());
+        self.pinned_beside(model, served.map(|served| &served.labels))
+    }
+
+    /// The versions of a model that routes name and that should be loaded: a label stands for what
+    /// the manifest says.
+    pub(super) fn wanted(&self, model: &ModelName) -> BTreeSet<Version> {
+        self.pinned_beside(model, None).into_keys().collect()
+    }
+
+    /// What is pinned where callers are told of these labels.
+    pub(super) fn pinned_beside(
+        &self,
+        model: &ModelName,
+        published: Option<&BTreeMap<String, Version>>,
+    ) -> BTreeMap<Version, u64> {
         let held = self.held();
         let mut versions = BTreeMap::new();
         for (pinned, revision) in held.pins.models.get(model).into_iter().flatten() {
-            if let Some(version) = held.version(model, pinned) {
+            let published = match pinned {
+                Pinned::Number(_) => None,
+                Pinned::Label(label) => published.and_then(|labels| labels.get(label)).copied(),
+            };
+            for version in held.version(model, pinned).into_iter().chain(published) {
                 let newest = versions.entry(version).or_default();
                 *newest = (*revision).max(*newest);
             }
@@ -242,9 +287,25 @@ impl Control {
         is_news
     }
 
-    /// What the labels of a model stand for.
-    pub(super) fn labels_of(&self, model: &ModelName) -> BTreeMap<String, Version> {
-        self.held().labels.get(model).cloned().unwrap_or_default()
+    /// What callers are told that the labels of a model stand for, once `ready` serves: what the
+    /// manifest says, but a label goes on standing for what it did until its new version serves,
+    /// and one that the manifest drops until no route names it.
+    pub(super) fn labels_of(
+        &self,
+        model: &ModelName,
+        before: &BTreeMap<String, Version>,
+        ready: &BTreeMap<Version, Arc<ServedVersion>>,
+    ) -> BTreeMap<String, Version> {
+        let held = self.held();
+        let mut labels = held.labels.get(model).cloned().unwrap_or_default();
+        for (label, old) in before.iter().filter(|(_, old)| ready.contains_key(old)) {
+            match labels.get_mut(label) {
+                Some(version) if !ready.contains_key(version) => *version = *old,
+                None if held.is_pinned(model, label) => drop(labels.insert(label.clone(), *old)),
+                Some(_) | None => {}
+            }
+        }
+        labels
     }
 
     /// Refuses to take a version away that routes name.
@@ -294,7 +355,7 @@ impl Control {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

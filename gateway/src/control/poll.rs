@@ -112,7 +112,7 @@ impl Control {
             None => folder.manifest.policy.choose(&available),
         };
         let pinned = self.pinned(name);
-        targets.extend(pinned.keys().filter(|version| available.contains(version)));
+        targets.extend(self.wanted(name).intersection(&available));
         let known_failures = intent.failed.len();
         intent.failed.retain(|version, _| targets.contains(version));
         let forgotten = intent.failed.len() != known_failures;
@@ -126,8 +126,10 @@ impl Control {
                 || targets.iter().any(failed);
         if in_step && none_to_go && !forgotten {
             if relabelled && self.snapshots.load().model(name.as_str()).is_some() {
-                let served = intent.served.keys().copied().collect();
-                self.keep_only(name, &served, intent);
+                let served = intent.served.keys().copied();
+                let has_failed = targets.iter().any(failed);
+                let keep = if has_failed { served.collect() } else { targets };
+                self.keep_only(name, &keep, intent);
             }
             return;
         }

@@ -30,10 +30,21 @@ pub trait Apply: fmt::Debug + Send + Sync {
 
     /// The revision in force.
     fn revision(&self) -> u64;
+
+    /// Takes note of the hash of a text that is new and says what is in force.
+    fn set_hash<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Writes down that a text was refused before it could be awaited.
+    fn refused<'a>(
+        &'a self,
+        hash: &'a str,
+        asked: &'a Asked,
+        problems: &'a [Problem],
+    ) -> BoxFuture<'a, ()>;
 }
 
 /// A configuration that is ready to be in force: awaiting it is the one step in which everything
-/// changes together. Fails as a whole or not at all.
+/// changes together. Succeeds as a whole or not at all, and writes down either.
 pub type Prepared = BoxFuture<'static, Result<Applied, Vec<Problem>>>;
 
 /// A configuration that is in force.

@@ -38,13 +38,12 @@ impl Apply for Live {
             let current = control.snapshot().routing().upstreams.clone();
             let upstreams = Upstreams::start_with(&new.upstreams, &new.breaker, Some(&current))?;
             let coming = upstreams.clone();
-            let settings = Settings { limiter: limiter.clone(), upstreams };
+            let settings = Settings { limiter: limiter.clone(), breaker, upstreams };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
-                control.commit_breaker(breaker);
                 coming.reconfigure(breaker);
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
@@ -60,6 +59,20 @@ impl Apply for Live {
     fn revision(&self) -> u64 {
         self.traffic.current().number
     }
+
+    fn set_hash<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, ()> {
+        self.traffic.set_config_hash(hash.to_owned()).boxed()
+    }
+
+    fn refused<'a>(
+        &'a self,
+        hash: &'a str,
+        asked: &'a Asked,
+        problems: &'a [Problem],
+    ) -> BoxFuture<'a, ()> {
+        let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        self.traffic.note_refused_file(hash, by(asked), lines.join("; ")).boxed()
+    }
 }
 
 fn by(asked: &Asked) -> By {
@@ -68,6 +81,7 @@ fn by(asked: &Asked) -> By {
         from: asked.from.clone(),
         reason: asked.reason.clone().unwrap_or_default(),
         expect_revision: None,
+        unasked: *asked == Asked::by_file(),
     }
 }
 

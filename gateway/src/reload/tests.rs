@@ -34,6 +34,8 @@ pub(super) struct Double {
     breaks: Arc<Mutex<Option<Problem>>>,
     /// Each preparation waits for one.
     gate: Option<Arc<Notify>>,
+    /// What it was told besides.
+    told: Arc<Mutex<Vec<String>>>,
 }
 
 impl Double {
@@ -85,6 +87,22 @@ impl Apply for Double {
 
     fn revision(&self) -> u64 {
         self.count() as u64
+    }
+
+    fn set_hash<'a>(&'a self, hash: &'a str) -> BoxFuture<'a, ()> {
+        self.told.lock().unwrap().push(format!("hash {hash}"));
+        std::future::ready(()).boxed()
+    }
+
+    fn refused<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Asked,
+        problems: &'a [Problem],
+    ) -> BoxFuture<'a, ()> {
+        let lines = problems.iter().map(|problem| format!("refused {problem}"));
+        self.told.lock().unwrap().extend(lines);
+        std::future::ready(()).boxed()
     }
 }
 
@@ -166,6 +184,8 @@ async fn an_explicit_reload_applies_at_once_and_says_what_changed() {
     // Other words for the same.
     bench.write(format!("# as before\n{}", text(9)));
     assert!(!bench.reload().await.unwrap().changed);
+    let hash = bench.reloader.status().hash.unwrap();
+    assert_eq!(bench.double.told.lock().unwrap().last(), Some(&format!("hash {hash}")));
     assert_eq!(bench.double.count(), 1);
 }
 
@@ -205,6 +225,9 @@ async fn what_cannot_be_prepared_or_committed_changes_nothing() {
     bench.double.refuse(None);
     *bench.double.breaks.lock().unwrap() = Some(Problem::new("state.path", "is full"));
     assert_eq!(bench.reload().await.unwrap_err(), ["state.path: is full"]);
+    // What fails in the last step is written down there.
+    let told = ["refused upstream.fleet: cannot read its certificate"];
+    assert_eq!(*bench.double.told.lock().unwrap(), told);
     assert_eq!(bench.double.count(), 0);
     *bench.double.breaks.lock().unwrap() = None;
     // Nothing of what failed counts as done.

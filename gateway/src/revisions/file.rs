@@ -45,17 +45,34 @@ pub(super) fn write(revision: &Revision) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Why the file of a revision gives none.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    /// It is torn, foreign or gone, and stays so.
+    Spoilt(String),
+    /// It cannot be read now.
+    Unread(io::Error),
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Spoilt(error.to_string()),
+            _ => Self::Unread(error),
+        }
+    }
+}
+
 /// Reads the file of a revision.
 ///
 /// # Errors
 /// Why it cannot be used.
-pub(super) fn read(path: &Path, number: u64) -> Result<Revision, String> {
-    let size = path.metadata().map_err(|error| error.to_string())?.len();
+pub(super) fn read(path: &Path, number: u64) -> Result<Revision, Unusable> {
+    let size = path.metadata()?.len();
     if size > LARGEST {
-        return Err(format!("has {size} bytes, at most {LARGEST} are read"));
+        return Err(Unusable::Spoilt(format!("has {size} bytes, at most {LARGEST} are read")));
     }
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-    parse(&bytes, number)
+    parse(&std::fs::read(path)?, number).map_err(Unusable::Spoilt)
 }
 
 fn parse(bytes: &[u8], number: u64) -> Result<Revision, String> {

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 
 use tracing::{error, warn};
 
-use super::{Cause, Overlay, Revision, file};
+use super::file::{self, Unusable};
+use super::{Cause, Overlay, Revision, Summary};
 use crate::config;
 use crate::routing::RoutePlan;
 
@@ -115,7 +116,8 @@ impl Store {
         let index = Mutex::new(index);
         let store = Self { folder, later, keep, most_bytes: MOST_BYTES, index };
         let last = store.lock().last;
-        if last > 0 && store.newest().is_none() {
+        let newest = store.newest().map_err(|reason| format!("state.path: {reason}"))?;
+        if last > 0 && newest.is_none() {
             let path = settings.path.as_deref().unwrap_or(Path::new("")).join(REVISIONS);
             return Err(format!(
                 "state.path: no revision in {} is whole; move the folder away to start with the \
@@ -188,27 +190,36 @@ impl Store {
     }
 
     /// The newest whole revision.
-    #[must_use]
-    pub fn newest(&self) -> Option<Arc<Revision>> {
-        self.find(|_| true, 1).pop()
+    ///
+    /// # Errors
+    /// When a file cannot be read, which says nothing of what is in it.
+    pub fn newest(&self) -> Result<Option<Arc<Revision>>, String> {
+        self.find(|_| true).next().transpose()
     }
 
     /// The newest whole revision older than another.
-    #[must_use]
-    pub fn before(&self, number: u64) -> Option<Arc<Revision>> {
-        self.find(|other| other < number, 1).pop()
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn before(&self, number: u64) -> Result<Option<Arc<Revision>>, String> {
+        self.find(|other| other < number).next().transpose()
     }
 
     /// One revision; `None` when there is none of that number any more, or it is not whole.
-    #[must_use]
-    pub fn get(&self, number: u64) -> Option<Arc<Revision>> {
-        self.find(|other| other == number, 1).pop()
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn get(&self, number: u64) -> Result<Option<Arc<Revision>>, String> {
+        self.read(number)
     }
 
-    /// At most so many, newest first. Files that are not whole are left out.
-    #[must_use]
-    pub fn list(&self, limit: usize) -> Vec<Arc<Revision>> {
-        self.find(|_| true, limit)
+    /// At most so many, newest first. Files that are not whole are left out. One at a time is in
+    /// memory: with many routes they are large.
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn list(&self, limit: usize) -> Result<Vec<Summary>, String> {
+        self.find(|_| true).take(limit).map(|found| found.map(|found| found.summary())).collect()
     }
 
     /// The number that the next revision gets, unless its write fails.
@@ -217,23 +228,34 @@ impl Store {
         self.lock().last + 1
     }
 
-    fn find(&self, wanted: impl Fn(u64) -> bool, limit: usize) -> Vec<Arc<Revision>> {
+    /// What is wanted and whole, newest first, read as it is asked for.
+    fn find(
+        &self,
+        wanted: impl Fn(u64) -> bool,
+    ) -> impl Iterator<Item = Result<Arc<Revision>, String>> {
         let numbers: Vec<u64> =
             self.lock().kept.keys().rev().copied().filter(|n| wanted(*n)).collect();
-        numbers.into_iter().filter_map(|number| self.read(number)).take(limit).collect()
+        numbers.into_iter().filter_map(|number| self.read(number).transpose())
     }
 
-    fn read(&self, number: u64) -> Option<Arc<Revision>> {
-        if let Kept::Memory(revision) = self.lock().kept.get(&number)? {
-            return Some(revision.clone());
+    fn read(&self, number: u64) -> Result<Option<Arc<Revision>>, String> {
+        match self.lock().kept.get(&number) {
+            None => return Ok(None),
+            Some(Kept::Memory(revision)) => return Ok(Some(revision.clone())),
+            Some(Kept::File { .. }) => {}
         }
-        let path = self.folder.get()?.path.join(file::name(number));
+        let Some(folder) = self.folder.get() else { return Ok(None) };
+        let path = folder.path.join(file::name(number));
         match file::read(&path, number) {
-            Ok(revision) => Some(Arc::new(revision)),
-            Err(reason) => {
+            Ok(revision) => Ok(Some(Arc::new(revision))),
+            Err(Unusable::Spoilt(reason)) => {
                 error!(path = %path.display(), reason, "a revision cannot be used, it is skipped");
                 self.lock().kept.remove(&number);
-                None
+                Ok(None)
+            }
+            // It may be there the next time: the disk, or too many open files.
+            Err(Unusable::Unread(error)) => {
+                Err(format!("{} cannot be read: {error}", path.display()))
             }
         }
     }

@@ -37,23 +37,23 @@ fn path(folder: &TempDir, number: u64) -> PathBuf {
 }
 
 fn reasons(store: &Store) -> Vec<String> {
-    store.list(usize::MAX).iter().map(|revision| revision.reason.clone()).collect()
+    store.list(usize::MAX).unwrap().iter().map(|revision| revision.reason.clone()).collect()
 }
 
 #[test]
 fn revisions_outlive_the_process_and_are_listed_newest_first() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);
-    assert!(store.newest().is_none());
+    assert!(store.newest().unwrap().is_none());
     let second =
         ["one", "two", "three"].map(|reason| store.append(draft(reason)).unwrap())[1].clone();
     drop(store);
     let store = open(&folder);
     assert_eq!(reasons(&store), ["three", "two", "one"]);
-    assert_eq!(store.get(2), Some(second));
-    assert_eq!(store.before(3).unwrap().number, 2);
-    assert_eq!(store.list(1).len(), 1);
-    assert!(store.get(4).is_none());
+    assert_eq!(store.get(2), Ok(Some(second)));
+    assert_eq!(store.before(3).unwrap().unwrap().number, 2);
+    assert_eq!(store.list(1).unwrap().len(), 1);
+    assert!(store.get(4).unwrap().is_none());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_torn_newest_revision_leaves_the_one_before_and_its_number_is_not_used_again
     let whole = fs::read(path(&folder, 2)).unwrap();
     for length in 0..whole.len() - 1 {
         fs::write(path(&folder, 2), &whole[..length]).unwrap();
-        assert_eq!(open(&folder).newest().unwrap().reason, "old", "{length} bytes");
+        assert_eq!(open(&folder).newest().unwrap().unwrap().reason, "old", "{length} bytes");
     }
     let store = open(&folder);
     assert_eq!(store.append(draft("next")).unwrap().number, 3);
@@ -183,7 +183,7 @@ fn a_write_that_is_cut_off_is_there_whole_or_not_at_all() {
         store.set_fault(Fault::Crashes(step));
         store.append(draft("new")).unwrap_err();
         drop(store);
-        found.push(open(&folder).newest().unwrap().reason.clone());
+        found.push(open(&folder).newest().unwrap().unwrap().reason.clone());
     }
     assert_eq!(found, ["old", "old", "old", "old", "new", "new"]);
 }
@@ -201,4 +201,32 @@ proptest! {
             prop_assert_eq!(&read, &*revision);
         }
     }
+}
+
+#[test]
+fn a_revision_that_cannot_be_read_now_is_there_when_it_can() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let first = store.append(draft("one")).unwrap();
+    store.append(draft("two")).unwrap();
+    // Something that gives no bytes, and is not gone.
+    let aside = folder.path().join("aside");
+    fs::rename(path(&folder, 1), &aside).unwrap();
+    fs::create_dir(path(&folder, 1)).unwrap();
+    let refused = store.get(1).unwrap_err();
+    assert!(refused.contains("00000001.json cannot be read"), "{refused}");
+    store.before(2).unwrap_err();
+    store.list(2).unwrap_err();
+    assert_eq!(store.list(1).unwrap().len(), 1);
+    fs::remove_dir(path(&folder, 1)).unwrap();
+    fs::rename(&aside, path(&folder, 1)).unwrap();
+    assert_eq!(store.get(1), Ok(Some(first)));
+    // One that is gone is gone.
+    fs::remove_file(path(&folder, 1)).unwrap();
+    assert_eq!(store.get(1), Ok(None));
+    drop(store);
+    fs::remove_file(path(&folder, 2)).unwrap();
+    fs::create_dir(path(&folder, 2)).unwrap();
+    let refused = Store::open(&settings(folder.path(), 1000)).unwrap_err();
+    assert!(refused.contains("state.path") && refused.contains("cannot be read"), "{refused}");
 }

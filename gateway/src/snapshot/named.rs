@@ -126,5 +126,9 @@ impl Route {
 
 /// Whether a call would be taken there.
 fn is_ready(seat: &Seat) -> bool {
-    seat.backend().is_some_and(|backend| backend.is_ready())
+    match seat.backend() {
+        Some(Backend::Local(served)) => served.is_ready(),
+        Some(Backend::Remote(remote)) => remote.model.is_ready(),
+        None => false,
+    }
 }

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use super::target::{Incoming, Settings, Target};
 use crate::config::{self, Fallback, Problem};
 use crate::control::{Control, Missing, Pins};
-use crate::routing::RoutePlan;
+use crate::routing::{RoutePlan, Source};
 use crate::snapshot::{Routing, Snapshot};
-use crate::types::Signature;
+use crate::types::{ArmName, Share, Signature};
+use crate::upstream::Upstreams;
 
 /// What this gateway serves.
 #[derive(Debug)]
@@ -22,22 +23,27 @@ pub struct Served {
 impl Target for Served {
     fn prepare<'a>(
         &'a self,
+        plans: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         settings: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
         let prepare = async move {
             let mut problems = Vec::new();
-            let snapshot = self.control.snapshot();
-            let upstreams = settings.map(|settings| settings.upstreams.clone());
-            let upstreams = upstreams.unwrap_or_else(|| snapshot.routing().upstreams.clone());
+            let before = self.control.snapshot().routing().upstreams.clone();
+            if let Some(settings) = settings {
+                problems.extend(taken_away(plans, &settings.upstreams, &before));
+            }
+            let upstreams = settings.map_or(&before, |settings| &settings.upstreams);
             for coming in incoming {
                 problems.extend(dangling(coming, |name| upstreams.get(name).is_some()));
             }
+            let mut seen = BTreeSet::new();
+            problems.retain(|problem| seen.insert(problem.path.clone()));
             let missing = self.control.hold(&pins(incoming)).await.err().unwrap_or_default();
             let snapshot = self.control.snapshot();
             for coming in incoming {
                 problems.extend(absent(coming, &missing));
-                problems.extend(misfits(coming, |target| signature(&snapshot, target)));
+                problems.extend(misfits(coming, &snapshot, |target| signature(&snapshot, target)));
             }
             if problems.is_empty() { Ok(()) } else { Err(problems) }
         };
@@ -59,7 +65,7 @@ impl Target for Served {
             for coming in incoming {
                 problems.extend(dangling(coming, |name| upstreams.contains(name)));
                 problems.extend(absent(coming, &missing));
-                problems.extend(misfits(coming, signature));
+                problems.extend(misfits(coming, &snapshot, signature));
             }
             problems
         };
@@ -72,12 +78,17 @@ impl Target for Served {
     }
 
     fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>], settings: Option<Settings>) {
-        let (limiter, upstreams) = match settings {
-            Some(Settings { limiter, upstreams }) => (Some(limiter), upstreams),
-            None => (None, self.control.snapshot().routing().upstreams.clone()),
-        };
-        let routing = Routing { revision, plans: plans.to_vec(), upstreams };
-        self.control.commit_routing(routing, limiter);
+        let plans = plans.to_vec();
+        match settings {
+            Some(Settings { limiter, breaker, upstreams }) => {
+                let routing = Routing { revision, plans, upstreams };
+                self.control.commit_file(routing, limiter, breaker);
+            }
+            None => {
+                let upstreams = self.control.snapshot().routing().upstreams.clone();
+                self.control.commit_routing(Routing { revision, plans, upstreams }, None);
+            }
+        }
     }
 
     fn pin(&self, pins: Pins) {
@@ -85,23 +96,45 @@ impl Target for Served {
     }
 }
 
-/// An arm or a shadow that a change needs.
-struct Needed<'a> {
+/// An arm or a shadow of a route.
+struct Place<'a> {
+    /// `arm` or `shadow`.
+    kind: &'static str,
+    name: &'a ArmName,
     path: String,
     target: &'a config::Target,
+    /// Of an arm.
+    share: Option<Share>,
+    is_needed: bool,
+}
+
+/// The arms and shadows of a route; whether one is needed goes by its index.
+fn places<'a>(
+    route: &'a config::Route,
+    is_needed: impl Fn(&'static str, usize) -> bool,
+) -> Vec<Place<'a>> {
+    let arms = route.arms.iter().map(|arm| (&arm.name, &arm.target, Some(arm.share)));
+    let arms = arms.enumerate().map(|(index, arm)| ("arm", index, arm));
+    let shadows = route.shadows.iter().map(|shadow| (&shadow.name, &shadow.target, None));
+    let shadows = shadows.enumerate().map(|(index, shadow)| ("shadow", index, shadow));
+    let place = |(kind, index, (name, target, share))| {
+        let path = format!("route[{}].{kind}[{name}]", route.name);
+        Place { kind, name, path, target, share, is_needed: is_needed(kind, index) }
+    };
+    arms.chain(shadows).map(place).collect()
+}
+
+/// The arms and shadows of a route that changes.
+fn places_of(coming: &Incoming) -> Vec<Place<'_>> {
+    places(&coming.plan.route, |kind, index| match kind {
+        "arm" => coming.arms.contains(&index),
+        _ => coming.shadows.contains(&index),
+    })
 }
 
 /// What a change newly needs of a route.
-fn needed(coming: &Incoming) -> impl Iterator<Item = Needed<'_>> {
-    let route = &coming.plan.route;
-    let arms = coming.arms.iter().filter_map(|index| route.arms.get(*index));
-    let arms = arms.map(|arm| ("arm", &arm.name, &arm.target));
-    let shadows = coming.shadows.iter().filter_map(|index| route.shadows.get(*index));
-    let shadows = shadows.map(|shadow| ("shadow", &shadow.name, &shadow.target));
-    arms.chain(shadows).map(|(kind, name, target)| Needed {
-        path: format!("route[{}].{kind}[{name}]", route.name),
-        target,
-    })
+fn needed(coming: &Incoming) -> impl Iterator<Item = Place<'_>> {
+    places_of(coming).into_iter().filter(|place| place.is_needed)
 }
 
 fn pins(incoming: &[Incoming]) -> Pins {
@@ -127,7 +160,7 @@ fn signature(snapshot: &Snapshot, target: &config::Target) -> Option<Arc<Signatu
 
 /// Arms that go to upstreams that are not there: a rollback may name one that has gone.
 fn dangling(coming: &Incoming, is_there: impl Fn(&str) -> bool) -> Vec<Problem> {
-    let gone = |needed: Needed<'_>| match needed.target {
+    let gone = |needed: Place<'_>| match needed.target {
         config::Target::Upstream { upstream, .. } if !is_there(upstream) => {
             let text = format!("there is no upstream \"{upstream}\"");
             Some(Problem::new(format!("{}.upstream", needed.path), text))
@@ -137,9 +170,34 @@ fn dangling(coming: &Incoming, is_there: impl Fn(&str) -> bool) -> Vec<Problem> 
     needed(coming).filter_map(gone).collect()
 }
 
+/// Arms and shadows whose upstream would go; such as the file says are found when it is read.
+/// What is gone already is not in the way of other changes.
+fn taken_away(plans: &[Arc<RoutePlan>], after: &Upstreams, before: &Upstreams) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for plan in plans {
+        for place in places(&plan.route, |_, _| false) {
+            let is_taken = |name: &&str| after.get(name).is_none() && before.get(name).is_some();
+            let Some(upstream) = upstream(place.target).filter(is_taken) else { continue };
+            let mut text = format!("there is no upstream \"{upstream}\" any more");
+            if plan.source == Source::Overlay {
+                text += ", and the route was changed by hand: give it back to the file first";
+            }
+            problems.push(Problem::new(format!("{}.upstream", place.path), text));
+        }
+    }
+    problems
+}
+
+fn upstream(target: &config::Target) -> Option<&str> {
+    match target {
+        config::Target::Upstream { upstream, .. } => Some(upstream),
+        config::Target::Local { .. } => None,
+    }
+}
+
 /// Arms whose version does not serve.
 fn absent(coming: &Incoming, missing: &[Missing]) -> Vec<Problem> {
-    let problem = |needed: Needed<'_>| {
+    let problem = |needed: Place<'_>| {
         let mut own = Pins::default();
         own.add_target(0, needed.target);
         let missing = missing.iter().find(|missing| own.names(missing))?;
@@ -149,27 +207,54 @@ fn absent(coming: &Incoming, missing: &[Missing]) -> Vec<Problem> {
     needed(coming).filter_map(problem).collect()
 }
 
-/// Arms and shadows that take or give something else than the route's first arm that serves, and
-/// a declared answer that is none of its outputs.
+/// What the change needs and takes or gives something else than another arm of the route, and a
+/// declared answer that is none of its outputs. Two that both stay as they are may differ.
 fn misfits(
     coming: &Incoming,
+    snapshot: &Snapshot,
     signature: impl Fn(&config::Target) -> Option<Arc<Signature>>,
 ) -> Vec<Problem> {
     let route = &coming.plan.route;
-    let known = route.arms.iter().find_map(|arm| Some((&arm.name, signature(&arm.target)?)));
-    let Some((first, expected)) = known else { return vec![] };
-    let misfit = |needed: Needed<'_>| {
-        let other = signature(needed.target)?;
-        let reason = expected.incompatibility(&other)?;
-        let text = format!("does not fit arm '{first}': {reason}");
-        Some(Problem::new(format!("{}.version", needed.path), text))
-    };
-    let mut problems: Vec<_> = needed(coming).filter_map(misfit).collect();
-    if let Fallback::Static(outputs) = &route.fallback {
+    let mut known: Vec<(Arc<Signature>, Place<'_>)> = Vec::new();
+    for place in places_of(coming) {
+        known.extend(signature(place.target).map(|signature| (signature, place)));
+    }
+    let mut problems = Vec::new();
+    for (index, (own, place)) in known.iter().enumerate().filter(|(_, (_, p))| p.is_needed) {
+        let misfit = |(at, (other, beside)): (usize, &(Arc<Signature>, Place<'_>))| {
+            // Of two that are both needed, the later one is told.
+            let is_told_there = beside.is_needed && at >= index;
+            // Shadows need not be like each other, only like the arms.
+            let is_apart = place.kind == "shadow" && beside.kind == "shadow";
+            if is_told_there || is_apart || may_differ(route, (place, beside), snapshot) {
+                return None;
+            }
+            let reason = other.incompatibility(own)?;
+            Some(format!("does not fit {} '{}': {reason}", beside.kind, beside.name))
+        };
+        let text = known.iter().enumerate().find_map(misfit);
+        let path = || format!("{}.version", place.path);
+        problems.extend(text.map(|text| Problem::new(path(), text)));
+    }
+    let first = known.iter().find(|(_, place)| place.kind == "arm");
+    if let (Fallback::Static(outputs), Some((first, _))) = (&route.fallback, first) {
         let path = format!("route[{}].static", route.name);
-        problems.extend(undeclared(outputs, &expected, &path));
+        problems.extend(undeclared(outputs, first, &path));
     }
     problems
+}
+
+/// Whether an arm only gets callers that are taken from the other, all of them: whatever is wrong
+/// with an arm, its callers may leave it.
+fn may_differ(
+    route: &config::Route,
+    (place, beside): (&Place<'_>, &Place<'_>),
+    snapshot: &Snapshot,
+) -> bool {
+    let before = snapshot.route(route.name.as_str()).map(|before| &before.plan.route);
+    let was = before.and_then(|before| before.arms.iter().find(|arm| arm.name == *place.name));
+    let only_grew = place.kind == "arm" && was.is_some_and(|was| was.target == *place.target);
+    only_grew && !beside.is_needed && beside.share == Some(Share::NONE)
 }
 
 /// Declared outputs that the model does not have, or has with another type.

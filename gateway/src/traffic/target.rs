@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::config::Problem;
+use crate::config::{Breaker, Problem};
 use crate::control::Pins;
 use crate::limits::Limiter;
 use crate::routing::RoutePlan;
@@ -14,13 +14,15 @@ use crate::upstream::Upstreams;
 
 /// Whoever makes plans true: the models and the snapshot in the gateway, a double in tests.
 pub trait Target: Debug + Send + Sync + 'static {
-    /// Loads and warms whatever the arms and shadows marked in these plans need, and checks that
-    /// the arms of a route agree. What callers meet does not change.
+    /// Loads and warms whatever the arms and shadows marked as `incoming` need, and checks that the
+    /// arms of a route agree, and that no upstream goes which any of `plans`, all that would be in
+    /// force, names. What callers meet does not change.
     ///
     /// The future gives every problem, under the path of its arm
     /// (`route[digits].arm[canary].version`).
     fn prepare<'a>(
         &'a self,
+        plans: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         settings: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>>;
@@ -48,6 +50,7 @@ pub trait Target: Debug + Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub limiter: Arc<Limiter>,
+    pub breaker: Breaker,
     pub upstreams: Arc<Upstreams>,
 }
 

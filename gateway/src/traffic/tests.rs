@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::config::{Arm, Fallback, Sticky, VersionChoice};
@@ -13,6 +14,7 @@ use crate::routing::{RoutePlan, Source};
 use crate::types::{BUCKETS, Version};
 
 mod laws;
+mod served;
 
 pub(super) fn arm(name: &str, version: u64, buckets: u16) -> Arm {
     Arm {
@@ -46,6 +48,10 @@ struct Double {
     loaded: Mutex<BTreeSet<String>>,
     committed: Mutex<Vec<(u64, Vec<Arc<RoutePlan>>)>>,
     pins: Mutex<Pins>,
+    /// Loads of this version wait until they are let go.
+    slow: Mutex<Option<String>>,
+    begun: Notify,
+    go: Notify,
 }
 
 impl Double {
@@ -68,6 +74,7 @@ impl Double {
 impl Target for Double {
     fn prepare<'a>(
         &'a self,
+        _: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         _: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
@@ -81,7 +88,16 @@ impl Target for Double {
         if problems.is_empty() {
             self.loaded.lock().unwrap().extend(named.into_iter().map(|(_, version)| version));
         }
-        async move { if problems.is_empty() { Ok(()) } else { Err(problems) } }.boxed()
+        let slow = self.slow.lock().unwrap().clone();
+        let waits = slow.is_some_and(|slow| Self::named(incoming).iter().any(|(_, v)| *v == slow));
+        async move {
+            if waits {
+                self.begun.notify_one();
+                self.go.notified().await;
+            }
+            if problems.is_empty() { Ok(()) } else { Err(problems) }
+        }
+        .boxed()
     }
 
     fn look<'a>(
@@ -162,7 +178,7 @@ fn given(shares: &[(&str, &str)]) -> BTreeMap<ArmName, Share> {
 }
 
 fn by() -> By {
-    By { author: "ada".into(), from: "test".into(), reason: "why".into(), expect_revision: None }
+    By { author: "ada".into(), from: "test".into(), reason: "why".into(), ..By::default() }
 }
 
 fn expecting(revision: u64) -> By {
@@ -441,4 +457,103 @@ async fn a_thousand_routes_are_applied_and_rolled_back_in_one_go() {
     let began = Instant::now();
     few.traffic.rollback(None, by()).await.unwrap();
     println!("one route: rolled back in {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_rollback_does_not_wait_for_what_a_changed_file_loads() {
+    let rig = Rig::new(vec![route("a", 500), route("b", 500)]).await;
+    rig.set("a", &[("canary", "10%")]).await.unwrap();
+    *rig.target.slow.lock().unwrap() = Some("m/9".into());
+    let mut next = route("b", 500);
+    next.arms[1] = arm("canary", 9, 500);
+    let meanwhile = async {
+        rig.target.begun.notified().await;
+        let back = rig.traffic.rollback(None, by()).await.unwrap();
+        assert_eq!((back.revision, back.restored), (3, Some(1)));
+        assert_eq!(rig.shares("a"), ["95%", "5%"]);
+        // What the file needs stays, whoever comes first.
+        let mut wanted = Pins::default();
+        wanted.add_target(0, &arm("canary", 9, 500).target);
+        let pins = rig.target.pins.lock().unwrap().clone();
+        assert!(pins != Pins::default() && pins.contains(&wanted), "{pins:?}");
+        *rig.target.slow.lock().unwrap() = None;
+        rig.target.go.notify_one();
+    };
+    let (applied, ()) = tokio::join!(rig.apply(vec![route("a", 500), next]), meanwhile);
+    let applied = applied.unwrap();
+    assert_eq!((applied.revision, applied.needs_load), (4, vec!["m/9".to_owned()]));
+    // Decided anew on top of the rollback, which it keeps.
+    assert_eq!(rig.shares("a"), ["95%", "5%"]);
+    assert!(applied.diff.iter().all(|line| line.starts_with("route 'b'")), "{:?}", applied.diff);
+    assert!(rig.traffic.preparing.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_change_loaded_for_nothing_is_let_go_when_it_turns_out_stale() {
+    let rig = Rig::new(vec![route("a", 500), route("b", 500)]).await;
+    *rig.target.slow.lock().unwrap() = Some("m/2".into());
+    let meanwhile = async {
+        rig.target.begun.notified().await;
+        rig.apply(vec![route("a", 500)]).await.unwrap();
+        rig.target.go.notify_one();
+    };
+    let set = rig.traffic.set("a".parse().unwrap(), given(&[("canary", "9%")]), expecting(1));
+    let (refused, ()) = tokio::join!(set, meanwhile);
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.stale, refused.revision), (true, 2));
+    let (current, previous) = (rig.traffic.current(), rig.traffic.standing().previous.unwrap());
+    let expected = pins(&[(1, &previous), (2, &current)]);
+    assert_eq!(*rig.target.pins.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_write_its_state_names_the_folder_and_the_cause() {
+    let folder = TempDir::new().unwrap();
+    // Nothing fits there.
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("audit.jsonl")).unwrap();
+    let path = Some(folder.path().to_owned());
+    let settings = config::State { path, ..config::State::default() };
+    let target = Arc::new(Double::default());
+    let start = Traffic::start(target.clone(), &settings, vec![route("a", 500)], "h".into());
+    let problem = start.await.unwrap_err();
+    let place = format!("state.path: {}: the audit log: ", folder.path().display());
+    assert!(problem.starts_with(&place) && problem.contains("No space left"), "{problem}");
+    std::fs::remove_file(folder.path().join("audit.jsonl")).unwrap();
+    std::fs::create_dir(folder.path().join("audit.jsonl")).unwrap();
+    let start = Traffic::start(target, &settings, vec![route("a", 500)], "h".into());
+    let problem = start.await.unwrap_err();
+    assert!(problem.starts_with(&place), "{problem}");
+}
+
+#[tokio::test]
+async fn a_file_that_changes_no_route_has_one_line_and_one_that_is_tried_again_no_more() {
+    let rig = Rig::new(vec![route("a", 500)]).await;
+    let before = rig.audit().len();
+    let settings = Settings {
+        limiter: Arc::default(),
+        breaker: config::Breaker::default(),
+        upstreams: Arc::default(),
+    };
+    let apply =
+        |routes, by| rig.traffic.apply_file(routes, "h3".into(), Some(settings.clone()), by);
+    apply(vec![route("a", 500)], by()).await.unwrap();
+    rig.target.break_version("m/9");
+    let mut broken = route("a", 500);
+    broken.arms[1] = arm("canary", 9, 500);
+    let unasked = By { unasked: true, ..by() };
+    for _ in 0..3 {
+        apply(vec![broken.clone()], unasked.clone()).await.unwrap_err();
+        rig.traffic.note_refused_file("h4", By { unasked: false, ..by() }, "no".into()).await;
+        apply(vec![broken.clone()], unasked.clone()).await.unwrap_err();
+    }
+    let lines = rig.audit().split_off(before);
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["accepted", "refused", "refused", "refused", "refused"], "{lines:#?}");
+    assert_eq!(lines[0]["what"], "apply the file, which changes no route");
+    let hash = || rig.traffic.standing().config_hash;
+    assert_eq!(hash(), "h3");
+    rig.traffic.set_config_hash("h5".into()).await;
+    assert_eq!(hash(), "h5");
+    rig.set("a", &[("canary", "10%")]).await.unwrap();
+    assert_eq!(rig.traffic.current().config_hash, "h5");
 }

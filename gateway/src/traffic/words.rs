@@ -18,6 +18,8 @@ pub struct By {
     pub reason: String,
     /// The revision that the change was made for; refused when another one is current.
     pub expect_revision: Option<u64>,
+    /// Nobody asked and it is tried again and again: the same refusal is written down once.
+    pub unasked: bool,
 }
 
 /// What a change came to.
@@ -39,6 +41,8 @@ pub struct Refused {
     pub rejection: Rejection,
     /// What is wrong with which arm, where that is why.
     pub problems: Vec<Problem>,
+    /// Another revision is current than was expected.
+    pub stale: bool,
     /// The current revision.
     pub revision: u64,
 }

@@ -1,19 +1,25 @@
 //! One change of the routes, step by step.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::effective::{Effective, FileRoutes};
+use super::held::Held;
+use super::notes::unwritten;
 use super::target::{Settings, incoming};
 use super::{By, Outcome, Refused, Standing, Traffic, diff};
 use crate::config::Problem;
 use crate::error::{Kind, Rejection};
 use crate::revisions::{Cause, Draft, Entry, Event, Revision};
+use crate::routing::RoutePlan;
 use crate::tasks;
 use crate::types::{ArmName, ModelName, Share};
+
+/// How often a change is decided without the turn.
+const ROUNDS: u32 = 5;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -24,8 +30,18 @@ pub(super) enum Request {
     Rollback { to: Option<u64> },
 }
 
+/// Why there are no first routes.
+#[derive(Debug)]
+pub(super) enum NotBegun {
+    /// Of the state folder.
+    State(String),
+    Routes(String),
+}
+
 /// A change that has been thought through.
 struct Decision {
+    /// Those of `next`.
+    plans: Vec<Arc<RoutePlan>>,
     next: Effective,
     cause: Cause,
     notes: Vec<String>,
@@ -33,19 +49,23 @@ struct Decision {
 
 impl Traffic {
     /// The first routes of this process.
-    pub(super) async fn begin(&self, is_first: bool) -> Result<(), String> {
+    pub(super) async fn begin(&self, is_first: bool) -> Result<(), NotBegun> {
         let standing = self.standing();
         let before = Effective::of(&standing.current);
         let (next, notes) = before.with_file(&standing.file, self.overlay).map_err(|problems| {
             let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
-            lines.join("; ")
+            NotBegun::Routes(lines.join("; "))
         })?;
         if is_first || next != before {
             let by = By { author: "penstock".into(), from: "start".into(), ..By::default() };
-            let decision = Decision { next, cause: Cause::Start, notes };
+            let decision = Decision { plans: next.list(), next, cause: Cause::Start, notes };
             let what = "start with the file's routes";
             let revision = self.record(&standing, decision, &by, what).await;
-            let revision = revision.map_err(|rejection| rejection.to_string())?;
+            // At a start there is nobody to hide paths from.
+            let revision = revision.map_err(|rejection| {
+                let reason = rejection.detail().unwrap_or(rejection.public_message());
+                NotBegun::State(reason.to_owned())
+            })?;
             self.advance(standing, revision);
         }
         let current = self.current();
@@ -57,48 +77,45 @@ impl Traffic {
 
     /// Loads what the routes in force need; arms that cannot serve are logged.
     pub async fn settle(&self) {
-        let _turn = self.turn.lock().await;
         let plans = self.current().plans.clone();
-        if let Err(problems) = self.target.prepare(&incoming(&[], &plans), None).await {
+        if let Err(problems) = self.target.prepare(&plans, &incoming(&[], &plans), None).await {
             for problem in problems {
                 error!(path = problem.path, reason = problem.message, "an arm cannot serve");
             }
         }
+        let _turn = self.turn.lock().await;
         self.pin();
     }
 
     /// Carries out a change, or nothing of it, and notes either.
     pub(super) async fn run(&self, request: Request, by: By) -> Result<Outcome, Refused> {
-        let _turn = self.turn.lock().await;
-        let standing = self.standing();
-        let result = self.attempt(&standing, &request, &by).await;
+        let held = Held::new(&self.preparing);
+        let result = self.attempt(&request, &by, &held).await;
+        if !held.is_empty() {
+            // What was loaded for nothing may go.
+            let _turn = self.turn.lock().await;
+            held.clear();
+            self.pin();
+        }
         let what = request.to_string();
-        let is_news = self.is_news(&request, &by, &result);
         match &result {
             Ok(outcome) if outcome.changed => {
                 let (revision, author, reason) = (outcome.revision, &by.author, &by.reason);
                 info!(revision, what, author, reason, diff = ?outcome.diff, "routes changed");
             }
-            Err(refused) if is_news => {
+            Err(refused) => {
                 let (problem, detail) = (refused.to_string(), refused.rejection.detail());
+                if by.unasked && !self.is_news(&request, &problem) {
+                    return result;
+                }
                 warn!(what, author = by.author, problem, detail, "routes not changed");
                 let is_ours = refused.rejection.kind() == Kind::Internal;
                 let event = if is_ours { Event::Failed } else { Event::Refused };
                 self.write(event, by, what, Some(problem)).await;
             }
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
         }
         result
-    }
-
-    /// Whether that is no second refusal of the same file for the same reason which nobody asked
-    /// for: it would fill the audit log.
-    fn is_news(&self, request: &Request, by: &By, result: &Result<Outcome, Refused>) -> bool {
-        let Request::File { config_hash, .. } = request else { return true };
-        let why = result.as_ref().err().map(|refused| (config_hash.clone(), refused.to_string()));
-        let mut told = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *told, why);
-        before != *told || by.from != By::WATCH
     }
 
     /// Opens the state folder where no change has needed it until now.
@@ -116,68 +133,111 @@ impl Traffic {
         })
     }
 
+    /// Decides without the turn, since what has to be loaded takes its time and others must not
+    /// wait for it; and anew when somebody else's change came first. In the end it takes the turn
+    /// first: by then little is left to load.
     async fn attempt(
         &self,
-        standing: &Standing,
         request: &Request,
         by: &By,
+        held: &Held<'_>,
     ) -> Result<Outcome, Refused> {
-        let current = &standing.current;
-        let conflict = |text: String| Rejection::new(Kind::Conflict, text);
-        let refused = |rejection| self.refused(rejection, vec![]);
-        if let Some(expected) = by.expect_revision.filter(|number| *number != current.number) {
-            let text = format!("revision {} is current, not {expected}", current.number);
-            return Err(refused(conflict(text)));
+        let mut needs_load = BTreeSet::new();
+        let mut round = 0;
+        loop {
+            round += 1;
+            let turn = if round < ROUNDS { None } else { Some(self.turn.lock().await) };
+            let before = self.standing();
+            let decision = self.decide(&before, request, by).await?;
+            let incoming = incoming(&before.current.plans, &decision.plans);
+            needs_load.extend(self.target.needs_load(&incoming));
+            held.add(&incoming);
+            let settings = request.settings();
+            let prepared = self.target.prepare(&decision.plans, &incoming, settings).await;
+            let _turn = match turn {
+                Some(turn) => turn,
+                None => self.turn.lock().await,
+            };
+            let standing = self.standing();
+            if !standing.is_same(&before) {
+                continue;
+            }
+            let result = match prepared {
+                Ok(()) => self.carry_out(standing, decision, (request, by), held).await,
+                Err(problems) => Err(self.unprepared(request, problems)),
+            };
+            held.clear();
+            self.pin();
+            let needs_load = needs_load.into_iter().collect();
+            return result.map(|outcome| Outcome { needs_load, ..outcome });
         }
-        let decision = self.decide(standing, request).await?;
+    }
+
+    fn unprepared(&self, request: &Request, problems: Vec<Problem>) -> Refused {
+        let is_file = matches!(request, Request::File { .. });
+        let kind = if is_file { Kind::InvalidInput } else { Kind::Conflict };
+        let text: Vec<_> = problems.iter().map(Problem::to_string).collect();
+        let text = format!("nothing changed, since not every arm can serve: {}", text.join("; "));
+        self.refused(Rejection::new(kind, text), problems)
+    }
+
+    /// Makes a change that is prepared; the turn is taken.
+    async fn carry_out(
+        &self,
+        mut standing: Standing,
+        decision: Decision,
+        (request, by): (&Request, &By),
+        held: &Held<'_>,
+    ) -> Result<Outcome, Refused> {
+        let current = standing.current.clone();
         let restored = match &decision.cause {
             Cause::Rollback { to } => Some(*to),
             _ => None,
         };
-        let unchanged = decision.next == Effective::of(current);
-        let mut standing = standing.clone();
-        let mut settings = None;
-        if let Request::File { file, config_hash, settings: given } = request {
-            settings.clone_from(given);
+        if let Request::File { file, config_hash, .. } = request {
             standing.file = file.clone();
             standing.config_hash.clone_from(config_hash);
         }
-        let current = standing.current.clone();
-        let plans = decision.next.list();
-        let incoming = incoming(&current.plans, &plans);
-        let needs_load = self.target.needs_load(&incoming);
-        if unchanged {
-            self.stand(standing);
+        let settings = request.settings().cloned();
+        let refused = |rejection| self.refused(rejection, vec![]);
+        let needs_load = vec![];
+        if decision.next == Effective::of(&current) {
             if settings.is_some() {
+                let what = format!("{request}, which changes no route");
+                self.accept(by, what).await.map_err(refused)?;
+                self.stand(standing);
                 self.target.commit(current.number, &current.plans, settings);
+            } else {
+                self.stand(standing);
             }
             let (revision, diff) = (current.number, vec![]);
             return Ok(Outcome { revision, changed: false, diff, restored, needs_load });
-        }
-        if let Err(problems) = self.target.prepare(&incoming, settings.as_ref()).await {
-            // What was loaded for nothing may go.
-            self.pin();
-            let is_file = matches!(request, Request::File { .. });
-            let kind = if is_file { Kind::InvalidInput } else { Kind::Conflict };
-            let text: Vec<_> = problems.iter().map(Problem::to_string).collect();
-            let text =
-                format!("nothing changed, since not every arm can serve: {}", text.join("; "));
-            return Err(self.refused(Rejection::new(kind, text), problems));
         }
         let recorded = async {
             self.open_folder().await?;
             self.record(&standing, decision, by, &request.to_string()).await.map_err(refused)
         };
-        let revision = recorded.await.inspect_err(|_| self.pin())?;
+        let revision = recorded.await?;
         self.advance(standing, revision.clone());
         self.target.commit(revision.number, &revision.plans, settings);
-        self.pin();
+        held.clear();
         let (revision, diff) = (revision.number, revision.diff.clone());
         Ok(Outcome { revision, changed: true, diff, restored, needs_load })
     }
 
-    async fn decide(&self, standing: &Standing, request: &Request) -> Result<Decision, Refused> {
+    async fn decide(
+        &self,
+        standing: &Standing,
+        request: &Request,
+        by: &By,
+    ) -> Result<Decision, Refused> {
         let refused = |rejection| self.refused(rejection, vec![]);
+        let current = standing.current.number;
+        if let Some(expected) = by.expect_revision.filter(|number| *number != current) {
+            let text = format!("revision {current} is current, not {expected}");
+            let refused = refused(Rejection::new(Kind::Conflict, text));
+            return Err(Refused { stale: true, revision: current, ..refused });
+        }
         let by_hand = matches!(request, Request::Set { .. } | Request::Rollback { .. });
         if by_hand && !self.overlay {
             let text = "state.overlay is off: routes are changed in the configuration file alone";
@@ -208,7 +268,7 @@ impl Traffic {
                 (next, Cause::Rollback { to: wanted.number })
             }
         };
-        Ok(Decision { next, cause, notes })
+        Ok(Decision { plans: next.list(), next, cause, notes })
     }
 
     /// Notes a change in the audit log and writes its revision. On return it counts, whatever
@@ -220,8 +280,7 @@ impl Traffic {
         by: &By,
         what: &str,
     ) -> Result<Arc<Revision>, Rejection> {
-        let Decision { next, cause, notes } = decision;
-        let plans = next.list();
+        let Decision { plans, next, cause, notes } = decision;
         let diff = diff::bounded([notes, diff::diff(&standing.current.plans, &plans)].concat());
         let draft = Draft {
             author: by.author.clone(),
@@ -248,31 +307,7 @@ impl Traffic {
             audit.write(&entry).map_err(|error| format!("the audit log: {error}"))?;
             store.append(draft)
         });
-        written.await.map_err(|problem| {
-            // The problem may name a path.
-            Rejection::new(Kind::Internal, "nothing changed: the state folder cannot be written")
-                .with_detail(Some(&problem))
-        })
-    }
-
-    /// Writes a line about what makes no revision into the audit log.
-    pub(super) async fn write(&self, event: Event, by: By, what: String, problem: Option<String>) {
-        let (audit, before) = (self.audit.clone(), self.current().number);
-        let written = tasks::blocking(move || {
-            audit.write(&Entry {
-                event,
-                author: &by.author,
-                from: &by.from,
-                what: &what,
-                reason: &by.reason,
-                before,
-                after: None,
-                problem: problem.as_deref(),
-            })
-        });
-        if let Err(error) = written.await {
-            error!(%error, "the audit log cannot be written");
-        }
+        written.await.map_err(|problem| unwritten(&problem))
     }
 
     fn advance(&self, standing: Standing, revision: Arc<Revision>) {
@@ -280,6 +315,15 @@ impl Traffic {
         let previous = (before.number > 0).then_some(before);
         let warm_until = Some(Instant::now() + self.keep_warm);
         self.stand(Standing { current: revision, previous, warm_until, ..standing });
+    }
+}
+
+impl Request {
+    fn settings(&self) -> Option<&Settings> {
+        match self {
+            Self::File { settings, .. } => settings.as_ref(),
+            _ => None,
+        }
     }
 }
 

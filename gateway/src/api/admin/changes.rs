@@ -29,6 +29,7 @@ pub(super) fn by(
         from: audit::origin(&caller.peer),
         reason: reason.map(|note| note.0).unwrap_or_default(),
         expect_revision,
+        unasked: false,
     }
 }
 
@@ -64,6 +65,9 @@ fn refuse(refused: &Refused) -> Response {
     let mut body = json!({ "error": refused.rejection.public_message() });
     if refused.rejection.kind() == Kind::Conflict {
         body["revision"] = refused.revision.into();
+    }
+    if refused.stale {
+        body["stale"] = true.into();
     }
     if !refused.problems.is_empty() {
         body["problems"] = problems(&refused.problems).into();

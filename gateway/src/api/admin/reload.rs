@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::audit::Deed;
+use super::audit::{Audited, Deed};
 use super::changes;
 use super::intake::{self, Note};
 use crate::api::{Api, rest};
@@ -46,7 +46,10 @@ async fn reload(
     let by = changes::by(&caller, (wanted.author, wanted.reason), None);
     let reason = Some(by.reason.clone()).filter(|reason| !reason.is_empty());
     let asked = Asked { author: by.author.clone(), from: by.from.clone(), reason };
-    let response = match reloader.reload(&asked).await {
+    let result = reloader.reload(&asked).await;
+    // What was applied or refused is in the log already, as it is when nobody asks.
+    let is_unchanged = result.as_ref().is_ok_and(|done| !done.changed);
+    let mut response = match result {
         Ok(done) => rest::answer(&json!({
             "revision": done.revision,
             "changed": done.changed,
@@ -54,7 +57,12 @@ async fn reload(
         })),
         Err(problems) => changes::refuse_file(&problems),
     };
-    Deed { what: None, author: Some(by.author), reason: Some(by.reason) }.attach(response)
+    if is_unchanged {
+        return Deed { what: None, author: Some(by.author), reason: Some(by.reason) }
+            .attach(response);
+    }
+    response.extensions_mut().insert(Audited);
+    response
 }
 
 /// Changes nothing, so that a text with problems is no error of the call.

@@ -84,8 +84,12 @@ async fn other_settings_reach_every_breaker_that_its_model_leaves_to_the_gateway
         assert_eq!(kind(&rig).await, Some(Kind::EngineFailed));
     }
     assert_eq!(state(1), State::Open, "what loads later has them too");
-    set(config::Breaker { enabled: false, ..config::Breaker::default() });
-    assert_eq!(kind(&rig).await, None);
+    let off = config::Breaker { enabled: false, ..config::Breaker::default() };
+    let revision = 7;
+    let routing = crate::snapshot::Routing { revision, ..Default::default() };
+    rig.control.commit_file(routing, Arc::default(), off);
+    assert_eq!(rig.pipeline.snapshots.load().routing().revision, revision);
+    assert_eq!(kind(&rig).await, None, "they change with the routes");
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::config::{Target, VersionChoice};
+use crate::routing::{RoutePlan, Source};
+use crate::snapshot::Routing;
 
 /// What a revision of the routes names of the model.
 fn pins(revisions: &[(u64, &[u64])]) -> Pins {
@@ -112,4 +114,110 @@ async fn what_cannot_be_held_says_why_and_leaves_what_serves() {
     // Given up, it leaves no trace.
     rig.pin(Pins::default()).await;
     assert_eq!(rig.states(), [(Some(2), "READY", String::new())]);
+}
+
+impl Rig {
+    fn label(&self, stable: Option<u64>) {
+        let labels = stable.map(|number| format!("[labels]\nstable = {number}\n"));
+        self.manifest(&format!("latest = 1\n{}", labels.unwrap_or_default()));
+    }
+
+    /// A route whose one arm goes to the label, with its versions pinned.
+    fn route_to_label(&self) {
+        let arm = config::Arm {
+            name: "only".parse().unwrap(),
+            target: target(VersionChoice::Label("stable".into())),
+            share: crate::types::Share::ALL,
+            buckets: None,
+        };
+        let route = config::Route {
+            name: "r".parse().unwrap(),
+            sticky: config::Sticky::Off,
+            salt: "s".into(),
+            fallback: config::Fallback::Refuse,
+            testers: vec![],
+            arms: vec![arm],
+            shadows: vec![],
+        };
+        let plan = Arc::new(RoutePlan::new(route, None, Source::File).unwrap());
+        let mut pins = Pins::default();
+        pins.add(1, &plan);
+        let routing = Routing { revision: 1, plans: vec![plan], ..Routing::default() };
+        self.control.commit_routing(routing, None);
+        self.control.pin(pins);
+    }
+
+    async fn by_route(&self) -> u64 {
+        let call = Call { model: "r".into(), ..self.call(None) };
+        version_of(&self.infer(call).await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_label_that_moves_keeps_its_version_until_the_new_one_serves() {
+    let rig = Rig::new(&[1, 3], "latest = 1").await;
+    rig.label(Some(1));
+    rig.route_to_label();
+    rig.sync().await;
+    assert_eq!((rig.by_route().await, rig.serving()), (1, vec![1, 3]));
+    // The new version is not there.
+    rig.label(Some(2));
+    rig.sync().await;
+    rig.sync().await;
+    assert_eq!((rig.by_route().await, rig.serving()), (1, vec![1, 3]));
+    let refused = rig.control.unload("m", Some(Version(1))).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Conflict);
+    // It is broken; a change of other arms goes on all the same.
+    rig.break_loads();
+    rig.add(2, "1");
+    rig.sync().await;
+    rig.sync().await;
+    assert_eq!((rig.by_route().await, rig.serving()), (1, vec![1, 3]));
+    let mut pinned = Pins::default();
+    pinned.add_target(2, &target(VersionChoice::Label("stable".into())));
+    assert!(rig.control.missing(&pinned).is_empty());
+    // It is slow to load.
+    rig.stub.fail_loads(None);
+    rig.stub.push(StubStep::Hang);
+    rig.add(2, "mended");
+    let look = async {
+        let stub = rig.stub.clone();
+        tasks::blocking(move || stub.wait_hanging(1)).await;
+        assert_eq!(rig.by_route().await, 1);
+        rig.stub.release();
+    };
+    tokio::join!(rig.sync(), look);
+    assert_eq!((rig.by_route().await, rig.serving()), (2, vec![2, 3]));
+    // Dropped by the manifest, it goes on for as long as routes name it.
+    rig.label(None);
+    rig.sync().await;
+    rig.sync().await;
+    assert_eq!((rig.by_route().await, rig.serving()), (2, vec![2, 3]));
+    rig.control.commit_routing(Routing::default(), None);
+    rig.pin(Pins::default()).await;
+    assert_eq!(rig.serving(), [3]);
+    assert!(rig.control.snapshot().model("m").unwrap().labels.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_pinned_between_two_looks_at_the_pins_is_not_taken_away() {
+    let rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    // Held up at the commit lock, as behind any other change.
+    let commit = rig.control.commit.lock().unwrap();
+    let control = rig.control.clone();
+    let unload = std::thread::spawn(move || {
+        let model: ModelName = "m".parse().unwrap();
+        let lock = control.lock_of(&model);
+        let mut intent = lock.try_lock().unwrap();
+        control.keep_only(&model, &BTreeSet::from([Version(2)]), &mut intent);
+    });
+    // It has come as far as it can without the commit lock.
+    while rig.control.lock_of(&"m".parse().unwrap()).try_lock().is_ok() {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    rig.control.held().pins.add_all(&pins(&[(7, &[1])]));
+    drop(commit);
+    unload.join().unwrap();
+    assert_eq!(rig.serving(), [1, 2]);
 }

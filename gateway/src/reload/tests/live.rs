@@ -136,7 +136,7 @@ async fn the_first_route_that_comes_with_a_reload_is_kept_with_what_was_before()
     let Gateway { folder, .. } = gateway;
     let settings = config::State { path: Some(state), is_needed: true, ..config::State::default() };
     let store = crate::revisions::Store::open(&settings).unwrap();
-    assert_eq!(store.newest().unwrap().number, 2);
+    assert_eq!(store.newest().unwrap().unwrap().number, 2);
     drop(folder);
 }
 

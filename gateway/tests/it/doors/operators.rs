@@ -12,6 +12,7 @@ use penstock::config::{
 };
 use penstock::control::{Control, Pins};
 use penstock::identity::digest;
+use penstock::reload::{Live, Reloader, Source};
 use penstock::routing::RoutePlan;
 use penstock::snapshot::Routing;
 use penstock::traffic::{Incoming, Settings, Target, Traffic};
@@ -33,6 +34,7 @@ struct Double {
 impl Target for Double {
     fn prepare<'a>(
         &'a self,
+        _: &'a [Arc<RoutePlan>],
         incoming: &'a [Incoming],
         _: Option<&'a Settings>,
     ) -> BoxFuture<'a, Result<(), Vec<Problem>>> {
@@ -234,6 +236,7 @@ fn what_was_decided_on_another_revision_is_refused_with_the_current_one() {
         let (status, answer) = desk.call(call, body);
         assert_eq!((status, answer["revision"].clone()), (409, json!(1)), "{call}: {answer}");
         assert!(answer["error"].as_str().unwrap().contains('7'), "{answer}");
+        assert_eq!(answer["stale"], true, "{answer}");
     }
     assert_eq!(desk.share(1), "5%");
     let fixed = Desk::new("", false);
@@ -280,7 +283,8 @@ fn an_arm_that_does_not_load_is_named() {
     let desk = Desk::new("", true);
     desk.double.broken.lock().unwrap().insert("canary".to_owned());
     let (status, answer) = desk.call("PATCH /v1/routes/floats", r#"{"shares": {"canary": "9%"}}"#);
-    assert!((400..500).contains(&status), "{status} {answer}");
+    assert_eq!(status, 409, "{answer}");
+    assert!(answer.get("stale").is_none(), "{answer}");
     assert_eq!(answer["problems"][0]["message"], "does not load", "{answer}");
     assert_eq!(desk.share(1), "5%");
 }
@@ -336,6 +340,47 @@ fn every_change_is_written_down_with_who_and_what_came_of_it() {
     for secret in [KEY, OTHER, "a-key-that-nobody-has"] {
         assert!(!text.contains(secret));
     }
+}
+
+#[test]
+fn a_reload_has_one_line_whatever_comes_of_it() {
+    let mut desk = Desk::new("", true);
+    let path = desk.state.path().join("penstock.toml");
+    let write = |text: &str| fs::write(&path, format!("version = 1\n{text}")).unwrap();
+    write("");
+    let source = Source::new(&path, |_| {});
+    let text = source.read();
+    let config = source.config(&text).unwrap();
+    let live = Live { control: desk.api.control.clone(), traffic: desk.api.traffic.clone() };
+    let reloader = Reloader::new(source, config, text, Box::new(live));
+    desk.api.reloader = Some(Arc::new(reloader));
+    desk.admin = admin::router(desk.api.clone());
+    for (text, status, event, what) in [
+        ("[breaker]\nconsecutive = 9\n", 200, "accepted", "apply the file"),
+        ("[breaker]\nconsecutive = 9\n", 200, "accepted", "reload /v1/reload"),
+        ("[breaker]\nconsecutive = 0\n", 400, "refused", "apply the file"),
+        ("[breaker", 400, "refused", "apply the file"),
+    ] {
+        let count = desk.audit().len();
+        write(text);
+        let (found, answer) = desk.call("POST /v1/reload", r#"{"reason": "try"}"#);
+        assert_eq!(found, status, "{text}: {answer}");
+        let lines = desk.audit().split_off(count);
+        assert_eq!(lines.len(), 1, "{text}: {lines:#?}");
+        assert_eq!((&lines[0]["event"], &lines[0]["reason"]), (&json!(event), &json!("try")));
+        assert!(lines[0]["what"].as_str().unwrap().starts_with(what), "{}", lines[0]);
+    }
+}
+
+#[test]
+fn the_status_says_what_a_rollback_would_load() {
+    let desk = Desk::new("", true);
+    assert_eq!(desk.done("GET /v1/status", "")["rollback"], Value::Null);
+    desk.done("PATCH /v1/routes/floats", r#"{"shares": {"canary": "9%"}}"#);
+    let expected = json!({ "revision": 1, "needs_load": ["floats/2"] });
+    assert_eq!(desk.done("GET /v1/status", "")["rollback"], expected);
+    let fixed = Desk::new("", false);
+    assert_eq!(fixed.done("GET /v1/status", "")["rollback"], Value::Null);
 }
 
 #[test]
