@@ -133,7 +133,8 @@ async fn the_first_route_that_comes_with_a_reload_is_kept_with_what_was_before()
         assert!(state.join(format!("revisions/{number}.json")).exists(), "{number}");
     }
     assert_eq!(audit(&state).len(), 1);
-    let Gateway { folder, .. } = gateway;
+    let Gateway { folder, reloader, .. } = gateway;
+    drop(reloader);
     let settings = config::State { path: Some(state), is_needed: true, ..config::State::default() };
     let store = crate::revisions::Store::open(&settings).unwrap();
     assert_eq!(store.newest().unwrap().number, 2);
