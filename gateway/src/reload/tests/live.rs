@@ -182,8 +182,8 @@ async fn a_preview_tells_what_is_not_there_and_loads_nothing() {
     let model = gateway.folder.path().join("m");
     std::fs::create_dir_all(model.join("1")).unwrap();
     let manifest = "platform = 'identity'\nmax_batch_size = 8\n[[input]]\nname = 'x'\n\
-                    dtype = 'FP32'\nshape = [2]\n[[output]]\nname = 'x'\n\
-                    dtype = 'FP32'\nshape = [2]\n[labels]\nstable = 1\n";
+                    dtype = 'FP32'\nshape = [-1, 2]\n[[output]]\nname = 'x'\n\
+                    dtype = 'FP32'\nshape = [-1, 2]\n[labels]\nstable = 1\n";
     std::fs::write(model.join("model.toml"), manifest).unwrap();
     for (version, problem) in [
         ("1", None),
