@@ -50,6 +50,8 @@ impl Config {
         table.insert("version".into(), 1.into());
         let mut config = Self::read(table, Path::new(""), &problems);
         config.repository.path = repository.to_owned();
+        // There is no file whose routes could change.
+        config.state = State::default();
         config
     }
 

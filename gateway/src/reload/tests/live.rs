@@ -133,7 +133,8 @@ async fn the_first_route_that_comes_with_a_reload_is_kept_with_what_was_before()
         assert!(state.join(format!("revisions/{number}.json")).exists(), "{number}");
     }
     assert_eq!(audit(&state).len(), 1);
-    let Gateway { folder, .. } = gateway;
+    let Gateway { folder, reloader, .. } = gateway;
+    drop(reloader);
     let settings = config::State { path: Some(state), is_needed: true, ..config::State::default() };
     let store = crate::revisions::Store::open(&settings).unwrap();
     assert_eq!(store.newest().unwrap().unwrap().number, 2);
@@ -181,8 +182,8 @@ async fn a_preview_tells_what_is_not_there_and_loads_nothing() {
     let model = gateway.folder.path().join("m");
     std::fs::create_dir_all(model.join("1")).unwrap();
     let manifest = "platform = 'identity'\nmax_batch_size = 8\n[[input]]\nname = 'x'\n\
-                    dtype = 'FP32'\nshape = [2]\n[[output]]\nname = 'x'\n\
-                    dtype = 'FP32'\nshape = [2]\n[labels]\nstable = 1\n";
+                    dtype = 'FP32'\nshape = [-1, 2]\n[[output]]\nname = 'x'\n\
+                    dtype = 'FP32'\nshape = [-1, 2]\n[labels]\nstable = 1\n";
     std::fs::write(model.join("model.toml"), manifest).unwrap();
     for (version, problem) in [
         ("1", None),

@@ -13,8 +13,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "state.path",
         Type::Text,
-        "\"penstock-data\"",
-        "Folder for revisions of routes and the audit log; relative to the file. It is made at the start where it is named or the file has routes, else by the first change of routes. A gateway that is started on a folder of models keeps nothing.",
+        "",
+        "Folder for revisions of routes and the audit log; relative to the file, beside which it is `penstock-data` by default. It is made at the start where it is named or the file has routes, else by the first change of routes. A gateway that is started on a folder of models keeps nothing.",
     ),
     key("state.revisions", Type::Count, "1000", "Revisions of routes that are kept, 2 to 100000."),
     key(
