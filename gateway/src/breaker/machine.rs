@@ -87,6 +87,8 @@ pub(super) struct Transition {
 pub struct Held {
     pub epoch: u64,
     pub retry_after: Duration,
+    /// Whether it would refuse the next call, too: its time is not over or a trial is under way.
+    pub bars_others: bool,
 }
 
 /// What an operator sees.
@@ -240,7 +242,20 @@ impl Machine {
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
         match self.phase {
             Phase::Closed { .. } => None,
-            _ => Some(Held { epoch: self.epoch, retry_after: self.retry_after(now) }),
+            _ => Some(Held {
+                epoch: self.epoch,
+                retry_after: self.retry_after(now),
+                bars_others: !self.lets_trial_pass(now),
+            }),
+        }
+    }
+
+    /// Whether the next call would be a trial.
+    fn lets_trial_pass(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Closed { .. } | Phase::Open { until: None } => false,
+            Phase::Open { until: Some(until) } => now >= until,
+            Phase::HalfOpen { lease, .. } => lease.is_none_or(|until| now >= until),
         }
     }
 
