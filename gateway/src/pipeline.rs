@@ -22,7 +22,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
-use crate::shadow::Comparer;
+use crate::shadow::{Comparer, detached};
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
 use crate::types::{
@@ -176,7 +176,7 @@ impl Pipeline {
             inputs,
             rows,
             signature: backend.signature().clone(),
-            outputs,
+            outputs: detached(outputs),
             timings: record.timings,
             is_remote: matches!(backend, Backend::Remote(_)),
         };

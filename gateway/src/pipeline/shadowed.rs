@@ -12,7 +12,7 @@ use super::attempt::{self, Ran, Terms};
 use super::record::Record;
 use super::stand_in::reorder;
 use crate::error::Kind;
-use crate::shadow::{Answer, Comparer, Pair, Place};
+use crate::shadow::{Answer, Comparer, Pair, Place, detached, detached_large};
 use crate::snapshot::{Backend, Route, Shadow};
 use crate::tasks;
 use crate::telemetry::ShadowOutcome;
@@ -85,12 +85,13 @@ async fn run(
         shadow: true,
     };
     let Seen { prediction, headers, inputs, rows, signature, outputs, timings, is_remote } = seen;
+    let outputs = detached_large(outputs).await;
     let terms = Terms { payer: None, schedule, prediction, headers: &headers };
     let ran = async {
         let inputs = reorder(inputs, &signature, backend.signature())?;
         attempt::run(backend, (inputs, rows), &terms).await
     };
-    let shadow_answer = match timeout_at(end, ran).await {
+    let mut shadow_answer = match timeout_at(end, ran).await {
         Ok(Ok(Ran { outputs, timings, .. })) => {
             let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
             Ok(Answer { signature: backend.signature().clone(), outputs, time })
@@ -103,6 +104,9 @@ async fn run(
     };
     let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
     let live = Answer { signature, outputs, time };
+    if let Ok(answer) = &mut shadow_answer {
+        answer.outputs = detached_large(detached(std::mem::take(&mut answer.outputs))).await;
+    }
     comparer.submit(&shadow.watch.ledger, place, Pair { prediction, live, shadow: shadow_answer });
 }
 
