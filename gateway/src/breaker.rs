@@ -94,6 +94,21 @@ impl Breaker {
         }
     }
 
+    /// Refuses what would run beside live calls and decide nothing for them, exactly while it
+    /// would refuse a live call.
+    ///
+    /// # Errors
+    /// `CircuitOpen` with the time after which to try again.
+    pub fn check(&self, now: Instant) -> Result<(), Rejection> {
+        match self.held(now) {
+            Some(Held { bars_others: true, retry_after, .. }) => {
+                self.metrics.refused.increment(1);
+                Err(Rejection::new(Kind::CircuitOpen, self.refusal()).with_retry_after(retry_after))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What refused callers are told.
     #[must_use]
     pub fn refusal(&self) -> String {

@@ -234,6 +234,7 @@ impl Control {
     pub fn commit_file(&self, routing: Routing, limiter: Arc<Limiter>, breaker: config::Breaker) {
         let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         self.set_breaker(breaker);
+        routing.upstreams.reconfigure(breaker);
         self.snapshots.commit_routing(routing, Some(limiter));
     }
 

@@ -22,7 +22,7 @@ use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
-use crate::shadow::Comparer;
+use crate::shadow::{Comparer, detached};
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
 use crate::types::{
@@ -156,7 +156,7 @@ impl Pipeline {
             headers: call.headers.clone(),
             inputs,
             signature: backend.signature().clone(),
-            outputs: ran.outputs.clone(),
+            outputs: detached(ran.outputs.clone()),
             timings: ran.timings,
             is_remote: matches!(backend, Backend::Remote(_)),
         };

@@ -6,6 +6,7 @@
 //! what is compared is tensors with their signatures.
 
 mod comparer;
+mod detach;
 mod elements;
 mod findings;
 mod flips;
@@ -19,6 +20,7 @@ mod vector;
 mod worst;
 
 pub use comparer::Comparer;
+pub use detach::{detached, detached_large};
 pub use lane::{Lane, LaneCounts, Place};
 pub use ledger::Ledger;
 pub use proportion::Proportion;
@@ -55,7 +57,7 @@ pub struct Answer {
 }
 
 impl Pair {
-    /// Bytes of all outputs. They may be pieces of larger batches, whose memory lives as long.
+    /// Bytes of all outputs, which are to be [`detached`] from their batches.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let sides = std::iter::once(&self.live).chain(self.shadow.as_ref().ok());

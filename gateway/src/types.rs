@@ -13,6 +13,6 @@ pub use call::{AnsweredBy, Call, Inputs, NamedTensor, Protocol, Timings};
 pub use caller::{Caller, Certificate, Identity, Marks, Origin, Peer, Role, Roles, is_named};
 pub use id::{ModelName, Version};
 pub use key::IdempotencyKey;
-pub use route::{ARM_HEADER, ArmName, BUCKETS, PredictionId, Share};
+pub use route::{ARM_HEADER, ArmName, BUCKETS, PredictionId, PredictionText, Share};
 pub use schedule::{Deadline, Patience, Priority, Schedule};
 pub use signature::{OrderedInputs, OutputSpec, Signature};

@@ -152,7 +152,13 @@ impl Bucket {
                 }
                 continue;
             }
-            if taken.jobs.is_empty() && job.ticket.urgency.shadow && !taken.may_be_shadow {
+            // What a batch says about its model is what live calls or shadows say, never both.
+            let shadow = job.ticket.urgency.shadow;
+            let fits = match taken.jobs.first() {
+                None => taken.may_be_shadow || !shadow,
+                Some(first) => first.ticket.urgency.shadow == shadow,
+            };
+            if !fits {
                 break None;
             }
             if let Some(reason) = taken.refuses(&job.ticket, settings) {

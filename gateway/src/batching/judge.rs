@@ -4,6 +4,8 @@
 //! Judged is what the engine does, not what becomes of callers: a run counts when its callers
 //! have gone, and time in the queue counts for nothing. The sample is counted before the last
 //! callers hear of it, so that who tries again meets the state that his answer led to.
+//!
+//! Shadows have no permit, so what becomes of them reaches no breaker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,9 +108,12 @@ pub(super) fn open(queue: &Shared, mut jobs: Vec<Job>) -> (Vec<Job>, Judge) {
     let Some(guard) = queue.guard.get() else { return (jobs, Judge::default()) };
     if let Some(held) = guard.breaker.held(Instant::now()) {
         let mut post = Post::default();
-        let late = |job: &mut Job| {
-            let epoch = job.ticket.permit.epoch();
-            epoch > 0 && epoch != held.epoch
+        let late = |job: &mut Job| match job.ticket.urgency.shadow {
+            true => held.bars_others,
+            false => {
+                let epoch = job.ticket.permit.epoch();
+                epoch > 0 && epoch != held.epoch
+            }
         };
         for job in jobs.extract_if(.., late) {
             queue.metrics.dropped(Dropped::CircuitOpen);

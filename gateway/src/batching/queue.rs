@@ -45,8 +45,10 @@ pub(super) struct Shared {
     pub(super) load: Arc<Load>,
     /// What waits for shadow threads, which is nobody's reason to refuse a live call.
     shadow_load: Arc<Load>,
-    /// Batches that run now, on both sides.
+    /// Batches that run now on live threads.
     running: AtomicUsize,
+    /// Those on shadow threads, which hold no live batch up however long they take.
+    shadows_running: AtomicUsize,
     /// How long calls stand in the queue, as the scheduler saw it last.
     pub(super) standing: Standing,
     pub(super) probe: OnceLock<Probe>,
@@ -85,6 +87,7 @@ impl Queue {
             load: Arc::new(Load::on(pool.backlog().clone())),
             shadow_load: Arc::default(),
             running: AtomicUsize::new(0),
+            shadows_running: AtomicUsize::new(0),
             standing: Standing::default(),
             probe: OnceLock::new(),
             nan_probe: OnceLock::new(),
@@ -104,7 +107,7 @@ impl Queue {
         drop(self.shared.probe.set(Probe::new(batch)));
     }
 
-    /// From now on calls pass the guard's breaker, and what becomes of them counts for it.
+    /// From now on calls pass the guard's breaker, and what becomes of the live ones counts for it.
     pub fn guard_with(&self, guard: Guard) {
         // Only the load of the version sets it, once.
         drop(self.shared.guard.set(guard));
@@ -128,6 +131,11 @@ impl Queue {
         let now = Instant::now();
         // Whatever refuses the call below gives the permit back.
         let permit = match shared.guard.get() {
+            // A shadow decides nothing for live calls: it takes no trial and counts for nothing.
+            Some(guard) if schedule.shadow => {
+                guard.breaker.check(now)?;
+                Permit::default()
+            }
             Some(guard) => guard.breaker.admit(now, schedule.deadline)?,
             None => Permit::default(),
         };
@@ -246,19 +254,26 @@ impl Shared {
         }
     }
 
-    /// Whether another batch may run beside those that do. Only under the lock of the device,
-    /// as are the notes of runs.
-    pub(super) fn may_run_more(&self) -> bool {
-        self.running.load(Ordering::Relaxed) < self.settings.instances
+    /// Whether another batch may run beside those that do on this side. Only under the lock of
+    /// the device, as are the notes of runs.
+    pub(super) fn may_run_more(&self, side: Side) -> bool {
+        self.running(side).load(Ordering::Relaxed) < self.settings.instances
     }
 
-    pub(super) fn note_run(&self) {
-        self.running.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn note_run(&self, side: Side) {
+        self.running(side).fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn note_run_ended(&self) {
-        let running = self.running.load(Ordering::Relaxed);
-        self.running.store(running.saturating_sub(1), Ordering::Relaxed);
+    pub(super) fn note_run_ended(&self, side: Side) {
+        let running = self.running(side);
+        running.store(running.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    fn running(&self, side: Side) -> &AtomicUsize {
+        match side {
+            Side::Live => &self.running,
+            Side::Shadow => &self.shadows_running,
+        }
     }
 
     pub(super) fn count_execution(&self, rows: usize, run: &Run) {

@@ -11,7 +11,6 @@ use super::judge::Judge;
 use super::queue::Shared;
 use super::reply::Post;
 use super::scheduler::RunKey;
-use super::side::Side;
 
 /// The work in one thread's hands.
 #[derive(Debug)]
@@ -84,15 +83,9 @@ impl Slot {
 impl Running {
     /// Tells everybody who waits for this run, and gives back who waits for another one.
     pub(super) fn fail(self, failure: &Failure) -> Groups {
-        let Self { queue, run, waiters, rest, mut judge, .. } = self;
-        // At the lowest priority a run may only have waited for a processor: that says nothing
-        // about its model.
-        let is_shadow = run.is_some_and(|run| run.side == Side::Shadow);
-        let is_told = !(is_shadow && matches!(failure, Failure::TimedOut(_)));
+        let Self { queue, waiters, rest, mut judge, .. } = self;
         if let Waiters::Calls(tickets) = &waiters {
-            if is_told {
-                judge.failed(tickets.len(), failure);
-            }
+            judge.failed(tickets.len(), failure);
             judge.settle(&queue);
         }
         waiters.fail(failure);

@@ -149,7 +149,7 @@ impl Scheduler {
         let bucket = waiting.buckets.entry(key.clone()).or_insert_with(|| Bucket::new(now));
         queue.load(self.side).has_rank(job.ticket.rank().index());
         bucket.push(job);
-        let bucket = waiting.buckets.get(&key).filter(|_| queue.may_run_more())?;
+        let bucket = waiting.buckets.get(&key).filter(|_| queue.may_run_more(self.side))?;
         Some(waiting.ripe(&key, bucket, now, settings))
     }
 
@@ -251,7 +251,7 @@ impl Scheduler {
         queue: &Shared,
         used: Used,
     ) -> Option<Duration> {
-        queue.note_run_ended();
+        queue.note_run_ended(self.side);
         let waiting = self.queues.get_mut(&run.queue)?;
         waiting.running = waiting.running.saturating_sub(1);
         waiting.trials = waiting.trials.saturating_sub(usize::from(run.is_trial));
@@ -273,7 +273,7 @@ impl Scheduler {
         let mut candidates = Vec::new();
         for (&id, waiting) in &self.queues {
             let Some(queue) = &waiting.queue else { continue };
-            if !queue.may_run_more() {
+            if !queue.may_run_more(self.side) {
                 continue;
             }
             // Within a version nothing but urgency counts: what waits long comes before deadlines.
@@ -327,7 +327,7 @@ impl Scheduler {
             waiting.note_delays(&queue, &taken.jobs, now);
         }
         waiting.running += 1;
-        queue.note_run();
+        queue.note_run(self.side);
         self.now_served = self.now_served.max(waiting.clock);
         // What a delay or a deadline closed was not full, whatever it then took.
         let closed = match (why, stopped) {

@@ -287,8 +287,6 @@ impl Hand<'_> {
         queue.metrics.batch_rows.record(batch.rows() as f64);
         let pieces = pieces(&queue, &run.outputs, &tickets, padded);
         let findings = judge::findings(&queue, look, &inputs, &pieces);
-        // At the lowest priority a run takes as long as others let it.
-        let time = if self.run.side == Side::Shadow { Duration::ZERO } else { time };
         self.judge.answered(tickets.len(), (&findings, look), time);
         self.settle_last();
         let Run { input, infer, output, .. } = run;

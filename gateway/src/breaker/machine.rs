@@ -6,6 +6,7 @@
 //! it.
 
 mod settings;
+mod words;
 
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ pub(super) struct Transition {
 pub struct Held {
     pub epoch: u64,
     pub retry_after: Duration,
+    /// Whether it would refuse the next call, too: its time is not over or a trial is under way.
+    pub bars_others: bool,
 }
 
 /// What an operator sees.
@@ -240,7 +243,20 @@ impl Machine {
     pub(super) fn held(&self, now: Instant) -> Option<Held> {
         match self.phase {
             Phase::Closed { .. } => None,
-            _ => Some(Held { epoch: self.epoch, retry_after: self.retry_after(now) }),
+            _ => Some(Held {
+                epoch: self.epoch,
+                retry_after: self.retry_after(now),
+                bars_others: !self.lets_trial_pass(now),
+            }),
+        }
+    }
+
+    /// Whether the next call would be a trial.
+    fn lets_trial_pass(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Closed { .. } | Phase::Open { until: None } => false,
+            Phase::Open { until: Some(until) } => now >= until,
+            Phase::HalfOpen { lease, .. } => lease.is_none_or(|until| now >= until),
         }
     }
 
@@ -361,35 +377,6 @@ impl Machine {
             Phase::HalfOpen { lease, .. } => {
                 lease.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)).min(SOON)
             }
-        }
-    }
-}
-
-impl State {
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-impl Reason {
-    /// The value of the `reason` label.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Consecutive => "consecutive_failures",
-            Self::FailureRate => "failure_rate",
-            Self::SlowRate => "slow_rate",
-            Self::NanStorm => "nan_storm",
-            Self::DeviceFault => "device_fault",
-            Self::ProbeFailed => "probe_failed",
-            Self::TimeOver => "time_over",
-            Self::Recovered => "recovered",
-            Self::Operator => "operator",
         }
     }
 }

@@ -13,7 +13,7 @@ use super::check;
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::Kind;
-use crate::shadow::{Answer, Comparer, Pair, Place};
+use crate::shadow::{Answer, Comparer, Pair, Place, detached, detached_large};
 use crate::snapshot::{Backend, Route, Shadow};
 use crate::tasks;
 use crate::telemetry::ShadowOutcome;
@@ -87,8 +87,9 @@ async fn run(
     let Seen { prediction, headers, inputs, signature, outputs, timings, is_remote } = seen;
     // The caller is not to blame for what a shadow does not take, and neither is the shadow.
     let Ok((inputs, _)) = check(backend, inputs) else { return place.end(ShadowOutcome::Unfit) };
+    let outputs = detached_large(outputs).await;
     let terms = Terms { payer: None, schedule, prediction, headers: &headers };
-    let shadow_answer = match timeout_at(end, attempt::run(backend, inputs, &terms)).await {
+    let mut shadow_answer = match timeout_at(end, attempt::run(backend, inputs, &terms)).await {
         Ok(Ok(Ran { outputs, timings, .. })) => {
             let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
             Ok(Answer { signature: backend.signature().clone(), outputs, time })
@@ -101,6 +102,9 @@ async fn run(
     };
     let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
     let live = Answer { signature, outputs, time };
+    if let Ok(answer) = &mut shadow_answer {
+        answer.outputs = detached_large(detached(std::mem::take(&mut answer.outputs))).await;
+    }
     comparer.submit(&shadow.watch.ledger, place, Pair { prediction, live, shadow: shadow_answer });
 }
 

@@ -37,14 +37,12 @@ impl Apply for Live {
             let limiter = started.map_err(|text| vec![Problem::new("redis", text)])?;
             let current = control.snapshot().routing().upstreams.clone();
             let upstreams = Upstreams::start_with(&new.upstreams, &new.breaker, Some(&current))?;
-            let coming = upstreams.clone();
             let settings = Settings { limiter: limiter.clone(), breaker, upstreams };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
-                coming.reconfigure(breaker);
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())

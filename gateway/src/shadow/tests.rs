@@ -1,6 +1,7 @@
 //! Laws of the comparison, what reports say, and where the budgets end.
 
 mod budget;
+mod detach;
 mod sentences;
 
 use std::sync::Arc;

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+use uuid::{ContextV7, Timestamp, Uuid};
 
 /// Callers of a route are divided into so many buckets: shares are whole numbers of them.
 pub const BUCKETS: u16 = 10_000;
@@ -32,6 +33,10 @@ pub struct ArmName(Arc<str>);
 /// time is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PredictionId(Uuid);
+
+/// The text of a [`PredictionId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PredictionText([u8; Hyphenated::LENGTH]);
 
 impl Share {
     pub const NONE: Self = Self(0);
@@ -157,12 +162,33 @@ impl PredictionId {
     /// A new one.
     #[must_use]
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        thread_local! {
+            /// Ids of a thread follow each other within a millisecond, too. That of the process
+            /// is behind a lock that all I/O threads would meet at with each call.
+            static COUNTER: ContextV7 = const { ContextV7::new() };
+        }
+        Self(COUNTER.with(|counter| Uuid::new_v7(Timestamp::now(counter))))
+    }
+
+    /// It as text, without an allocation.
+    #[must_use]
+    pub fn text(&self) -> PredictionText {
+        let mut text = [0; Hyphenated::LENGTH];
+        self.0.as_hyphenated().encode_lower(&mut text);
+        PredictionText(text)
     }
 
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
+    }
+}
+
+impl PredictionText {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // It is hexadecimal digits and hyphens.
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -216,8 +242,21 @@ mod tests {
 
     #[test]
     fn predictions_are_called_differently_and_in_order_of_time() {
-        let ids: Vec<_> = (0..1000).map(|_| PredictionId::new()).collect();
-        assert!(ids.is_sorted_by(|one, next| one < next));
-        assert_eq!(ids[0].to_string().len(), 36);
+        // More than fit a clock's tick, on threads that know nothing of each other.
+        let make = || (0..20_000).map(|_| PredictionId::new()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(make)).collect();
+        let ids: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(ids.iter().all(|ids| ids.is_sorted_by(|one, next| one < next)));
+        let different: std::collections::HashSet<_> = ids.iter().flatten().collect();
+        assert_eq!(different.len(), 80_000);
+    }
+
+    #[test]
+    fn the_text_of_a_prediction_is_a_uuid_of_version_7() {
+        let id = PredictionId::new();
+        let text = id.text();
+        assert_eq!(text.as_str(), id.to_string());
+        let read = Uuid::parse_str(text.as_str()).unwrap();
+        assert_eq!((read.as_bytes(), read.get_version_num()), (id.as_bytes(), 7));
     }
 }

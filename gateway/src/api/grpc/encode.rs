@@ -9,7 +9,8 @@ use proto::inference::model_infer_response::InferOutputTensor;
 use proto::inference::{InferParameter, ModelInferResponse};
 
 use super::decode::Wanted;
-use crate::api::{Api, classification, naming};
+use crate::api::naming::Names;
+use crate::api::{Api, classification};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
 
@@ -52,10 +53,10 @@ pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferRespons
         });
         response.raw_output_contents.push(tensor.data().clone());
     }
-    let named = naming::parameters(answer);
-    response.parameters.extend(
-        named.map(|(name, value)| (name.to_owned(), parameter(Choice::StringParam(value)))),
-    );
+    for (name, value) in Names::of(answer).parameters() {
+        let value = parameter(Choice::StringParam(value.to_owned()));
+        response.parameters.insert(name.to_owned(), value);
+    }
     if reply.is_replayed {
         response.parameters.insert(REPLAYED.into(), parameter(Choice::BoolParam(true)));
     }

@@ -8,8 +8,9 @@ use proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Entered, decode, encode, log_settings, status, stream};
+use crate::api::naming::Names;
 use crate::api::timeouts::Arrival;
-use crate::api::{Api, EXTENSIONS, SERVER_NAME, naming, parameters};
+use crate::api::{Api, EXTENSIONS, SERVER_NAME, parameters};
 use crate::error::{Kind, Rejection};
 use crate::pipeline;
 use crate::types::{Call, Caller, Protocol};
@@ -202,7 +203,7 @@ impl GrpcInferenceService for Service {
         match self.infer(message, entered, headers).await {
             Ok((answer, named)) => {
                 let mut response = Response::new(answer);
-                naming::mark(response.metadata_mut().as_mut(), &named);
+                Names::of(&named).mark(response.metadata_mut().as_mut());
                 Ok(response)
             }
             Err(rejection) => Err(status(&rejection)),

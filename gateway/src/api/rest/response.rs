@@ -12,7 +12,8 @@ use super::encoding::{self, Coding};
 use super::payload::Payload;
 use super::request::{InferRequest, JSON_LENGTH, WantedOutput};
 use super::respond;
-use crate::api::{classification, naming};
+use crate::api::classification;
+use crate::api::naming::Names;
 use crate::codec::json::{write_data, write_text};
 use crate::error::Rejection;
 use crate::pipeline::Reply;
@@ -44,6 +45,7 @@ impl Wanted {
     /// Writes the answer.
     pub(super) fn encode(&self, reply: &Reply) -> Result<Response<Payload>, Rejection> {
         let answer = &reply.answer;
+        let names = Names::of(answer);
         let mut json = Vec::with_capacity(256);
         json.push(b'{');
         if !self.id.is_empty() {
@@ -56,11 +58,11 @@ impl Wanted {
         json.extend_from_slice(b",\"model_version\":");
         write_version(&answer.version, &mut json);
         json.extend_from_slice(b",\"parameters\":{");
-        for (position, (name, value)) in naming::parameters(answer).enumerate() {
+        for (position, (name, value)) in names.parameters().enumerate() {
             json.extend_from_slice(if position > 0 { b",\"" } else { b"\"" });
             json.extend_from_slice(name.as_bytes());
             json.extend_from_slice(b"\":");
-            write_text(&value, &mut json);
+            write_text(value, &mut json);
         }
         json.extend_from_slice(b"},\"outputs\":[");
         let mut blobs: Vec<Bytes> = Vec::new();
@@ -83,7 +85,7 @@ impl Wanted {
         }
         json.extend_from_slice(b"]}");
         let mut response = self.respond(json, blobs);
-        naming::mark(response.headers_mut(), answer);
+        names.mark(response.headers_mut());
         respond::mark(response.headers_mut(), reply.is_replayed, answer.flags.as_deref());
         Ok(response)
     }

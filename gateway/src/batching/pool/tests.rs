@@ -94,9 +94,10 @@ impl Rig {
         assert!(cleared.is_empty());
     }
 
-    /// How many batches of a version run.
-    fn runs(&self, queue: u64) -> usize {
-        self.running.iter().filter(|picked| picked.run.queue == queue).count()
+    /// How many batches of a version run on a side.
+    fn runs(&self, queue: u64, side: Side) -> usize {
+        let is_of = |run: &RunKey| run.queue == queue && run.side == side;
+        self.running.iter().filter(|picked| is_of(&picked.run)).count()
     }
 
     /// Takes what a thread of this side would; says whether it took anything.
@@ -104,7 +105,7 @@ impl Rig {
         let mut cleared = Cleared::default();
         let live_could_run = self.waiting.iter().any(|&number| {
             let (queue, shadow) = self.calls[usize::try_from(number).unwrap() - 1];
-            !shadow && self.runs(queue) < instances
+            !shadow && self.runs(queue, Side::Live) < instances
         });
         let next = self.state.next(side, (self.now, false), &mut cleared);
         for (_, ticket, failure) in &cleared.dropped {
@@ -162,7 +163,7 @@ proptest! {
             }
             for picked in &device.running {
                 prop_assert!(picked.run.rows <= max_batch);
-                prop_assert!(device.runs(picked.run.queue) <= instances);
+                prop_assert!(device.runs(picked.run.queue, picked.run.side) <= instances);
             }
         }
         // Nothing waits for ever: what threads of both sides leave over, the end of runs frees.

@@ -344,8 +344,9 @@ proptest! {
             let Next::Run(picked) = next else { continue };
             let tickets = picked.jobs.iter().map(|job| &job.ticket);
             prop_assert!(tickets.clone().map(|ticket| ticket.rows).sum::<usize>() <= max_batch);
-            // Live calls come first; shadows only fill up what live calls left of a batch.
+            // Live calls come first, and no shadow joins them.
             let live = picked.jobs.iter().any(|job| !job.ticket.urgency.shadow);
+            prop_assert!(picked.jobs.iter().all(|job| job.ticket.urgency.shadow != live));
             prop_assert!(!(live && shadows_began));
             shadows_began |= !live;
             left.extend(tickets.map(|ticket| ticket.urgency.sequence));

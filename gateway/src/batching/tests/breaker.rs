@@ -10,6 +10,7 @@ use crate::config;
 use crate::telemetry::BreakerMetrics;
 use crate::types::{OutputSpec, Signature};
 
+mod shadows;
 mod trials;
 
 /// A rig whose calls pass a breaker.

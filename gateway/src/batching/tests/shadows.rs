@@ -144,20 +144,26 @@ fn what_shadows_take_teaches_nothing_about_live_batches() {
 }
 
 #[test]
-fn instances_bound_both_sides_together_and_each_wakes_the_other() {
-    let rig = rig_beside(QueueSettings { instances: 1, ..QueueSettings::new("m/1", 8) });
+fn a_shadow_that_runs_takes_no_instance_of_live_calls() {
+    let settings = QueueSettings { instances: 1, ..QueueSettings::new("m/1", 8) };
+    let rig = rig_of(Threads { live: 1, shadow: 2 }, settings);
+    rig.stub.hang_on(HANGS);
     let shadow = rig.shadow(&[HANGS]);
     rig.stub.wait_hanging(1);
+    for value in 1..=3 {
+        assert_eq!(answer(rig.submit(&[value])), [value]);
+    }
+    // Nor do live calls take one of theirs; among themselves each side keeps to the bound.
     let live = rig.submit(&[HANGS]);
-    until(|| rig.pool.sleeping() == 1);
-    assert_eq!(rig.stub.batches(), [1]);
-    rig.stub.release();
-    answer(shadow);
-    rig.stub.wait_hanging(1);
+    rig.stub.wait_hanging(2);
+    let (live_waits, shadow_waits) = (rig.submit(&[4]), rig.shadow(&[5]));
+    rig.pool.wake_all();
     until(|| rig.pool.sleeping_on(Side::Shadow) == 1);
-    let shadow = rig.shadow(&[1]);
+    assert_eq!(rig.stub.batches().len(), 5);
     rig.stub.release();
-    assert_eq!((answer(live), answer(shadow)), (vec![HANGS], vec![1]));
+    rig.stub.release();
+    assert_eq!((answer(shadow), answer(live)), (vec![HANGS], vec![HANGS]));
+    assert_eq!((answer(live_waits), answer(shadow_waits)), (vec![4], vec![5]));
 }
 
 #[test]
