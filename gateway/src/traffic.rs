@@ -37,7 +37,7 @@ use crate::revisions::{Audit, Cause, Revision, Store, Summary};
 use crate::tasks;
 use crate::types::{ArmName, ModelName, Share};
 
-use effective::{Effective, FileRoutes};
+use effective::{Effective, FileRoutes, by_name};
 use held::Preparing;
 use work::{NotBegun, Request};
 
@@ -378,10 +378,6 @@ impl Standing {
 /// Why revisions are not shown; the reason may name a path.
 fn unread(reason: &str) -> Rejection {
     Rejection::new(Kind::Internal, "the state folder cannot be read").with_detail(Some(reason))
-}
-
-fn by_name(routes: Vec<Route>) -> FileRoutes {
-    routes.into_iter().map(|route| (route.name.clone(), route)).collect()
 }
 
 /// Before the first revision.

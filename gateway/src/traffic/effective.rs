@@ -24,6 +24,11 @@ pub(super) struct Effective {
     pub(super) overlay: Overlay,
 }
 
+/// The routes of a file by their names.
+pub(super) fn by_name(routes: Vec<Route>) -> FileRoutes {
+    routes.into_iter().map(|route| (route.name.clone(), route)).collect()
+}
+
 impl Effective {
     pub(super) fn of(revision: &Revision) -> Self {
         let plans = revision.plans.iter();
