@@ -17,7 +17,7 @@ impl Api {
     /// Loads a model as the parameters of a call say.
     ///
     /// # Errors
-    /// As [`Self::load_call`] and [`Control::load`](crate::control::Control::load).
+    /// As `load_call` and [`Control::load`](crate::control::Control::load).
     pub async fn load(
         &self,
         caller: &Caller,
