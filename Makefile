@@ -29,7 +29,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	cargo build -p engine-torch --example fixtures
 	cargo build -p penstock --example certificates
 	target/debug/penstock-loadtest swap $(DEBUG) --swaps 200 --callers 32
-	target/debug/penstock-loadtest assignment $(DEBUG)
+	target/debug/penstock-loadtest assignment $(DEBUG) --keys 4000
 	target/debug/penstock-loadtest reload $(DEBUG) --reloads 200 --through-file 5
 	target/debug/penstock-loadtest rollback $(DEBUG) --rollbacks 20 --kills 4 --lenient
 	target/debug/penstock-loadtest routes $(DEBUG) --reloads 3 --duration 3s --rounds 1 --lenient
