@@ -35,10 +35,7 @@ die() {
 }
 
 requirements() {
-  case $1 in
-    mlserver) printf '%s/benches/peers/requirements/mlserver.txt' "$ROOT" ;;
-    *) printf '%s/requirements-%s.txt' "$TESTS" "$1" ;;
-  esac
+  printf '%s/requirements-%s.txt' "$TESTS" "$1"
 }
 
 # What an environment is made from; it is made anew when this changes.
