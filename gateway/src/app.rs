@@ -126,7 +126,7 @@ impl App {
         let listeners = Listeners::bind(&config.listen).map_err(anyhow::Error::msg)?;
         let addresses = listeners.addresses();
         let snapshots = SnapshotCell::new();
-        snapshots.commit_settings(Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?);
+        let limiter = Limiter::start(&config.rates, None).map_err(anyhow::Error::msg)?;
         let control = control(&config, engines, (repository, snapshots.clone()));
         let keys = config.idempotency.enabled.then(|| Keys::new(config.idempotency.clone()));
         let wire = Arc::new(WireMetrics::new());
@@ -134,7 +134,7 @@ impl App {
         let (overloaded, repeats) = (overload.clone(), keys.clone());
         let upstreams = Upstreams::start_with(&config.upstreams, &config.breaker, None);
         let upstreams = upstreams.map_err(listed)?;
-        control.commit_routing(Routing { upstreams, ..Routing::default() }, None);
+        control.commit_routing(Routing { upstreams, ..Routing::default() }, Some(limiter));
         let target = Arc::new(Served { control: control.clone() });
         let hash = file.as_ref().and_then(|(_, text)| text.hash()).unwrap_or_default();
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;

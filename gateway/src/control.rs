@@ -260,12 +260,6 @@ impl Control {
         entries
     }
 
-    /// Puts limits of callers in force, for calls that come from now on.
-    pub fn commit_limiter(&self, limiter: Arc<Limiter>) {
-        let _held = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        self.snapshots.commit_settings(limiter);
-    }
-
     /// Gives circuit breakers other settings, where their models leave them to the gateway. They
     /// keep their state.
     pub fn commit_breaker(&self, breaker: config::Breaker) {

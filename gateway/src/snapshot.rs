@@ -295,15 +295,6 @@ impl SnapshotCell {
         self.store(Snapshot { revision: 0, limiter, models, routes, routing });
     }
 
-    /// Replaces what callers are held to; the rest stays. Callers hold the commit lock, as for
-    /// [`Self::commit`].
-    pub fn commit_settings(&self, limiter: Arc<Limiter>) {
-        let before = self.load();
-        let (models, routes) = (before.models.clone(), before.routes.clone());
-        let routing = before.routing.clone();
-        self.store(Snapshot { revision: 0, limiter, models, routes, routing });
-    }
-
     /// The one place where a snapshot becomes the current one.
     fn store(&self, next: Snapshot) {
         let revision = self.load().revision + 1;

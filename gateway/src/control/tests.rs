@@ -538,7 +538,7 @@ async fn limits_and_models_are_replaced_without_each_other() {
     let (snapshots, before) = (&rig.pipeline.snapshots, rig.pipeline.snapshots.load());
     let other = Arc::new(Limiter::default());
     assert!(!Arc::ptr_eq(&snapshots.limiter(), &other));
-    rig.control.commit_limiter(other.clone());
+    rig.control.commit_routing(Routing::default(), Some(other.clone()));
     assert!(Arc::ptr_eq(&snapshots.limiter(), &other));
     assert_eq!((snapshots.load().revision, rig.serving()), (before.revision + 1, vec![1]));
     rig.add(2, "2");

@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::error::Kind;
 use crate::limits::{Demand, Limiter};
 use crate::models::{Loader, Repository};
-use crate::snapshot::SnapshotCell;
+use crate::snapshot::{Routing, SnapshotCell};
 use crate::traffic::{Served, Traffic};
 use crate::types::Caller;
 
@@ -36,7 +36,8 @@ impl Gateway {
         let repository = Repository::open(folder.path()).unwrap();
         let settings = config.repository.clone();
         let control = Arc::new(Control::new(repository, loader, snapshots.clone(), settings));
-        control.commit_limiter(Limiter::start(&config.rates, None).unwrap());
+        let limiter = Limiter::start(&config.rates, None).unwrap();
+        control.commit_routing(Routing::default(), Some(limiter));
         let target = Arc::new(Served { control: control.clone() });
         let state = config::State {
             path: Some(folder.path().join("data/state")),
