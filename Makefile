@@ -7,6 +7,8 @@ export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
 # What the programs of penstock-loadtest that start a gateway of their own begin with.
 DEBUG := --gateway target/debug/penstock --repository models/repository --data models/digits_test.csv
+# One of these programs, as short as in the tests.
+SHORT := scripts/limited.sh 5 target/debug/penstock-loadtest
 RELEASE := --gateway target/release/penstock --repository models/repository --data models/digits_test.csv
 
 help:             ## This list
@@ -23,29 +25,32 @@ run: libtorch     ## Build and serve the example models until Ctrl-C
 	cargo build --release -p penstock
 	target/release/penstock serve models/repository
 
+# Each step has a limit, three times and more what it takes on two busy cores.
 test: libtorch    ## Every test: unit, module, black-box with real clients
-	cargo test --workspace
-	cargo build -p penstock -p penstock-loadtest
-	cargo build -p engine-torch --example fixtures
-	cargo build -p penstock --example certificates
-	target/debug/penstock-loadtest swap $(DEBUG) --swaps 200 --callers 32
-	target/debug/penstock-loadtest assignment $(DEBUG) --keys 4000
-	target/debug/penstock-loadtest reload $(DEBUG) --reloads 200 --through-file 5
-	target/debug/penstock-loadtest rollback $(DEBUG) --rollbacks 20 --kills 4 --lenient
-	target/debug/penstock-loadtest routes $(DEBUG) --reloads 3 --duration 3s --rounds 1 --lenient
+	scripts/limited.sh 25 cargo test --workspace --no-run
+	scripts/limited.sh 10 cargo test --workspace
+	scripts/limited.sh 10 cargo build -p penstock -p penstock-loadtest
+	scripts/limited.sh 5 cargo build -p engine-torch --example fixtures
+	scripts/limited.sh 5 cargo build -p penstock --example certificates
+	$(SHORT) swap $(DEBUG) --swaps 200 --callers 32
+	$(SHORT) assignment $(DEBUG) --keys 4000
+	$(SHORT) reload $(DEBUG) --reloads 200 --through-file 5
+	$(SHORT) rollback $(DEBUG) --rollbacks 20 --kills 4 --lenient
+	$(SHORT) routes $(DEBUG) --reloads 3 --duration 3s --rounds 1 --lenient
 	target/debug/examples/fixtures --bad-digits target/debug/bad-digits
-	target/debug/penstock-loadtest shadow $(DEBUG) --fixtures target/debug/bad-digits \
+	$(SHORT) shadow $(DEBUG) --fixtures target/debug/bad-digits \
 		--rounds 1 --duration 4s --measure 1s --lenient
-	scripts/clients.sh --perf
-	scripts/clients.sh --promtool
-	scripts/clients.sh --mlserver
-	gateway/tests/clients/run.sh
-	scripts/test-dist.sh target/debug/penstock
+	scripts/limited.sh 10 scripts/clients.sh
+	scripts/limited.sh 5 scripts/clients.sh --perf
+	scripts/limited.sh 5 scripts/clients.sh --promtool
+	scripts/limited.sh 5 scripts/clients.sh --mlserver
+	scripts/limited.sh 30 gateway/tests/clients/run.sh
+	scripts/limited.sh 5 scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite
 
 # In a folder of its own, so that the binary with libtorch is not built over.
 test-lite:        ## Every test that needs no libtorch
-	cargo test --no-default-features --target-dir target/lite
+	scripts/limited.sh 20 cargo test --no-default-features --target-dir target/lite
 
 soak: soak-swaps soak-reload soak-kills soak-overload soak-faults ## The long ones: thousands of swaps and reloads, hundreds of kills, overload, faults
 

@@ -14,12 +14,16 @@ pub struct Findings {
 impl Findings {
     /// Notes an expectation, given with the figures that show it.
     pub fn expect(&mut self, holds: bool, claim: impl Display) {
+        say(format_args!("  {}  {claim}", self.count(holds)));
+    }
+
+    fn count(&mut self, holds: bool) -> &'static str {
         if holds {
             self.held += 1;
-            say(format_args!("  ok    {claim}"));
+            "ok  "
         } else {
             self.failed += 1;
-            say(format_args!("  FAIL  {claim}"));
+            "FAIL"
         }
     }
 
@@ -46,11 +50,11 @@ mod tests {
     #[test]
     fn one_failure_spoils_the_whole() {
         let mut findings = Findings::default();
-        findings.expect(true, "one is one");
+        assert_eq!(findings.count(true), "ok  ");
         assert!(findings.is_good());
         assert_eq!(findings.to_string(), "all 1 expectations hold");
-        findings.expect(false, "one is two");
-        findings.expect(true, "two is two");
+        assert_eq!(findings.count(false), "FAIL");
+        assert_eq!(findings.count(true), "ok  ");
         assert!(!findings.is_good());
         assert_eq!(findings.to_string(), "1 of 3 expectations FAILED");
     }

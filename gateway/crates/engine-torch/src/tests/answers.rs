@@ -172,9 +172,10 @@ fn a_small_piece_of_a_large_tensor_does_not_hold_on_to_it() {
     let model = load(&fixture, &[]).unwrap();
     let first = model.run(&one(rows(1, 1))).unwrap();
     let before = resident();
-    let kept: Vec<_> = (0..20).map(|_| model.run(&one(rows(1, 1))).unwrap()).collect();
+    // A gibibyte, if each held on to its 16 MiB: far above what tests beside this one take.
+    let kept: Vec<_> = (0..64).map(|_| model.run(&one(rows(1, 1))).unwrap()).collect();
     let grown = resident().saturating_sub(before);
-    assert!(grown < 160 << 20, "{} MiB for pieces of 16 MiB", grown >> 20);
+    assert!(grown < 512 << 20, "{} MiB for 64 pieces of 8 KiB", grown >> 20);
     assert!(kept.iter().all(|run| run.outputs == first.outputs));
 }
 

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs a command that is to end within so many minutes, and says how long it took. One that does
+# not is stopped with all it started and fails: a step that hangs costs its limit, not the run.
+#
+#   scripts/limited.sh MINUTES COMMAND [ARG…]
+#
+# PENSTOCK_PATIENCE=3 triples every limit, for slow machines.
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+  printf 'limited: error: say MINUTES COMMAND [ARG…]\n' >&2
+  exit 2
+fi
+readonly MINUTES=$(($1 * ${PENSTOCK_PATIENCE:-1}))
+shift
+
+# A group of its own, so that what the command started ends with it; without job control the
+# command would be deaf to SIGINT.
+set -m
+timeout --kill-after=20 "${MINUTES}m" "$@" </dev/null &
+readonly CHILD=$!
+stopped=false
+trap 'stopped=true; kill -TERM "$CHILD"' INT TERM HUP
+status=0
+wait "$CHILD" || status=$?
+# The trap ended the wait, not the command.
+while kill -0 "$CHILD" 2>/dev/null; do wait "$CHILD" || status=$?; done
+if $stopped; then exit 130; fi
+case $status in
+  124 | 137) printf 'limited: error: did not end within %s minutes: %s\n' "$MINUTES" "$*" >&2 ;;
+  *) printf 'limited: %s s (of %s): %s\n' "$SECONDS" "$((MINUTES * 60))" "$*" >&2 ;;
+esac
+exit "$status"
