@@ -8,7 +8,7 @@ PYTHON ?= python3
 # What the programs of penstock-loadtest that start a gateway of their own begin with.
 DEBUG := --gateway target/debug/penstock --repository models/repository --data models/digits_test.csv
 # One of these programs, as short as in the tests.
-SHORT := scripts/limited.sh 5 target/debug/penstock-loadtest
+SHORT := scripts/limited.sh 10 target/debug/penstock-loadtest
 RELEASE := --gateway target/release/penstock --repository models/repository --data models/digits_test.csv
 
 help:             ## This list
@@ -25,13 +25,11 @@ run: libtorch     ## Build and serve the example models until Ctrl-C
 	cargo build --release -p penstock
 	target/release/penstock serve models/repository
 
-# Each step has a limit, three times and more what it takes on two busy cores.
+# Each step has a limit, three times and more what it takes on two busy cores. The first makes
+# the programs, examples and fixtures of all that follow.
 test: libtorch    ## Every test: unit, module, black-box with real clients
-	scripts/limited.sh 25 cargo test --workspace --no-run
-	scripts/limited.sh 10 cargo test --workspace
-	scripts/limited.sh 10 cargo build -p penstock -p penstock-loadtest
-	scripts/limited.sh 5 cargo build -p engine-torch --example fixtures
-	scripts/limited.sh 5 cargo build -p penstock --example certificates
+	scripts/limited.sh 40 cargo test --workspace --no-run
+	scripts/limited.sh 15 cargo test --workspace
 	$(SHORT) swap $(DEBUG) --swaps 200 --callers 32
 	$(SHORT) assignment $(DEBUG) --keys 4000
 	$(SHORT) reload $(DEBUG) --reloads 200 --through-file 5
@@ -44,7 +42,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	scripts/limited.sh 5 scripts/clients.sh --perf
 	scripts/limited.sh 5 scripts/clients.sh --promtool
 	scripts/limited.sh 5 scripts/clients.sh --mlserver
-	scripts/limited.sh 30 gateway/tests/clients/run.sh
+	scripts/limited.sh 40 gateway/tests/clients/run.sh
 	scripts/limited.sh 5 scripts/test-dist.sh target/debug/penstock
 	$(MAKE) --no-print-directory test-lite
 

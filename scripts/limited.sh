@@ -13,6 +13,16 @@ if [ $# -lt 2 ]; then
 fi
 readonly MINUTES=$(($1 * ${PENSTOCK_PATIENCE:-1}))
 shift
+readonly TIMEFORMAT="limited: %0R s of $((MINUTES * 60)), on processors %0U s and in the system %0S s: $*"
+
+# Waits on when a signal ends a wait before the command has ended.
+wait_for_it() {
+  while :; do
+    status=0
+    wait "$CHILD" || status=$?
+    kill -0 "$CHILD" 2>/dev/null || break
+  done
+}
 
 # A group of its own, so that what the command started ends with it; without job control the
 # command would be deaf to SIGINT.
@@ -21,13 +31,9 @@ timeout --kill-after=20 "${MINUTES}m" "$@" </dev/null &
 readonly CHILD=$!
 stopped=false
 trap 'stopped=true; kill -TERM "$CHILD"' INT TERM HUP
-status=0
-wait "$CHILD" || status=$?
-# The trap ended the wait, not the command.
-while kill -0 "$CHILD" 2>/dev/null; do wait "$CHILD" || status=$?; done
+time wait_for_it
 if $stopped; then exit 130; fi
 case $status in
   124 | 137) printf 'limited: error: did not end within %s minutes: %s\n' "$MINUTES" "$*" >&2 ;;
-  *) printf 'limited: %s s (of %s): %s\n' "$SECONDS" "$((MINUTES * 60))" "$*" >&2 ;;
 esac
 exit "$status"
