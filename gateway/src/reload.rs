@@ -156,12 +156,12 @@ impl Reloader {
                 return Err(problems);
             }
         };
-        let mut differences = running.differences(&new);
         let Applied { revision, diff: of_routes } = prepared.await?;
+        let differences = match of_routes.as_slice() {
+            [] => running.differences(&new),
+            _ => running.differences_beside_routes(&new),
+        };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-        if !of_routes.is_empty() {
-            differences.retain(|found| !found.path.starts_with("route."));
-        }
         let diff = differences.iter().map(Difference::to_string).chain(of_routes).collect();
         Ok(Reloaded { revision, changed: true, diff })
     }
