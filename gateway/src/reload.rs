@@ -85,7 +85,8 @@ impl Reloader {
     /// waits for no reload that does.
     pub async fn preview(&self, text: &str) -> Preview {
         let running = self.running();
-        let new = match self.source.parse(text) {
+        let (source, text) = (self.source.clone(), text.to_owned());
+        let new = match tasks::yielding(move || source.parse(&text)).await {
             Ok(new) => new,
             Err(problems) => return Preview { problems, ..Preview::default() },
         };
@@ -173,7 +174,8 @@ impl Reloader {
         (text, hash): (&Text, &str),
         asked: &Asked,
     ) -> Result<Option<(Config, Prepared)>, Vec<Problem>> {
-        let new = self.source.config(text)?;
+        let (source, text) = (self.source.clone(), text.clone());
+        let new = tasks::yielding(move || source.config(&text)).await?;
         let needs_restart = running.needs_restart(&new);
         if !needs_restart.is_empty() {
             return Err(needs_restart);

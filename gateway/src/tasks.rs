@@ -3,10 +3,15 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
-use tracing::{Instrument, error, info_span, trace_span};
+use tracing::{Instrument, error, info_span, trace_span, warn};
+
+/// How long work that yields to others may take before it no longer does.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Spawns a task on the current runtime; a panic is logged under its name.
 #[expect(clippy::disallowed_methods, reason = "this is the one home of spawn")]
@@ -72,6 +77,36 @@ where
     }
 }
 
+/// As [`blocking`], for work of many milliseconds that calls in flight are not to feel: it is done
+/// on a thread that yields to all others, and where those leave it no time, after a while, on one
+/// that does not.
+///
+/// # Panics
+/// As `blocking`.
+pub async fn yielding<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: Fn() -> T + Send + Sync + 'static,
+{
+    blocking(move || {
+        let work = Arc::new(work);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let yielding = work.clone();
+        let started = thread("yielding", move || {
+            if yield_to_others().is_ok() {
+                // Whoever waited may have lost patience.
+                drop(sender.send(yielding()));
+            }
+        });
+        if let Err(error) = started {
+            warn!(%error, "no thread for work that yields to others");
+        }
+        // A thread that did not start, or panicked, fails this at once.
+        receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| work())
+    })
+    .await
+}
+
 /// From now on the calling thread runs only while no other thread of the system wants its
 /// processor. There is no way back without privileges.
 ///
@@ -105,7 +140,34 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_gets_no_time_while_it_yields_is_done_without_yielding() {
+        use thread_priority::ThreadSchedulePolicy::Normal;
+        use thread_priority::unix::{NormalThreadSchedulePolicy as Policy, thread_schedule_policy};
+        let (held, hold) = mpsc::channel::<()>();
+        let hold = std::sync::Mutex::new(hold);
+        let tries = AtomicUsize::new(0);
+        let policy = yielding(move || {
+            let policy = thread_schedule_policy().unwrap();
+            if tries.fetch_add(1, Ordering::SeqCst) == 0 {
+                assert_eq!(policy, Normal(Policy::Idle));
+                // As if others took all the time there is.
+                drop(hold.lock().unwrap().recv());
+            }
+            policy
+        });
+        assert_ne!(policy.await, Normal(Policy::Idle));
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn work_that_yields_to_others_comes_to_its_end() {
+        assert_eq!(yielding(|| 6 * 7).await, 42);
+    }
 
     #[test]
     fn a_thread_that_yields_to_others_is_idle_to_the_system_and_alone_in_it() {
