@@ -4,6 +4,7 @@
 
 pub mod metrics;
 pub mod arm;
+pub mod delivery;
 pub mod gpu;
 pub mod handles;
 pub mod idempotency;
@@ -12,6 +13,7 @@ pub mod shadow;
 pub mod upstream;
 
 pub use arm::ArmMetrics;
+pub use delivery::DeliveryMetrics;
 pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
 pub use shadow::{ShadowMetrics, ShadowOutcome};

@@ -49,6 +49,7 @@ impl Config {
             rates: _,
             idempotency,
             overload,
+            prediction_log,
             server,
             log,
             state,
@@ -68,6 +69,7 @@ impl Config {
         walk.opaque("auth.jwt", &auth.jwt, &new.auth.jwt);
         walk.section("idempotency", idempotency, &new.idempotency);
         walk.section("overload", overload, &new.overload);
+        walk.section("prediction_log", prediction_log, &new.prediction_log);
         walk.section("server", server, &new.server);
         walk.section("log", log, &new.log);
         let mut others = new.state.clone();

@@ -12,6 +12,7 @@ use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::overload::Overload;
+use super::prediction_log::PredictionLog;
 use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
@@ -34,6 +35,7 @@ pub struct Config {
     pub rates: Rates,
     pub idempotency: Idempotency,
     pub overload: Overload,
+    pub prediction_log: Option<PredictionLog>,
     pub server: Server,
     pub log: Log,
     pub state: State,
@@ -65,6 +67,9 @@ impl Config {
         let mut names = BTreeSet::new();
         let upstreams = Upstream::read_all(&mut root, &mut names, base);
         let routes = Route::read_all(&mut root, &names);
+        let recorded = root.has("prediction_log");
+        let prediction_log = PredictionLog::read(root.section("prediction_log"), base);
+        let prediction_log = recorded.then_some(prediction_log);
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
             tls: Tls::read(root.section("tls"), base),
@@ -76,6 +81,7 @@ impl Config {
             rates: Rates::read(&mut root, base),
             idempotency: Idempotency::read(root.section("idempotency")),
             overload: Overload::read(root.section("overload")),
+            prediction_log,
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
             state: State::read(root.section("state"), base, !routes.is_empty()),

@@ -113,6 +113,38 @@ declare! {
         "Memory of the answers kept for repeats.";
     KEYED_KEYS = "penstock_idempotency_keys", Shape::Gauge, &[],
         "Idempotency keys known: kept answers and calls under way.";
+    LOG_SEGMENTS = "penstock_prediction_log_segments", Shape::Gauge, &[],
+        "Closed segments of the prediction log that wait to be converted.";
+    LOG_CONVERSION_LAG = "penstock_prediction_log_conversion_lag_seconds", Shape::Gauge, &[],
+        "How long the oldest closed segment has waited to be converted; 0 while none waits.";
+    LOG_CONVERTED_ROWS = "penstock_prediction_log_converted_rows_total", Shape::Counter, &[],
+        "Rows (calls) that were converted to Parquet.";
+    LOG_CONVERSION_FAILURES = "penstock_prediction_log_conversion_failures_total", Shape::Counter, &[],
+        "Tries to convert a segment that failed; it stays and is tried again.";
+    LOG_DAMAGED_SEGMENTS = "penstock_prediction_log_damaged_segments_total", Shape::Counter, &[],
+        "Segments of which a part could not be read; they were put aside as .damaged.";
+    LOG_FILES = "penstock_prediction_log_files_total", Shape::Counter, &[],
+        "Parquet files that were written.";
+    LOG_FILE_BYTES = "penstock_prediction_log_file_bytes", Shape::Gauge, &[],
+        "Bytes of Parquet files on this machine, as of the last minute.";
+    LOG_REMOVED_FILES = "penstock_prediction_log_removed_files_total", Shape::Counter, &["reason"],
+        "Parquet files that were deleted on this machine, by reason: age (prediction_log.keep) or size (prediction_log.keep_size).";
+    LOG_FREE_BYTES = "penstock_prediction_log_free_bytes", Shape::Gauge, &[],
+        "Free bytes of the prediction log's file system.";
+    LOG_WRITING = "penstock_prediction_log_writing", Shape::Gauge, &[],
+        "Whether rows are written: 1, or 0 while less than prediction_log.min_free is free.";
+    LOG_UNDELIVERED_FILES = "penstock_prediction_log_undelivered_files", Shape::Gauge, &[],
+        "Parquet files that wait to be delivered to the object store.";
+    LOG_DELIVERY_LAG = "penstock_prediction_log_delivery_lag_seconds", Shape::Gauge, &[],
+        "How long the oldest Parquet file has waited to be delivered; 0 while none waits.";
+    LOG_DELIVERED_FILES = "penstock_prediction_log_delivered_files_total", Shape::Counter, &[],
+        "Parquet files that the object store has.";
+    LOG_DELIVERED_BYTES = "penstock_prediction_log_delivered_bytes_total", Shape::Counter, &[],
+        "Bytes of those.";
+    LOG_DELIVERY_FAILURES = "penstock_prediction_log_delivery_failures_total", Shape::Counter, &[],
+        "Tries to deliver a file, or to find out whether the object store can be written, that failed; they are repeated.";
+    LOG_LOST_FILES = "penstock_prediction_log_lost_files_total", Shape::Counter, &[],
+        "Parquet files that somebody deleted before they were delivered.";
     VIOLATIONS = "penstock_input_violations_total", Shape::Counter, &["model", "version", "input", "feature", "rule", "action"],
         "Values that break a rule of the input contract, by what happened: reject (the first one of a call), impute or flag; feature is empty for rules of a whole input.";
     BACKLOG = "penstock_backlog_seconds", Shape::Gauge, &["device"],

@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod model;
 mod overload;
+mod prediction_log_store;
 mod process;
 mod rates;
 mod repository;
@@ -36,6 +37,7 @@ pub const CONFIG: &[&[Key]] = &[
     breaker::KEYS,
     idempotency::KEYS,
     overload::KEYS,
+    prediction_log_store::KEYS,
     routes::KEYS,
     upstreams::KEYS,
     state::KEYS,
