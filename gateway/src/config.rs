@@ -14,6 +14,7 @@ pub mod idempotency;
 pub mod limits;
 pub mod listen;
 pub mod overload;
+pub mod prediction_log;
 pub mod rates;
 pub mod repository;
 pub mod routes;
@@ -34,6 +35,10 @@ pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use overload::Overload;
+pub use prediction_log::{
+    Confidence, Field, Fsync, Guarantee, HashKey, How, LogSampling, PredictionLog, Redact, Slice,
+    SliceSource,
+};
 pub use rates::{
     Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
     ShareBy, Store,

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::file::Config;
+use super::prediction_log::PredictionLog;
 use super::reader::Problem;
 
 /// One key that has another value, was added or was removed.
@@ -52,6 +53,7 @@ impl Config {
             server,
             log,
             state,
+            prediction_log,
             routes: _,
             upstreams: _,
         } = self;
@@ -74,6 +76,8 @@ impl Config {
         // The folder of the first route is made when it comes.
         others.is_needed = state.is_needed;
         walk.section("state", state, &others);
+        let fixed = |log: &Option<PredictionLog>| log.as_ref().map(PredictionLog::fixed);
+        walk.section("prediction_log", &fixed(prediction_log), &fixed(&new.prediction_log));
         let problem = |found: Difference| {
             Problem::new(found.path, "cannot change while the gateway runs: restart to change it")
         };
@@ -100,6 +104,7 @@ impl Config {
         walk.section("fair_share", &self.rates.fair_share, &new.rates.fair_share);
         walk.section("redis", &self.rates.redis, &new.rates.redis);
         walk.section("breaker", &self.breaker, &new.breaker);
+        walk.section("prediction_log", &self.prediction_log, &new.prediction_log);
         walk.found
     }
 }

@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod model;
 mod overload;
+mod prediction_log;
 mod process;
 mod rates;
 mod repository;
@@ -39,6 +40,7 @@ pub const CONFIG: &[&[Key]] = &[
     routes::KEYS,
     upstreams::KEYS,
     state::KEYS,
+    prediction_log::KEYS,
 ];
 
 /// `model.toml`, in sections.
