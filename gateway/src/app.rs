@@ -14,12 +14,10 @@ use tracing::{info, warn};
 use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
-use crate::delivery::{self, Delivery};
 use crate::identity::Identities;
 use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
-use crate::predictions::Gate;
 use crate::pipeline::{Keys, Pipeline};
 use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
@@ -33,9 +31,6 @@ use crate::upstream::Upstreams;
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
 
-/// Longest wait at the end for files of the prediction log to reach their store.
-const DELIVERY_END: Duration = Duration::from_secs(5);
-
 /// A gateway that serves.
 #[derive(Debug)]
 pub struct App {
@@ -43,7 +38,6 @@ pub struct App {
     api: Api,
     server: Server,
     addresses: Addresses,
-    delivery: Option<Delivery>,
 }
 
 /// Signals that ask the process to stop. Taken before anything else, so that none is missed
@@ -145,7 +139,6 @@ impl App {
         let hash = file.as_ref().and_then(|(_, text)| text.hash()).unwrap_or_default();
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
         let traffic = traffic.map_err(anyhow::Error::msg)?;
-        let delivery = delivery(&config).context("prediction_log.path")?;
         let watched = overload.clone();
         let api = Api {
             pipeline: Pipeline {
@@ -195,7 +188,7 @@ impl App {
         supervisor::ready();
         supervisor::guard(api.clone());
         info!(?addresses, "ready");
-        Ok(Self { config, api, server, addresses, delivery })
+        Ok(Self { config, api, server, addresses })
     }
 
     #[must_use]
@@ -239,24 +232,8 @@ impl App {
         if !tasks::blocking(move || control.close(ENGINES_END)).await {
             warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
         }
-        if let Some(delivery) = self.delivery {
-            delivery.finish(DELIVERY_END).await;
-        }
         info!("stopped");
     }
-}
-
-/// What becomes of the prediction log's segments.
-fn delivery(config: &Config) -> anyhow::Result<Option<Delivery>> {
-    let Some(log) = &config.prediction_log else { return Ok(None) };
-    let settings = delivery::Settings {
-        folder: log.path.clone(),
-        instance: 0,
-        disk: log.disk.clone(),
-        store: log.store.clone(),
-        gate: Gate::default(),
-    };
-    Ok(Some(Delivery::start(settings)?))
 }
 
 /// Follows the certificates' files.

@@ -35,7 +35,10 @@ pub use idempotency::Idempotency;
 pub use limits::Limits;
 pub use listen::Listen;
 pub use overload::Overload;
-pub use prediction_log::{Disk, LogStore, PredictionLog, Scheme};
+pub use prediction_log::{
+    Confidence, Disk, Field, Fsync, Guarantee, HashKey, How, LogSampling, LogStore, PredictionLog, Redact,
+    Scheme, Slice, SliceSource,
+};
 pub use rates::{
     Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,
     ShareBy, Store,

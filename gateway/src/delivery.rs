@@ -29,7 +29,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
 use crate::config::{Disk, LogStore, Scheme};
-use crate::predictions::Gate;
 use crate::tasks;
 use crate::telemetry::DeliveryMetrics;
 
@@ -39,6 +38,8 @@ use self::outbox::Outbox;
 use self::space::Space;
 use self::upload::Uploader;
 
+pub use self::space::Hold;
+
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -46,7 +47,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const TIDY: Duration = Duration::from_secs(60);
 
 /// What a log's folder is to become.
-#[derive(Debug, Clone)]
+#[expect(missing_debug_implementations, reason = "holds a function")]
 pub struct Settings {
     /// The log's.
     pub folder: PathBuf,
@@ -54,8 +55,8 @@ pub struct Settings {
     pub instance: u32,
     pub disk: Disk,
     pub store: Option<LogStore>,
-    /// What the writer of segments asks.
-    pub gate: Gate,
+    /// What the writer of segments is told.
+    pub hold: Hold,
 }
 
 /// Converts, delivers and deletes in the background.
@@ -99,7 +100,7 @@ impl Delivery {
     }
 
     fn start_with(settings: Settings, format: Box<dyn Convert>) -> io::Result<Self> {
-        let Settings { folder, instance, disk, store, gate } = settings;
+        let Settings { folder, instance, disk, store, hold } = settings;
         let segments = folder.join("segments");
         fs::create_dir_all(&segments)?;
         let outbox = match &store {
@@ -108,7 +109,7 @@ impl Delivery {
         };
         let parts = Arc::new(Parts {
             backlog: Arc::new(Backlog::new(segments)),
-            space: Space::new(gate, disk.min_free),
+            space: Space::new(hold, disk.min_free),
             metrics: Arc::default(),
             outbox,
             folder,

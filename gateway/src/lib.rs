@@ -23,7 +23,6 @@ pub mod shadow;
 pub mod batching;
 pub mod models;
 pub mod upstream;
-pub mod predictions;
 pub mod delivery;
 
 // What is served, and the path of a request through it.

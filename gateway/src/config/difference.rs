@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::file::Config;
+use super::prediction_log::PredictionLog;
 use super::reader::Problem;
 
 /// One key that has another value, was added or was removed.
@@ -49,10 +50,10 @@ impl Config {
             rates: _,
             idempotency,
             overload,
-            prediction_log,
             server,
             log,
             state,
+            prediction_log,
             routes: _,
             upstreams: _,
         } = self;
@@ -69,13 +70,14 @@ impl Config {
         walk.opaque("auth.jwt", &auth.jwt, &new.auth.jwt);
         walk.section("idempotency", idempotency, &new.idempotency);
         walk.section("overload", overload, &new.overload);
-        walk.section("prediction_log", prediction_log, &new.prediction_log);
         walk.section("server", server, &new.server);
         walk.section("log", log, &new.log);
         let mut others = new.state.clone();
         // The folder of the first route is made when it comes.
         others.is_needed = state.is_needed;
         walk.section("state", state, &others);
+        let fixed = |log: &Option<PredictionLog>| log.as_ref().map(PredictionLog::fixed);
+        walk.section("prediction_log", &fixed(prediction_log), &fixed(&new.prediction_log));
         let problem = |found: Difference| {
             Problem::new(found.path, "cannot change while the gateway runs: restart to change it")
         };
@@ -102,6 +104,7 @@ impl Config {
         walk.section("fair_share", &self.rates.fair_share, &new.rates.fair_share);
         walk.section("redis", &self.rates.redis, &new.rates.redis);
         walk.section("breaker", &self.breaker, &new.breaker);
+        walk.section("prediction_log", &self.prediction_log, &new.prediction_log);
         walk.found
     }
 }

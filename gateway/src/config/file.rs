@@ -12,7 +12,7 @@ use super::idempotency::Idempotency;
 use super::limits::Limits;
 use super::listen::Listen;
 use super::overload::Overload;
-use super::prediction_log::PredictionLog;
+use super::prediction_log::{Guarantee, PredictionLog};
 use super::rates::Rates;
 use super::reader::{Problem, Problems, Section};
 use super::repository::Repository;
@@ -35,10 +35,11 @@ pub struct Config {
     pub rates: Rates,
     pub idempotency: Idempotency,
     pub overload: Overload,
-    pub prediction_log: Option<PredictionLog>,
     pub server: Server,
     pub log: Log,
     pub state: State,
+    /// `None`: nothing is recorded.
+    pub prediction_log: Option<PredictionLog>,
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
 }
@@ -67,9 +68,8 @@ impl Config {
         let mut names = BTreeSet::new();
         let upstreams = Upstream::read_all(&mut root, &mut names, base);
         let routes = Route::read_all(&mut root, &names);
-        let recorded = root.has("prediction_log");
-        let prediction_log = PredictionLog::read(root.section("prediction_log"), base);
-        let prediction_log = recorded.then_some(prediction_log);
+        let state = State::read(root.section("state"), base, !routes.is_empty());
+        let prediction_log = PredictionLog::read(&mut root, base, state.path.as_deref());
         let config = Self {
             listen: Listen::read(root.section("listen"), base),
             tls: Tls::read(root.section("tls"), base),
@@ -81,10 +81,10 @@ impl Config {
             rates: Rates::read(&mut root, base),
             idempotency: Idempotency::read(root.section("idempotency")),
             overload: Overload::read(root.section("overload")),
-            prediction_log,
             server: Server::read(root.section("server")),
             log: Log::read(root.section("log")),
-            state: State::read(root.section("state"), base, !routes.is_empty()),
+            state,
+            prediction_log,
             // What could not be read has been reported.
             routes: routes.into_iter().collect::<Option<_>>().unwrap_or_default(),
             upstreams: upstreams.into_iter().flatten().collect(),
@@ -106,7 +106,23 @@ impl Config {
 
     fn check_across(&self, problems: &Problems) {
         self.listen.check(self.auth.guards_operators(self.repository.control), problems);
+        self.check_logs(problems);
         routes::loops::check(&self.routes, &self.upstreams, &self.listen, problems);
+    }
+}
+
+impl Config {
+    /// Routes can only choose how surely they are recorded where something records.
+    fn check_logs(&self, problems: &Problems) {
+        if self.prediction_log.is_some() {
+            return;
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            if route.log.is_some_and(|log| log != Guarantee::Off) {
+                let text = "has no effect without [prediction_log]";
+                problems.add(format!("route[{index}].log"), text);
+            }
+        }
     }
 }
 

@@ -192,7 +192,8 @@ mod tests {
     use crate::config::{Config, parse};
 
     /// What has keys only where it is there.
-    const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n";
+    const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n\
+                           prediction_log.hash_key = 'env:X'\n";
 
     fn lists() -> impl Iterator<Item = &'static Key> {
         CONFIG.iter().copied().flatten().filter(|key| key.kind == Type::Tables)

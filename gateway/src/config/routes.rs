@@ -13,6 +13,7 @@ use engine::{DataType, Tensor};
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
+use super::prediction_log::Guarantee;
 use crate::codec::json;
 use crate::types::{ArmName, ModelName, Share, Version};
 
@@ -32,6 +33,9 @@ pub struct Route {
     pub testers: Vec<String>,
     pub arms: Vec<Arm>,
     pub shadows: Vec<Shadow>,
+    /// How surely its calls are in the prediction log; `None`: as that says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Guarantee>,
 }
 
 /// What keeps a caller with its arm.

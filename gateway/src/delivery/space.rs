@@ -1,49 +1,64 @@
 //! How much of the disk is free, and whether rows may be written.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{error, info};
 
-use crate::predictions::Gate;
+/// Told why rows are not to be written, or `None` when they may be again.
+pub type Hold = Box<dyn Fn(Option<String>) + Send + Sync>;
 
-/// Closes the gate before the disk is full.
-#[derive(Debug)]
+/// Has rows held back before the disk is full.
 pub(super) struct Space {
-    gate: Gate,
+    hold: Hold,
+    is_open: AtomicBool,
     /// Bytes; 0: never.
     min_free: u64,
 }
 
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hold: _, is_open, min_free } = self;
+        f.debug_struct("Space").field("is_open", is_open).field("min_free", min_free).finish()
+    }
+}
+
 impl Space {
-    pub(super) fn new(gate: Gate, min_free: usize) -> Self {
-        Self { gate, min_free: min_free as u64 }
+    pub(super) fn new(hold: Hold, min_free: usize) -> Self {
+        Self { hold, is_open: AtomicBool::new(true), min_free: min_free as u64 }
     }
 
-    /// Opens or closes the gate for so many free bytes. Once closed it opens an eighth later, so
-    /// that it does not flutter.
+    /// Has rows held back, or written, for so many free bytes. Once held they wait for an eighth
+    /// more, so that it does not flutter.
     pub(super) fn judge(&self, free: u64) {
-        let open = match self.gate.is_open() {
-            true => free >= self.min_free,
-            false => free >= self.min_free.saturating_add(self.min_free / 8),
+        let min_free = self.min_free;
+        let was_open = self.is_open();
+        let is_open = match was_open {
+            true => free >= min_free,
+            false => free >= min_free.saturating_add(min_free / 8),
         };
-        if !self.gate.set_open(open) {
+        if is_open == was_open {
             return;
         }
-        let min_free = self.min_free;
-        if open {
+        self.is_open.store(is_open, Ordering::Release);
+        if is_open {
             info!(free, min_free, "there is room again: rows of the prediction log are written");
+            (self.hold)(None);
         } else {
             error!(
                 free,
                 min_free,
-                "prediction_log.min_free: the disk is short of space, no rows are written; durable calls are refused"
+                "prediction_log.min_free: the disk is short of space, no rows are written and \
+                 durable calls are refused"
             );
+            (self.hold)(Some("less than prediction_log.min_free is free".to_owned()));
         }
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.gate.is_open()
+        self.is_open.load(Ordering::Acquire)
     }
 }
 
@@ -58,25 +73,34 @@ pub(super) fn free(folder: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
-    #[test]
-    fn it_closes_below_its_bound_and_opens_well_above() {
-        let gate = Gate::default();
-        let space = Space::new(gate.clone(), 800);
-        let mut seen = vec![];
-        for free in [1000, 800, 799, 800, 899, 900, 800, 0, 900] {
-            space.judge(free);
-            seen.push(gate.is_open());
-        }
-        assert_eq!(seen, [true, true, false, false, false, true, true, false, true]);
+    fn told() -> (Hold, Arc<Mutex<Vec<bool>>>) {
+        let said = Arc::new(Mutex::new(vec![]));
+        let heard = said.clone();
+        (Box::new(move |why| said.lock().unwrap().push(why.is_some())), heard)
     }
 
     #[test]
-    fn without_a_bound_it_never_closes() {
-        let gate = Gate::default();
-        Space::new(gate.clone(), 0).judge(0);
-        assert!(gate.is_open());
+    fn rows_are_held_below_the_bound_and_written_again_well_above() {
+        let (hold, heard) = told();
+        let space = Space::new(hold, 800);
+        let mut seen = vec![];
+        for free in [1000, 800, 799, 800, 899, 900, 800, 0, 900] {
+            space.judge(free);
+            seen.push(space.is_open());
+        }
+        assert_eq!(seen, [true, true, false, false, false, true, true, false, true]);
+        assert_eq!(*heard.lock().unwrap(), [true, false, true, false]);
+    }
+
+    #[test]
+    fn without_a_bound_no_rows_are_held() {
+        let (hold, heard) = told();
+        Space::new(hold, 0).judge(0);
+        assert!(heard.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -19,9 +19,11 @@ use crate::types::{ArmName, OutputSpec, Patience, Signature, Version};
 mod batching;
 mod contract;
 mod deadline;
+mod features;
 mod running;
 
 pub use batching::Batching;
+pub use features::Features;
 
 const MAX_LABELS: usize = 100;
 
@@ -31,6 +33,7 @@ pub struct Manifest {
     pub platform: String,
     pub description: String,
     pub signature: Arc<Signature>,
+    pub features: Features,
     pub policy: VersionPolicy,
     pub device: String,
     pub options: EngineOptions,
@@ -116,11 +119,20 @@ impl Manifest {
         let platform = root.choice("platform", PLATFORMS, "torchscript").to_owned();
         let max_batch_size: usize = root.or("max_batch_size", 0);
         let description = root.or("description", String::new());
-        let (inputs, terms): (Vec<TensorSpec>, Vec<_>) =
-            root.list("input").into_iter().map(read_input).unzip();
-        let outputs: Vec<OutputSpec> = root.list("output").into_iter().map(read_output).collect();
+        let mut features = Features::default();
+        let (inputs, terms): (Vec<TensorSpec>, Vec<_>) = root
+            .list("input")
+            .into_iter()
+            .map(|section| read_input(section, &mut features.inputs))
+            .unzip();
+        let outputs: Vec<OutputSpec> = root
+            .list("output")
+            .into_iter()
+            .map(|section| read_output(section, &mut features.outputs))
+            .collect();
         let mut signature = Signature { inputs, outputs, max_batch_size, splits: true };
         check_signature(&root, &signature, &platform);
+        features.check(&root, &signature);
         let report = |index, key: &str, text| {
             let key = if key.is_empty() { String::new() } else { format!(".{key}") };
             root.problem(&format!("input[{index}].contract{key}"), text);
@@ -145,6 +157,7 @@ impl Manifest {
             platform,
             description,
             signature: Arc::new(signature),
+            features,
             policy,
             device,
             options,
@@ -185,16 +198,21 @@ impl VersionPolicy {
     }
 }
 
-fn read_input(mut section: Section<'_>) -> (TensorSpec, Option<InputTerms>) {
+fn read_input(
+    mut section: Section<'_>,
+    features: &mut Vec<Vec<String>>,
+) -> (TensorSpec, Option<InputTerms>) {
     let spec = read_tensor(&mut section);
+    features.push(section.or("features", vec![]));
     let has_contract = section.has("contract");
     let terms = contract::read(section.section("contract"));
     section.finish();
     (spec, has_contract.then_some(terms))
 }
 
-fn read_output(mut section: Section<'_>) -> OutputSpec {
+fn read_output(mut section: Section<'_>, features: &mut Vec<Vec<String>>) -> OutputSpec {
     let spec = read_tensor(&mut section);
+    features.push(section.or("features", vec![]));
     let labels = section.or("labels", vec![]);
     let tolerance = section.or("tolerance", 1e-5);
     if tolerance < 0.0 {

@@ -253,6 +253,7 @@ fn route(arms: &[ArmTerms]) -> Route {
         testers: vec![],
         arms: arms.iter().map(arm).collect(),
         shadows: vec![],
+        log: None,
     }
 }
 

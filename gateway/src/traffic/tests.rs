@@ -38,6 +38,7 @@ fn route(name: &str, canary: u16) -> Route {
         testers: vec![],
         arms: vec![arm("stable", 1, BUCKETS - canary), arm("canary", 2, canary)],
         shadows: vec![],
+        log: None,
     }
 }
 

@@ -23,7 +23,6 @@ const LAYERS: &[&[&str]] = &[
     &["batching"],
     &["models"],
     &["upstream"],
-    &["predictions"],
     &["delivery"],
     &["snapshot"],
     &["pipeline"],

@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod model;
 mod overload;
+mod prediction_log;
 mod prediction_log_store;
 mod process;
 mod rates;
@@ -37,10 +38,11 @@ pub const CONFIG: &[&[Key]] = &[
     breaker::KEYS,
     idempotency::KEYS,
     overload::KEYS,
-    prediction_log_store::KEYS,
     routes::KEYS,
     upstreams::KEYS,
     state::KEYS,
+    prediction_log::KEYS,
+    prediction_log_store::KEYS,
 ];
 
 /// `model.toml`, in sections.

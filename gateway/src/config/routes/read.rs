@@ -7,6 +7,7 @@ use super::shares::{self, Given};
 use super::terms::{Pins, RemoteVersion};
 use super::{Arm, Fallback, Route, Shadow, StaticOutput, Sticky, Target, VersionChoice};
 use crate::config::auth::wrong_pattern;
+use crate::config::prediction_log::{GUARANTEES, Guarantee};
 use crate::config::reader::Section;
 use crate::config::value::Size;
 use crate::types::{ArmName, ModelName, Share};
@@ -58,12 +59,16 @@ impl Route {
         let fallback = read_fallback(&mut section, &of_arms);
         let shadows = bounded(&mut section, "shadow", MAX_SHADOWS).into_iter();
         let shadows: Vec<_> = shadows.map(|shadow| Shadow::read(shadow, &mut names)).collect();
+        let log = section.has("log").then(|| section.choice("log", GUARANTEES, Guarantee::Off));
+        if log.is_none() {
+            section.take::<String>("log");
+        }
         section.finish();
         let shadows = shadows.into_iter().collect::<Option<_>>();
         let name = name?;
         let salt = salt.unwrap_or_else(|| name.to_string());
         let (arms, shadows, fallback) = (arms?, shadows?, fallback?);
-        Some(Self { name, sticky, salt, fallback, testers, arms, shadows })
+        Some(Self { name, sticky, salt, fallback, testers, arms, shadows, log })
     }
 }
 

@@ -45,6 +45,7 @@ fn a_short_route_has_the_documented_defaults() {
         testers: vec![],
         arms: vec![arm],
         shadows: vec![],
+        log: None,
     };
     assert_eq!(found, [expected]);
 }

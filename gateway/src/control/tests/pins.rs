@@ -138,6 +138,7 @@ impl Rig {
             testers: vec![],
             arms: vec![arm],
             shadows: vec![],
+            log: None,
         };
         let plan = Arc::new(RoutePlan::new(route, None, Source::File).unwrap());
         let mut pins = Pins::default();

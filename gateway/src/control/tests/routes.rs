@@ -34,6 +34,7 @@ fn route(canary: &str) -> Route {
             arm("canary", VersionChoice::Number(Version(2)), &canary.to_string()),
         ],
         shadows: vec![],
+        log: None,
     }
 }
 

@@ -99,6 +99,7 @@ fn route() -> Route {
             max_bytes: 1,
             timeout: LIMIT,
         }],
+        log: None,
     }
 }
 

@@ -37,6 +37,12 @@ pub(super) const KEYS: &[Key] = &[
         "Shape on the wire, batch dimension included; -1 is any size. Required.",
     ),
     key(
+        "input.features",
+        Type::Texts,
+        "[]",
+        "What the scalars of an item are called in the prediction log, row-major.",
+    ),
+    key(
         "output",
         Type::Tables,
         "",
@@ -49,6 +55,12 @@ pub(super) const KEYS: &[Key] = &[
         Type::Dimensions,
         "",
         "Shape on the wire, batch dimension included; -1 is any size. Required.",
+    ),
+    key(
+        "output.features",
+        Type::Texts,
+        "[]",
+        "What the scalars of an item are called in the prediction log, row-major.",
     ),
     key(
         "output.labels",

@@ -35,6 +35,12 @@ pub(super) const KEYS: &[Key] = &[
         "What answers where the assigned arm is broken, open or not loaded: the name of an arm, `\"static\"` (see `route.static`), or `\"refuse\"`.",
     ),
     key(
+        "route.log",
+        Type::OneOf(&["lossy", "sampled", "durable", "off"]),
+        "",
+        "How surely its calls are in the prediction log. Absent: as `prediction_log.guarantee` says.",
+    ),
+    key(
         "route.testers",
         Type::Texts,
         "[]",
