@@ -74,8 +74,10 @@ impl Uploader {
         let mut pause = Pause(FIRST_PAUSE);
         loop {
             let store = self.connected(&mut pause).await;
-            pause = Pause(FIRST_PAUSE);
-            while self.deliver(&*store).await {}
+            while self.deliver(&*store).await {
+                // That a small object was taken says little of files.
+                pause = Pause(FIRST_PAUSE);
+            }
             // Whatever it was: the store is asked with something small before it is trusted again.
             sleep(pause.next()).await;
         }

@@ -1,0 +1,129 @@
+//! Which files go, and which never do.
+
+use std::time::UNIX_EPOCH;
+
+use proptest::prelude::*;
+
+use super::super::retention::{Kept, Reason, choose, scan};
+use super::*;
+
+fn at(hours: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(3600 * hours)
+}
+
+fn kept(name: &str, hours: u64, bytes: u64) -> Kept {
+    Kept { path: name.to_owned(), until: at(hours), bytes }
+}
+
+fn disk(keep_hours: Option<u64>, keep_size: Option<usize>) -> Disk {
+    let keep = keep_hours.map(|hours| Duration::from_secs(3600 * hours));
+    Disk { keep, keep_size, min_free: 0 }
+}
+
+#[test]
+fn files_go_when_their_youngest_row_is_too_old() {
+    let files = vec![kept("c", 12, 1), kept("a", 10, 1), kept("b", 11, 1)];
+    let gone = choose(files, &disk(Some(4), None), at(15), |_| false);
+    assert_eq!(gone, [(kept("a", 10, 1), Reason::Age), (kept("b", 11, 1), Reason::Age)]);
+}
+
+#[test]
+fn the_oldest_files_go_until_the_others_fit() {
+    let files = vec![kept("c", 12, 40), kept("a", 10, 30), kept("b", 11, 50)];
+    let gone = choose(files.clone(), &disk(None, Some(90)), at(15), |_| false);
+    assert_eq!(gone, [(kept("a", 10, 30), Reason::Size)]);
+    assert_eq!(choose(files, &disk(None, Some(120)), at(15), |_| false), []);
+}
+
+#[test]
+fn how_old_a_file_is_follows_from_its_folder() {
+    let folder = folder();
+    let names = [
+        "files/model=a/version=1/date=2025-11-22/hour=07/0000abcd-00000001-00.parquet",
+        "feedback/date=2025-11-22/0000abcd-00000001.parquet",
+        "segments/00000009.damaged",
+        "segments/00000010.segment",
+        "segments/00000011.open",
+    ];
+    for name in names {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "12345").unwrap();
+    }
+    let mut found = scan(folder.path(), SystemTime::now(), false).unwrap();
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    let paths: Vec<_> = found.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, [names[1], names[0], names[2]]);
+    let day = Duration::from_secs(1_763_769_600);
+    assert_eq!(found[0].until, UNIX_EPOCH + day + Duration::from_secs(24 * 3600));
+    assert_eq!(found[1].until, UNIX_EPOCH + day + Duration::from_secs(8 * 3600));
+    assert!(found[2].until > UNIX_EPOCH + day);
+    assert!(found.iter().all(|file| file.bytes == 5));
+}
+
+#[test]
+fn what_is_not_delivered_stays_however_old_and_large_it_is() {
+    let folder = folder();
+    segment(&folder, 1, 3);
+    segment(&folder, 2, 3);
+    let process = process(&folder, true);
+    let claims = [process.claim(), process.claim()];
+    for claim in &claims {
+        process.converter.make(claim).unwrap();
+    }
+    // The first is noted and its segment gone; of the second only the files are there.
+    process.converter.work(&claims[0]);
+    let before = parquet(&folder);
+    assert_eq!(before.len(), 2);
+    let strict = Parts {
+        folder: process.parts.folder.clone(),
+        disk: Disk { keep: Some(Duration::from_secs(1)), keep_size: Some(1), min_free: 0 },
+        backlog: process.parts.backlog.clone(),
+        outbox: process.parts.outbox.clone(),
+        space: Space::new(Box::new(|_| {}), 0),
+        metrics: Arc::default(),
+    };
+    strict.tidy(false);
+    assert_eq!(parquet(&folder), before);
+    // Delivered: nothing holds it any more.
+    process.converter.work(&claims[1]);
+    let outbox = process.parts.outbox.as_ref().unwrap();
+    let items = futures_util::FutureExt::now_or_never(outbox.next(1)).unwrap();
+    outbox.delivered(&items[0]);
+    strict.tidy(false);
+    let left = parquet(&folder);
+    assert_eq!(left.len(), 1);
+    assert!(outbox.holds(left.keys().next().unwrap()));
+}
+
+proptest! {
+    #[test]
+    fn the_oldest_that_may_go_do_and_no_other(
+        files in prop::collection::vec((0..100_u64, 0..100_u64, any::<bool>()), 0..40),
+        keep in prop::option::of(1..100_u64),
+        size in prop::option::of(0..2000_usize),
+    ) {
+        let held = |file: &Kept| file.path.starts_with("held");
+        let all: Vec<_> = files
+            .iter()
+            .enumerate()
+            .map(|(index, (hour, bytes, is_held))| {
+                let name = if *is_held { "held" } else { "free" };
+                kept(&format!("{name}{index}"), *hour, *bytes)
+            })
+            .collect();
+        let disk = disk(keep, size);
+        let gone = choose(all.clone(), &disk, at(100), held);
+        prop_assert!(gone.iter().all(|(file, _)| !held(file)));
+        let left: Vec<_> = all.iter().filter(|file| !gone.iter().any(|(other, _)| other == *file)).collect();
+        let free = || left.iter().filter(|file| !held(file));
+        // Whatever may go is young enough, and together they fit unless nothing else may go.
+        prop_assert!(free().all(|file| keep.is_none_or(|keep| at(100).duration_since(file.until).unwrap() < Duration::from_secs(3600 * keep))));
+        let total: u64 = left.iter().map(|file| file.bytes).sum();
+        prop_assert!(size.is_none_or(|size| total <= size as u64) || free().next().is_none());
+        // Nothing goes for its size while something older stays that may go.
+        for (file, reason) in &gone {
+            prop_assert!(*reason == Reason::Age || free().all(|other| other.until >= file.until));
+        }
+    }
+}
