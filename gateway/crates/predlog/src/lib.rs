@@ -1,11 +1,12 @@
 //! The files of the prediction log: rows as bytes, segments that survive crashes, and Parquet.
 //!
 //! This crate knows nothing of tokio, clocks or the gateway; it reads and writes files. Reading
-//! order: [`row`], [`schema`].
+//! order: [`row`], [`schema`], [`convert`], [`read`], [`verify`], [`export`].
 #![forbid(unsafe_code)]
 
 pub mod row;
 pub mod schema;
+mod columns;
 
 pub use row::{Row, RowRef, State, Status, TensorRef, TensorValue};
 pub use schema::{Schema, SchemaId, TensorSpec};
