@@ -57,10 +57,6 @@ impl Batch {
         &self.columns
     }
 
-    pub(crate) fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     pub(crate) fn extras(&self) -> &BTreeSet<Extra> {
         &self.extras
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use engine::DataType;
 
 use super::{Columns, Extra, Layout, TensorColumns};
+use crate::row::Slice;
 use crate::{Row, State, Status, TensorSpec, TensorValue};
 
 /// What of a tensor goes into columns.
@@ -46,6 +47,19 @@ impl<'a> Fitted<'a> {
         fitted.unknown(outputs, &row.outputs, "out");
         fitted.lines = fitted.count(columns, row);
         fitted
+    }
+
+    /// Whether the columns are all that a row needs.
+    pub(crate) fn is_served_by(&self, extras: &BTreeSet<Extra>, row: &Row) -> bool {
+        let has_slice = |slice: &Slice| {
+            extras.iter().any(|extra| matches!(extra, Extra::Slice(name) if *name == slice.name))
+        };
+        row.slices.iter().all(has_slice)
+            && self.tensors.iter().enumerate().all(|(index, fit)| match fit {
+                Fit::Binary(..) => extras.contains(&Extra::Binary(index)),
+                Fit::Redacted(_) => extras.contains(&Extra::Redacted(index)),
+                Fit::Nothing | Fit::Numbers(_) | Fit::Texts(..) => true,
+            })
     }
 
     /// The extras that a row needs.
