@@ -39,7 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let written = write(&segments, rows)?;
     let each = |bytes: u64| bytes as f64 / rows as f64;
     let micros = |start: f64| (cpu() - start) / rows as f64;
-    println!("write segments  {:6.2} µs/row  {:7.1} bytes/row", micros(start), each(size(&written)?));
+    println!(
+        "write segments  {:6.2} µs/row  {:7.1} bytes/row",
+        micros(start),
+        each(size(&written)?)
+    );
 
     let start = cpu();
     for segment in &written {
@@ -51,7 +55,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = cpu();
     let mut paths = vec![];
     for segment in &written {
-        paths.extend(convert(segment, &files, &Options::default())?.files.into_iter().map(|file| file.path));
+        paths.extend(
+            convert(segment, &files, &Options::default())?.files.into_iter().map(|file| file.path),
+        );
     }
     println!("convert         {:6.2} µs/row  {:7.1} bytes/row", micros(start), each(size(&paths)?));
 
@@ -59,7 +65,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (parquet, raw) = kserve(&folder.join("kserve.parquet"), rows)?;
     println!(
         "base64 of JSON  {:6.2} µs/row  {:7.1} bytes/row in Parquet with zstd, {:.1} bytes/row of text",
-        micros(start), each(parquet), each(raw),
+        micros(start),
+        each(parquet),
+        each(raw),
     );
     if std::env::args().nth(2).is_none() {
         fs::remove_dir_all(folder)?;
@@ -115,7 +123,8 @@ fn write(folder: &Path, rows: u64) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         if writer.is_none() {
             number += 1;
             writer = Some(Writer::create(folder, number, START, 7)?);
-            let is_whole = frame(Kind::Schema, &mut records, |out| out.extend(schema.encode_to_vec()));
+            let is_whole =
+                frame(Kind::Schema, &mut records, |out| out.extend(schema.encode_to_vec()));
             assert!(is_whole, "a schema is short");
         }
         let (pixels, scores) = values(&mut random);
@@ -146,7 +155,8 @@ fn row(
         values.iter().flat_map(|value| value.to_le_bytes()).collect()
     };
     let (input, output) = (bytes(pixels), bytes(scores));
-    let tensor = |name, shape, data| TensorRef { name, datatype: "FP32", shape, data, state: State::Whole };
+    let tensor =
+        |name, shape, data| TensorRef { name, datatype: "FP32", shape, data, state: State::Whole };
     let (caller, sticky) = (format!("request-{index}"), format!("{:016x}", random.u64(..) % 5000));
     let queue_us = random.u64(20..400);
     let row = RowRef {
@@ -203,21 +213,33 @@ fn kserve(path: &Path, rows: u64) -> Result<(u64, u64), Box<dyn Error>> {
             let (pixels, scores) = values(&mut random);
             let json = |name: &str, values: &[f32]| -> Result<String, std::fmt::Error> {
                 let mut text = String::new();
-                write!(text, r#"{{"name":"{name}","shape":[1,{}],"datatype":"FP32","data":{values:?}}}"#, values.len())?;
+                write!(
+                    text,
+                    r#"{{"name":"{name}","shape":[1,{}],"datatype":"FP32","data":{values:?}}}"#,
+                    values.len()
+                )?;
                 Ok(text)
             };
             let id = format!("request-{index}");
             let (pixels, scores) = (json("pixels", &pixels)?, json("scores", &scores)?);
             let request = format!(r#"{{"id":"{id}","inputs":[{pixels}]}}"#);
-            let answer = format!(r#"{{"id":"{id}","model_name":"digits","model_version":"3","outputs":[{scores}]}}"#);
-            for (column, text) in columns.iter_mut().zip([id, STANDARD.encode(request), STANDARD.encode(answer)]) {
+            let answer = format!(
+                r#"{{"id":"{id}","model_name":"digits","model_version":"3","outputs":[{scores}]}}"#
+            );
+            for (column, text) in
+                columns.iter_mut().zip([id, STANDARD.encode(request), STANDARD.encode(answer)])
+            {
                 raw += text.len() as u64;
                 column.push(text);
             }
             index += 1;
         }
         let [ids, requests, answers] = columns.map(|texts| Arc::new(StringArray::from(texts)) as _);
-        let batch = RecordBatch::try_from_iter([("id", ids), ("request", requests), ("response", answers)])?;
+        let batch = RecordBatch::try_from_iter([
+            ("id", ids),
+            ("request", requests),
+            ("response", answers),
+        ])?;
         if writer.is_none() {
             let file = File::create(path)?;
             writer = Some(ArrowWriter::try_new(file, batch.schema(), Some(properties.clone()))?);

@@ -261,7 +261,8 @@ impl<'a> Pass<'a> {
                 files.flush(self.conversion)?;
             }
         }
-        let before = std::mem::replace(&mut files.memory, files.file.as_ref().map_or(0, File::memory));
+        let before =
+            std::mem::replace(&mut files.memory, files.file.as_ref().map_or(0, File::memory));
         self.memory = self.memory - before + files.memory;
         self.bound(options.memory)
     }
@@ -281,7 +282,9 @@ impl<'a> Pass<'a> {
     /// Ends row groups, the largest first, until all take no more than this together.
     fn bound(&mut self, limit: usize) -> Result<(), ConvertError> {
         while self.memory > limit {
-            let Some(largest) = self.open.values_mut().max_by_key(|files| files.memory) else { break };
+            let Some(largest) = self.open.values_mut().max_by_key(|files| files.memory) else {
+                break;
+            };
             if let Some(file) = &mut largest.file {
                 file.end_row_group()?;
             }

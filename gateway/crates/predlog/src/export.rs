@@ -11,7 +11,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use crate::read::{Query, ReadError, conform, scan, texts};
+use crate::read::{Query, ReadError, conform, printable, scan, texts};
 
 /// Bytes of a row group.
 const ROW_GROUP: usize = 16 << 20;
@@ -59,7 +59,7 @@ pub fn export(
             let mut writer = arrow_json::LineDelimitedWriter::new(&mut out);
             let mut rows = 0;
             for batch in scan(log, query)? {
-                let batch = batch?;
+                let batch = printable(&batch?)?;
                 writer.write(&batch)?;
                 rows += batch.num_rows() as u64;
             }
@@ -108,6 +108,7 @@ fn csv(log: &Path, query: Query, out: impl Write) -> Result<u64, ExportError> {
 
 /// The batch with texts instead of lists, which CSV does not know.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let batch = printable(batch)?;
     let schema = batch.schema();
     let columns: Vec<_> = schema
         .fields()

@@ -11,15 +11,17 @@ pub mod feedback;
 pub mod segment;
 pub mod folder;
 mod columns;
+#[cfg(test)]
+mod testing;
 pub mod convert;
 pub mod read;
 pub mod verify;
 pub mod export;
 
 pub use convert::{ConvertError, Converted, Options, Written, convert};
+pub use export::{ExportError, Format, export};
 pub use feedback::{Feedback, Label};
 pub use folder::Folder;
-pub use export::{ExportError, Format, export};
 pub use read::{Query, ReadError, scan};
 pub use row::{Row, RowRef, State, Status, TensorRef, TensorValue};
 pub use schema::{Schema, SchemaId, TensorSpec};

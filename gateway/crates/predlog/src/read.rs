@@ -31,7 +31,7 @@ use crate::convert::{Partition, stem};
 use crate::segment::{self, Reader};
 use segments::SegmentScan;
 use union::Union;
-pub(crate) use union::{conform, texts};
+pub(crate) use union::{conform, printable, texts};
 
 /// Lines of a batch that is read.
 const LINES: usize = 4096;
@@ -151,7 +151,9 @@ impl Iterator for Scan {
             let next = match &mut self.current {
                 Some(Current::File { reader, partition, path }) => reader.next().map(|batch| {
                     let batch = batch.map_err(|error| match error {
-                        ArrowError::ParquetError(text) => ReadError::parquet(path)(ParquetError::General(text)),
+                        ArrowError::ParquetError(text) => {
+                            ReadError::parquet(path)(ParquetError::General(text))
+                        }
                         error => error.into(),
                     })?;
                     Ok(labelled(&batch, &partition.model, &partition.version)?)
@@ -264,15 +266,19 @@ impl Query {
         let is_wanted =
             |name: &str| self.columns.is_empty() || self.columns.iter().any(|own| own == name);
         let mask = roots(&is_wanted);
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-            .with_batch_size(LINES)
-            .with_projection(mask);
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                .with_batch_size(LINES)
+                .with_projection(mask);
         if self.from_us.is_some() || self.until_us.is_some() {
             let query = self.clone();
-            let arrived = ArrowPredicateFn::new(roots(&|name| name == "arrived"), move |batch: RecordBatch| {
-                let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
-                Ok(BooleanArray::from_unary(times, |time| query.takes_time(time)))
-            });
+            let arrived = ArrowPredicateFn::new(
+                roots(&|name| name == "arrived"),
+                move |batch: RecordBatch| {
+                    let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                    Ok(BooleanArray::from_unary(times, |time| query.takes_time(time)))
+                },
+            );
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(arrived)]));
         }
         builder.build()

@@ -118,9 +118,7 @@ impl CallCells {
             From::Long(_) => Cells::Long(Int64Builder::new()),
             From::Double(_) => Cells::Double(Float64Builder::new()),
             From::Flag(_) => Cells::Flag(BooleanBuilder::new()),
-            From::Arrived => {
-                Cells::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC"))
-            }
+            From::Arrived => Cells::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         };
         Self(CALL.iter().map(|(_, from)| (*from, cells(*from))).collect())
     }
@@ -137,7 +135,11 @@ impl CallCells {
                     text(cells, hyphenated(&row.prediction, &mut buffer), count);
                 }
                 (From::Schema, Cells::Text(cells)) => {
-                    let id = if row.schema == 0 { String::new() } else { SchemaId(row.schema).to_string() };
+                    let id = if row.schema == 0 {
+                        String::new()
+                    } else {
+                        SchemaId(row.schema).to_string()
+                    };
                     text(cells, &id, count);
                 }
                 (From::Item, Cells::Int(cells)) => {

@@ -183,7 +183,9 @@ fn redacted(value: &TensorValue) -> Fit<'_> {
     let texts = (value.datatype == DataType::Bytes.name() && !value.data.is_empty())
         .then(|| frames(&value.data))
         .flatten()
-        .and_then(|values| values.into_iter().map(|bytes| std::str::from_utf8(bytes).ok()).collect());
+        .and_then(|values| {
+            values.into_iter().map(|bytes| std::str::from_utf8(bytes).ok()).collect()
+        });
     texts.map_or(Fit::Nothing, Fit::Redacted)
 }
 
@@ -196,11 +198,12 @@ fn elements(spec: &TensorSpec, shape: &[u64], items: usize) -> Option<usize> {
         shape
     };
     let fits = own.len() == spec.shape.len()
-        && own.iter().zip(&spec.shape).all(|(size, spec)| *spec < 0 || u64::try_from(*spec) == Ok(*size));
+        && own
+            .iter()
+            .zip(&spec.shape)
+            .all(|(size, spec)| *spec < 0 || u64::try_from(*spec) == Ok(*size));
     fits.then_some(())?;
-    shape
-        .iter()
-        .try_fold(1usize, |product, size| product.checked_mul(usize::try_from(*size).ok()?))
+    shape.iter().try_fold(1usize, |product, size| product.checked_mul(usize::try_from(*size).ok()?))
 }
 
 /// The elements of a BYTES tensor, each behind its length; `None` if the bytes are no such thing.

@@ -20,8 +20,18 @@ use super::{Fit, Layout, TensorColumns, arrow_type, element};
 pub(super) enum Cells {
     Nothing,
     /// Numbers of one line behind those of the line before, as on the wire.
-    Numbers { data: Vec<u8>, line: usize, nulls: NullBufferBuilder },
-    Lists { data: Vec<u8>, size: usize, ends: Vec<i32>, nulls: NullBufferBuilder, shapes: Shapes },
+    Numbers {
+        data: Vec<u8>,
+        line: usize,
+        nulls: NullBufferBuilder,
+    },
+    Lists {
+        data: Vec<u8>,
+        size: usize,
+        ends: Vec<i32>,
+        nulls: NullBufferBuilder,
+        shapes: Shapes,
+    },
     Texts(Vec<StringBuilder>),
     TextLists(Box<ListBuilder<StringBuilder>>, Shapes),
 }
@@ -145,7 +155,9 @@ impl Cells {
                 *data = vec![];
             }
             Self::Texts(columns) => {
-                into.extend(columns.iter_mut().map(|cells| -> ArrayRef { Arc::new(cells.finish()) }));
+                into.extend(
+                    columns.iter_mut().map(|cells| -> ArrayRef { Arc::new(cells.finish()) }),
+                );
             }
             Self::TextLists(cells, shapes) => {
                 into.push(Arc::new(cells.finish()));
@@ -157,7 +169,8 @@ impl Cells {
 
 impl Shapes {
     fn new(wanted: bool) -> Self {
-        let builder = || ListBuilder::new(Int64Builder::new()).with_field(element(ArrowType::Int64));
+        let builder =
+            || ListBuilder::new(Int64Builder::new()).with_field(element(ArrowType::Int64));
         Self(wanted.then(|| Box::new(builder())))
     }
 
@@ -218,8 +231,7 @@ fn numbers(
     match datatype {
         DataType::Bool => {
             let (at, step) = steps;
-            let values: BooleanBuffer =
-                data.chunks_exact(step).map(|line| line[at] != 0).collect();
+            let values: BooleanBuffer = data.chunks_exact(step).map(|line| line[at] != 0).collect();
             Arc::new(BooleanArray::new(values, nulls))
         }
         DataType::Uint8 => read::<UInt8Type, _>(data, steps, nulls, u8::from_le_bytes),

@@ -62,7 +62,11 @@ impl File {
             let mut open = OpenOptions::new();
             open.write(true).create(true).truncate(true).mode(0o640).open(&temporary)
         };
-        let sink = Summed { file: BufWriter::new(create().map_err(ConvertError::io(path))?), hasher: crc32fast::Hasher::new(), bytes: 0 };
+        let sink = Summed {
+            file: BufWriter::new(create().map_err(ConvertError::io(path))?),
+            hasher: crc32fast::Hasher::new(),
+            bytes: 0,
+        };
         let writer = properties(schema, facts, options)
             .map(|properties| {
                 let own = ArrowWriterOptions::new().with_properties(properties);

@@ -135,7 +135,10 @@ mod tests {
         let partition = Partition::of(&at(1_709_251_199_999_999));
         let expected = "model=a%2Fb%20c/version=3/date=2024-02-29/hour=23";
         assert_eq!(partition.folder(), PathBuf::from(expected));
-        assert_eq!(Partition::of(&at(1_709_251_200_000_000)).folder().iter().nth(2).unwrap(), "date=2024-03-01");
+        assert_eq!(
+            Partition::of(&at(1_709_251_200_000_000)).folder().iter().nth(2).unwrap(),
+            "date=2024-03-01"
+        );
     }
 
     #[test]

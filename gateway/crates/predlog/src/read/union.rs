@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, new_null_array};
 use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -50,8 +52,7 @@ impl Union {
 
 /// A type that takes values of both: the same, a wider number, or text.
 fn wider(a: &DataType, b: &DataType) -> DataType {
-    let has_sign_or_room =
-        |kind: &DataType| kind.is_integer() && !matches!(kind, DataType::UInt64);
+    let has_sign_or_room = |kind: &DataType| kind.is_integer() && !matches!(kind, DataType::UInt64);
     match (a, b) {
         (a, b) if a == b => a.clone(),
         (a, b) if has_sign_or_room(a) && has_sign_or_room(b) => DataType::Int64,
@@ -89,7 +90,30 @@ pub(crate) fn texts(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     }
     let options = FormatOptions::default();
     let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;
-    let text = |line| array.is_valid(line).then(|| formatter.value(line).try_to_string()).transpose();
+    let text =
+        |line| array.is_valid(line).then(|| formatter.value(line).try_to_string()).transpose();
     let texts: StringArray = (0..array.len()).map(text).collect::<Result<_, _>>()?;
     Ok(Arc::new(texts))
+}
+
+/// The batch with times in a zone that needs no table of zones to be written as text.
+///
+/// # Errors
+///
+/// None that is known: only what columns are called changes.
+pub(crate) fn printable(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let column = |(field, array): (&Arc<Field>, &ArrayRef)| -> (Arc<Field>, ArrayRef) {
+        match array.as_primitive_opt::<TimestampMicrosecondType>() {
+            Some(times) if times.timezone() == Some("UTC") => {
+                let times = times.clone().with_timezone("+00:00");
+                let field = field.as_ref().clone().with_data_type(times.data_type().clone());
+                (Arc::new(field), Arc::new(times))
+            }
+            _ => (Arc::clone(field), Arc::clone(array)),
+        }
+    };
+    let schema = batch.schema();
+    let (fields, arrays): (Vec<_>, Vec<_>) =
+        schema.fields().iter().zip(batch.columns()).map(column).unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
 }
