@@ -211,7 +211,9 @@ struct Files {
     batch: Batch,
     file: Option<File>,
     parts: u32,
+    /// Bytes that its row group takes, and as many as the pass has counted.
     memory: usize,
+    counted: usize,
 }
 
 impl<'a> Pass<'a> {
@@ -261,9 +263,9 @@ impl<'a> Pass<'a> {
                 files.flush(self.conversion)?;
             }
         }
-        let before =
-            std::mem::replace(&mut files.memory, files.file.as_ref().map_or(0, File::memory));
-        self.memory = self.memory - before + files.memory;
+        self.memory -= files.counted;
+        files.counted = files.memory;
+        self.memory += files.counted;
         self.bound(options.memory)
     }
 
@@ -275,20 +277,28 @@ impl<'a> Pass<'a> {
             (Arc::new(Columns::new(&schema, 0)), Arc::new(schema))
         });
         let facts = Facts { partition: key.0.clone(), schema_id: id, schema };
-        let files = Files { facts, batch: Batch::new(columns), file: None, parts: 0, memory: 0 };
+        let files = Files {
+            facts,
+            batch: Batch::new(columns),
+            file: None,
+            parts: 0,
+            memory: 0,
+            counted: 0,
+        };
         self.open.insert(key, files);
     }
 
     /// Ends row groups, the largest first, until all take no more than this together.
     fn bound(&mut self, limit: usize) -> Result<(), ConvertError> {
         while self.memory > limit {
-            let Some(largest) = self.open.values_mut().max_by_key(|files| files.memory) else {
+            let Some(largest) = self.open.values_mut().max_by_key(|files| files.counted) else {
                 break;
             };
             if let Some(file) = &mut largest.file {
                 file.end_row_group()?;
             }
-            self.memory -= std::mem::take(&mut largest.memory);
+            self.memory -= std::mem::take(&mut largest.counted);
+            largest.memory = 0;
         }
         Ok(())
     }
@@ -344,13 +354,17 @@ impl Files {
                 none.insert(file)
             }
         };
-        file.write(&batch)
+        file.write(&batch)?;
+        // Asking all columns takes longer than adding a row.
+        self.memory = file.memory();
+        Ok(())
     }
 
     fn end(&mut self, conversion: &Conversion<'_>) -> Result<Option<Written>, ConvertError> {
         if !self.batch.is_empty() {
             self.flush(conversion)?;
         }
+        self.memory = 0;
         self.file.take().map(|file| file.finish(&self.facts.partition)).transpose()
     }
 }
