@@ -3,6 +3,8 @@
 //! Rows name the schema under which they were written by its id, which follows from what it says:
 //! the same version has the same one on every gateway, and a changed one has another.
 
+mod json;
+
 use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_64;

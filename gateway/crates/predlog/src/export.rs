@@ -1,0 +1,130 @@
+//! Rows of a log as one file for somebody else: Parquet, CSV or JSON lines.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::properties::WriterProperties;
+
+use crate::read::{Query, ReadError, conform, printable, scan, texts};
+
+/// Bytes of a row group.
+const ROW_GROUP: usize = 16 << 20;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// With zstd. Columns that only some rows have are null in the others.
+    Parquet,
+    /// With a line of names. Lists are texts in brackets, bytes are hex, nothing is null.
+    Csv,
+    /// An object a line, without what is null. Bytes are hex; numbers that JSON cannot say are
+    /// null.
+    JsonLines,
+}
+
+/// Why rows could not be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("writing: {0}")]
+    Write(#[from] io::Error),
+    #[error("writing: {0}")]
+    Parquet(#[from] ParquetError),
+    #[error("writing: {0}")]
+    Arrow(#[from] ArrowError),
+}
+
+/// Writes the rows of a log that a query takes; returns how many lines there were.
+///
+/// # Errors
+///
+/// What reading or writing gives; what was written until then is of no use.
+pub fn export(
+    log: &Path,
+    query: Query,
+    format: Format,
+    mut out: impl Write + Send,
+) -> Result<u64, ExportError> {
+    let rows = match format {
+        Format::Parquet => parquet(log, query, &mut out)?,
+        Format::Csv => csv(log, query, &mut out)?,
+        Format::JsonLines => {
+            let mut writer = arrow_json::LineDelimitedWriter::new(&mut out);
+            let mut rows = 0;
+            for batch in scan(log, query)? {
+                let batch = printable(&batch?)?;
+                writer.write(&batch)?;
+                rows += batch.num_rows() as u64;
+            }
+            writer.finish()?;
+            rows
+        }
+    };
+    out.flush()?;
+    Ok(rows)
+}
+
+fn parquet(log: &Path, query: Query, out: impl Write + Send) -> Result<u64, ExportError> {
+    let scan = scan(log, query)?;
+    let schema = Arc::new(scan.schema()?);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_max_row_group_bytes(Some(ROW_GROUP))
+        .build();
+    let mut writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+    let mut rows = 0;
+    for batch in scan {
+        let batch = conform(&batch?, &schema)?;
+        writer.write(&batch)?;
+        rows += batch.num_rows() as u64;
+    }
+    writer.close()?;
+    Ok(rows)
+}
+
+fn csv(log: &Path, query: Query, out: impl Write) -> Result<u64, ExportError> {
+    let scan = scan(log, query)?;
+    let schema = Arc::new(scan.schema()?);
+    let mut writer = arrow_csv::Writer::new(out);
+    let mut rows = 0;
+    for batch in scan {
+        let batch = flat(&conform(&batch?, &schema)?)?;
+        writer.write(&batch)?;
+        rows += batch.num_rows() as u64;
+    }
+    if rows == 0 {
+        // The names are there all the same.
+        writer.write(&flat(&RecordBatch::new_empty(schema))?)?;
+    }
+    Ok(rows)
+}
+
+/// The batch with texts instead of lists, which CSV does not know.
+fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let batch = printable(batch)?;
+    let schema = batch.schema();
+    let columns: Vec<_> = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, array)| {
+            if field.data_type().is_nested() {
+                Ok((Arc::new(Field::new(field.name(), DataType::Utf8, true)), texts(array)?))
+            } else {
+                Ok((Arc::clone(field), Arc::clone(array)))
+            }
+        })
+        .collect::<Result<_, ArrowError>>()?;
+    let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+}
+
+#[cfg(test)]
+mod tests;

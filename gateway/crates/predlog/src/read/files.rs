@@ -1,0 +1,72 @@
+//! Which files a log has.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::convert::Partition;
+
+/// Folders between that of the files and a file: model, version, date and hour.
+const DEPTH: usize = 4;
+
+/// The Parquet files of a log with their partitions, the oldest hour first. Files elsewhere than
+/// in the folder of a partition are not the log's.
+///
+/// # Errors
+///
+/// What reading the folders gives.
+pub fn files(log: &Path) -> io::Result<Vec<(Partition, PathBuf)>> {
+    let root = log.join("files");
+    let mut found = Vec::new();
+    walk(&root, DEPTH, &mut |path| {
+        let folder = path.parent().and_then(|folder| folder.strip_prefix(&root).ok());
+        let partition = folder.and_then(Partition::parse);
+        found.extend(partition.map(|partition| (partition, path)));
+    })?;
+    found.sort_unstable_by(|(a, path), (b, other)| {
+        (a.hour, &a.model, &a.version, path).cmp(&(b.hour, &b.model, &b.version, other))
+    });
+    Ok(found)
+}
+
+fn walk(folder: &Path, depth: usize, found: &mut impl FnMut(PathBuf)) -> io::Result<()> {
+    let entries = match fs::read_dir(folder) {
+        // Retention removes folders as well.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if depth > 0 && entry.file_type()?.is_dir() {
+            walk(&path, depth - 1, found)?;
+        } else if depth == 0 && !is_hidden && path.extension().is_some_and(|of| of == "parquet") {
+            found(path);
+        }
+    }
+    Ok(())
+}
+
+/// What a file's name says of its segment: `<instance>-<segment>-`.
+pub(crate) fn stem_of(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let (end, _) = name.match_indices('-').nth(1)?;
+    Some(&name[..=end])
+}
+
+/// Which instance's the segments of a log are; `None` where a folder has only files.
+///
+/// # Errors
+///
+/// What reading the file gives.
+pub fn instance(log: &Path) -> io::Result<Option<u32>> {
+    match fs::read_to_string(log.join("instance")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        text => {
+            let text = text?;
+            let first = text.split_whitespace().next();
+            Ok(first.and_then(|digits| u32::from_str_radix(digits, 16).ok()))
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What is wrong with a log, and what it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
+
+use crate::convert::{COVERED, CRC, Partition, stem};
+use crate::read::{ReadError, files, held, instance, stem_of};
+use crate::segment::{Damage, Reader, Record};
+
+/// What was found out about a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verification {
+    pub segments: Vec<SegmentCheck>,
+    pub files: Vec<FileCheck>,
+    /// Numbers of segments between others of which neither the segment is here nor a file of it:
+    /// they had no rows, were delivered or removed, or are lost.
+    pub missing: Vec<RangeInclusive<u64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentCheck {
+    pub number: u64,
+    pub path: PathBuf,
+    /// Calls that can be read.
+    pub rows: u64,
+    /// What cannot be read.
+    pub gaps: Vec<Damage>,
+    /// Why the rest could not be read, where the file system or the format kept us from it.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileCheck {
+    pub partition: Partition,
+    pub path: PathBuf,
+    /// Lines.
+    pub rows: u64,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+impl Verification {
+    /// Whether all that is here can be read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.segments.iter().all(|segment| segment.gaps.is_empty() && segment.problem.is_none())
+            && self.files.iter().all(|file| file.problem.is_none())
+    }
+}
+
+/// Reads all of a log: every record of every segment, every page of every file.
+///
+/// # Errors
+///
+/// What listing its folders gives.
+pub fn verify(log: &Path) -> Result<Verification, ReadError> {
+    let held = held(log).map_err(ReadError::io(log))?;
+    let files = files(log).map_err(ReadError::io(log))?;
+    let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
+    let mut numbers: BTreeSet<u64> = held.iter().map(|(number, _)| *number).collect();
+    numbers.extend(files.iter().filter_map(|(_, path)| {
+        let text = stem_of(path)?;
+        let number = text.split('-').nth(1)?.parse().ok()?;
+        (text == stem(own, number)).then_some(number)
+    }));
+    let steps = numbers.iter().zip(numbers.iter().skip(1));
+    Ok(Verification {
+        segments: held.into_iter().filter_map(|(number, path)| segment(number, path)).collect(),
+        files: files.into_iter().filter_map(|(partition, path)| file(partition, path)).collect(),
+        missing: steps
+            .filter(|(before, after)| *before + 1 < **after)
+            .map(|(before, after)| before + 1..=after - 1)
+            .collect(),
+    })
+}
+
+/// `None`: it was converted and removed meanwhile.
+fn segment(number: u64, path: PathBuf) -> Option<SegmentCheck> {
+    let mut check = SegmentCheck { number, path, rows: 0, gaps: vec![], problem: None };
+    let read = |check: &mut SegmentCheck| -> io::Result<()> {
+        let mut reader = Reader::open(&check.path)?;
+        while let Some(record) = reader.next()? {
+            check.rows += u64::from(matches!(record, Record::Row(_)));
+        }
+        check.gaps = reader.gaps().to_vec();
+        Ok(())
+    };
+    match read(&mut check) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => check.problem = Some(error.to_string()),
+    }
+    Some(check)
+}
+
+/// `None`: its time was over meanwhile.
+fn file(partition: Partition, path: PathBuf) -> Option<FileCheck> {
+    let mut check = FileCheck { partition, path, rows: 0, problem: None };
+    match File::open(&check.path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) => check.problem = Some(error.to_string()),
+        Ok(file) => match read(&file) {
+            Ok(rows) => check.rows = rows,
+            Err(problem) => check.problem = Some(problem),
+        },
+    }
+    Some(check)
+}
+
+/// Reads a whole file; gives its lines or what is wrong.
+fn read(file: &File) -> Result<u64, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())
+        .map_err(|error| format!("its footer cannot be read: {error}"))?;
+    summed(file, metadata.metadata())?;
+    let expected = metadata.metadata().file_metadata().num_rows().unsigned_abs();
+    let file = file.try_clone().map_err(|error| text(&error))?;
+    let pages = || -> Result<u64, String> {
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
+        let reader = builder.build().map_err(|error| text(&error))?;
+        let mut rows = 0;
+        for batch in reader {
+            rows += batch.map_err(|error| text(&error))?.num_rows() as u64;
+        }
+        Ok(rows)
+    };
+    // The checksum does not cover the footer, and what is damaged there may surprise the reader.
+    let rows = catch_unwind(AssertUnwindSafe(pages))
+        .unwrap_or_else(|_| Err("its footer contradicts its pages".to_owned()))?;
+    if rows == expected {
+        Ok(rows)
+    } else {
+        Err(format!("it has {rows} lines and says it has {expected}"))
+    }
+}
+
+/// Compares the bytes before the footer with their checksum. Files of others have none.
+fn summed(file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
+    let entries = metadata.file_metadata().key_value_metadata();
+    let value = |key: &str| {
+        entries?.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
+    };
+    let (Some(crc), Some(covered)) = (value(CRC), value(COVERED)) else { return Ok(()) };
+    let covered = covered.parse().map_err(|_| "its footer is damaged".to_owned())?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut rest = file.take(covered);
+    loop {
+        let count = rest.read(&mut buffer).map_err(|error| error.to_string())?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    if format!("{:08x}", hasher.finalize()) == crc {
+        Ok(())
+    } else {
+        Err("it does not match its checksum".to_owned())
+    }
+}
+
+/// What a partition holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    pub partition: Partition,
+    pub files: u64,
+    /// Lines.
+    pub rows: u64,
+    pub bytes: u64,
+    /// When the first and the last of its calls arrived. Microseconds since 1970, UTC.
+    pub first_us: i64,
+    pub last_us: i64,
+}
+
+/// What the files of a log hold, the oldest hour first, by their metadata alone. Segments that
+/// are not converted yet are not in it; see [`waiting`].
+///
+/// # Errors
+///
+/// What reading gives.
+pub fn stats(log: &Path) -> Result<Vec<Stats>, ReadError> {
+    let mut stats: BTreeMap<(i64, String, String), Stats> = BTreeMap::new();
+    for (partition, path) in files(log).map_err(ReadError::io(log))? {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file.map_err(ReadError::io(&path))?,
+        };
+        let bytes = file.metadata().map_err(ReadError::io(&path))?.len();
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+            .map_err(ReadError::parquet(&path))?;
+        let key = (partition.hour, partition.model.clone(), partition.version.clone());
+        let of = stats.entry(key).or_insert_with(|| Stats {
+            partition,
+            files: 0,
+            rows: 0,
+            bytes: 0,
+            first_us: i64::MAX,
+            last_us: i64::MIN,
+        });
+        of.files += 1;
+        of.bytes += bytes;
+        of.rows += metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        for (first, last) in times(metadata.metadata()) {
+            of.first_us = of.first_us.min(first);
+            of.last_us = of.last_us.max(last);
+        }
+    }
+    Ok(stats.into_values().collect())
+}
+
+/// The first and last arrival of each row group.
+fn times(metadata: &ParquetMetaData) -> impl Iterator<Item = (i64, i64)> {
+    metadata.row_groups().iter().filter_map(|group| {
+        let mut columns = group.columns().iter();
+        let arrived = columns.find(|column| column.column_path().string() == "arrived")?;
+        match arrived.statistics()? {
+            Statistics::Int64(times) => Some((*times.min_opt()?, *times.max_opt()?)),
+            _ => None,
+        }
+    })
+}
+
+/// Segments that are not converted yet, the one that is being written too: how many, and their
+/// bytes.
+///
+/// # Errors
+///
+/// What reading the folder gives.
+pub fn waiting(log: &Path) -> Result<(u64, u64), ReadError> {
+    let mut waiting = (0, 0);
+    for (_, path) in held(log).map_err(ReadError::io(log))? {
+        match path.metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            metadata => {
+                waiting.0 += 1;
+                waiting.1 += metadata.map_err(ReadError::io(&path))?.len();
+            }
+        }
+    }
+    Ok(waiting)
+}
+
+#[cfg(test)]
+mod tests;
