@@ -1,0 +1,280 @@
+//! What is written is read, whatever happens to the file in between; nothing else is.
+
+use std::io::Cursor;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use prost::Message;
+
+use super::append::{Appender, MARK_EVERY};
+use super::frame::{HEAD, HEADER, MARK, Mark};
+use super::frames::Frames;
+use super::*;
+
+const MARKER: u64 = 0x5eed_0123_4567_89ab;
+
+/// A closed segment, with the places at which its records, marks and end begin.
+struct Image {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+    payloads: Vec<Vec<u8>>,
+}
+
+fn image(payloads: Vec<Vec<u8>>) -> Image {
+    let mut bytes = Head::new(1, 2, MARKER).bytes().to_vec();
+    let mut starts = Vec::new();
+    let mut appender = Appender::new(&mut bytes, MARKER, HEAD as u64);
+    for payload in &payloads {
+        let mut framed = Vec::new();
+        assert!(frame(Kind::Row, &mut framed, |out| out.extend_from_slice(payload)));
+        appender.append(&framed).unwrap();
+    }
+    appender.end().unwrap();
+    let mut at = HEAD;
+    while at < bytes.len() {
+        starts.push(at);
+        at += super::frame::first(&bytes[at..]).unwrap();
+    }
+    Image { bytes, starts, payloads }
+}
+
+/// Payloads that differ, some with what looks like records and marks of this very file.
+fn payloads(count: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<Vec<u8>>> {
+    let payload = (0..6000usize, 0..4usize, any::<u64>());
+    prop::collection::vec(payload, count).prop_map(|all| {
+        let made = all.into_iter().enumerate().map(|(index, (length, forged, seed))| {
+            let mut payload = (index as u64).to_le_bytes().to_vec();
+            for part in 0..forged as u64 {
+                frame(Kind::Row, &mut payload, |out| out.extend_from_slice(b"forged"));
+                let at = seed % 100_000;
+                payload.extend(Mark { marker: seed ^ part, at, is_end: false }.bytes());
+                frame(Kind::Row, &mut payload, |out| out.extend_from_slice(b"forged"));
+            }
+            payload.resize(payload.len() + length, seed.to_le_bytes()[0]);
+            payload
+        });
+        made.collect()
+    })
+}
+
+struct Read {
+    payloads: Vec<Vec<u8>>,
+    gaps: Vec<Damage>,
+    has_ended: bool,
+}
+
+fn read(bytes: &[u8]) -> Read {
+    let mut frames = Frames::new(Cursor::new(bytes)).unwrap();
+    let mut payloads = Vec::new();
+    while let Some(frame) = frames.next().unwrap() {
+        payloads.push(frame.payload.to_vec());
+    }
+    let gaps = frames.gaps().to_vec();
+    for gap in &gaps {
+        assert!(gap.offset + gap.length <= bytes.len() as u64, "{gap}");
+    }
+    assert!(gaps.windows(2).all(|pair| pair[0].offset + pair[0].length <= pair[1].offset));
+    Read { payloads, gaps, has_ended: frames.has_ended() }
+}
+
+/// Whether `some` are among `all`, each once and in their order.
+fn are_among(some: &[Vec<u8>], all: &[Vec<u8>]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|one| all.any(|other| one == other))
+}
+
+#[test]
+fn a_whole_segment_reads_as_it_was_written() {
+    let image = image(vec![b"".to_vec(), b"a".to_vec(), vec![7; 200_000], b"b".to_vec()]);
+    let read = read(&image.bytes);
+    assert_eq!(read.payloads, image.payloads);
+    assert!(read.has_ended);
+    assert_eq!(read.gaps, []);
+}
+
+#[test]
+fn any_changed_byte_is_named_and_gives_nothing_that_was_not_written() {
+    let image = image((0u8..20).map(|index| vec![index; 7 * usize::from(index)]).collect());
+    for at in 0..image.bytes.len() {
+        for bits in [0x01, 0x80, 0xff] {
+            let mut bytes = image.bytes.clone();
+            bytes[at] ^= bits;
+            let read = read(&bytes);
+            assert!(are_among(&read.payloads, &image.payloads), "byte {at}");
+            let near = |gap: &Damage| (gap.offset..gap.offset + gap.length).contains(&(at as u64));
+            assert!(read.gaps.iter().any(near), "byte {at}: {:?}", read.gaps);
+            // Records before it are read.
+            let before = image.starts.iter().filter(|start| **start <= at).count();
+            assert!(read.payloads.len() + 2 >= before, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_payload_costs_its_record_alone() {
+    let image = image((0u8..9).map(|index| vec![index; 100]).collect());
+    // The mark stands first.
+    let at = image.starts[1 + 4] + HEADER + 50;
+    let mut bytes = image.bytes;
+    bytes[at] ^= 1;
+    let mut expected = image.payloads;
+    expected.remove(4);
+    let read = read(&bytes);
+    assert_eq!(read.payloads, expected);
+    let (offset, length) = (image.starts[5] as u64, (HEADER + 100) as u64);
+    assert_eq!(read.gaps, [Damage { offset, length, reason: Reason::Payload }]);
+}
+
+#[test]
+fn a_damaged_length_costs_what_stands_before_the_next_mark() {
+    let image = image((0..2000u32).map(|index| index.to_le_bytes().repeat(50)).collect());
+    let mut bytes = image.bytes;
+    bytes[image.starts[1000] + 2] ^= 1;
+    let read = read(&bytes);
+    assert!(are_among(&read.payloads, &image.payloads));
+    assert_eq!(read.gaps.len(), 1);
+    assert_eq!(read.gaps[0].offset, image.starts[1000] as u64);
+    assert!(read.gaps[0].length <= MARK_EVERY, "{}", read.gaps[0]);
+    assert_eq!(read.payloads.last(), image.payloads.last());
+    assert!(read.has_ended);
+}
+
+#[test]
+fn whole_records_that_are_taken_away_or_put_in_are_noticed_at_the_next_mark() {
+    let image = image((0u8..9).map(|index| vec![index; 100]).collect());
+    let (from, to) = (image.starts[3], image.starts[5]);
+    let (mut less, mut more) = (image.bytes.clone(), image.bytes.clone());
+    less.drain(from..to);
+    more.splice(from..from, image.bytes[from..to].to_vec());
+    for bytes in [less, more] {
+        let offset = (bytes.len() - MARK) as u64;
+        let read = read(&bytes);
+        assert_eq!(read.gaps, [Damage { offset, length: 0, reason: Reason::Displaced }]);
+        assert!(read.has_ended);
+    }
+}
+
+#[test]
+fn without_its_first_page_a_segment_reads_from_the_next_mark_on() {
+    let image = image((0..2000u32).map(|index| index.to_le_bytes().repeat(50)).collect());
+    let mut bytes = image.bytes;
+    bytes[..4096].fill(0);
+    let read = read(&bytes);
+    assert!(are_among(&read.payloads, &image.payloads));
+    assert_eq!(read.gaps.len(), 1, "{:?}", read.gaps);
+    assert_eq!((read.gaps[0].offset, read.gaps[0].reason), (0, Reason::Head));
+    assert!(read.payloads.len() > 2000 - 350, "{}", read.payloads.len());
+}
+
+#[test]
+fn the_longest_record_is_read_and_longer_ones_are_not_written() {
+    let mut framed = Vec::new();
+    assert!(frame(Kind::Row, &mut framed, |out| out.extend_from_slice(b"before")));
+    let whole = framed.len();
+    assert!(!frame(Kind::Row, &mut framed, |out| out.resize(out.len() + LONGEST + 1, 1)));
+    assert_eq!(framed.len(), whole);
+    assert!(frame(Kind::Row, &mut framed, |out| out.resize(out.len() + LONGEST, 1)));
+    let mut bytes = Head::new(1, 2, MARKER).bytes().to_vec();
+    Appender::new(&mut bytes, MARKER, HEAD as u64).append(&framed).unwrap();
+    let mut frames = Frames::new(Cursor::new(&bytes)).unwrap();
+    assert_eq!(frames.next().unwrap().unwrap().payload, b"before".as_slice());
+    assert_eq!(frames.next().unwrap().unwrap().payload.len(), LONGEST);
+    assert_eq!(frames.next().unwrap(), None);
+}
+
+#[test]
+fn a_length_beyond_the_longest_is_damage_and_takes_no_memory() {
+    let mut bytes = Head::new(1, 2, MARKER).bytes().to_vec();
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    let check = crc32fast::hash(&header[..9]).to_le_bytes();
+    header[9..].copy_from_slice(&check);
+    bytes.extend(header);
+    assert_eq!(read(&bytes).gaps[0].reason, Reason::Torn);
+    header[..4].copy_from_slice(&(u32::try_from(LONGEST).unwrap() + 1).to_le_bytes());
+    let check = crc32fast::hash(&header[..9]).to_le_bytes();
+    header[9..].copy_from_slice(&check);
+    bytes.truncate(HEAD);
+    bytes.extend(header);
+    bytes.resize(bytes.len() + LONGEST + 1, 0);
+    frame(Kind::Row, &mut bytes, |_| {});
+    let read = read(&bytes);
+    assert_eq!((read.gaps.len(), read.gaps[0].reason), (1, Reason::TooLong));
+    assert_eq!(read.payloads.len(), 1);
+}
+
+#[test]
+fn gaps_without_number_take_bounded_memory() {
+    let image = image((0..5000u32).map(|index| index.to_le_bytes().to_vec()).collect());
+    let mut bytes = image.bytes;
+    for start in image.starts.iter().step_by(2).skip(1) {
+        bytes[start + HEADER] ^= 1;
+    }
+    let read = read(&bytes);
+    assert!(are_among(&read.payloads, &image.payloads));
+    assert!(read.payloads.len() >= 2490);
+    assert_eq!(read.gaps.len(), 1024);
+    let last = read.gaps.last().unwrap();
+    assert!(last.offset + last.length > bytes.len() as u64 * 9 / 10);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_cut_anywhere_reads_as_what_was_first_written(
+        payloads in payloads(0..40), at in any::<Index>(),
+    ) {
+        let image = image(payloads);
+        let at = at.index(image.bytes.len());
+        let read = read(&image.bytes[..at]);
+        let length = image.bytes.len();
+        let ends = image.starts.iter().skip(1).chain([&length]);
+        let whole = image.starts.iter().zip(ends).filter(|(start, end)| {
+            **end <= at && Mark::read(&image.bytes[**start..**end]).is_none()
+        }).count();
+        prop_assert_eq!(&read.payloads, &image.payloads[..whole]);
+        prop_assert!(!read.has_ended);
+        prop_assert_eq!(read.gaps.is_empty(), at == HEAD || image.starts.contains(&at));
+    }
+
+    #[test]
+    fn damage_of_any_kind_is_named_and_gives_nothing_that_was_not_written(
+        payloads in payloads(1..60),
+        from in any::<Index>(), length in prop_oneof![1..20usize, 1..5000usize, 1..100_000usize],
+        how in 0..4, fill in prop_oneof![Just(0), any::<u8>()],
+    ) {
+        let image = image(payloads);
+        let from = from.index(image.bytes.len());
+        let to = (from + length).min(image.bytes.len());
+        let mut bytes = image.bytes.clone();
+        match how {
+            0 => bytes[from..to].fill(fill),
+            1 => bytes[from..to].iter_mut().for_each(|byte| *byte ^= fill | 1),
+            2 => drop(bytes.drain(from..to)),
+            _ => drop(bytes.splice(from..from, image.bytes[from..to].to_vec())),
+        }
+        let read = read(&bytes);
+        // What was put in twice may be read twice, and is named.
+        if how < 3 {
+            prop_assert!(are_among(&read.payloads, &image.payloads));
+        } else {
+            prop_assert!(read.payloads.iter().all(|payload| image.payloads.contains(payload)));
+        }
+        let before = image.starts.iter().filter(|start| **start < from).count();
+        prop_assert!(read.payloads.len() + 4 >= before.min(image.payloads.len()));
+        let is_named = !read.gaps.is_empty() || !read.has_ended;
+        prop_assert!(is_named || bytes == image.bytes, "{:?}", read.gaps);
+    }
+
+    #[test]
+    fn bytes_of_any_kind_are_read_without_harm(
+        bytes in prop::collection::vec(any::<u8>(), 0..4000), has_head in any::<bool>(),
+    ) {
+        let head = Head::new(1, 2, MARKER).bytes();
+        let bytes = [if has_head { &head[..] } else { &[] }, &bytes[..]].concat();
+        prop_assert!(read(&bytes).payloads.is_empty());
+    }
+}
+
+mod files;
