@@ -19,6 +19,7 @@ use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
+use crate::predictions::PredictionLog;
 use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::shadow::Comparer;
@@ -30,6 +31,9 @@ use crate::upstream::Upstreams;
 
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
+
+/// Longest wait at the end for a disk that the prediction log is written to.
+const LOG_END: Duration = Duration::from_secs(5);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -140,12 +144,15 @@ impl App {
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
         let traffic = traffic.map_err(anyhow::Error::msg)?;
         let watched = overload.clone();
+        let log = config.prediction_log.as_ref().map(PredictionLog::start).transpose();
+        let log = log.map_err(|problem| anyhow::Error::msg(problem.to_string()))?;
         let api = Api {
             pipeline: Pipeline {
                 snapshots,
                 wire,
                 overload,
                 keys,
+                log: log.clone(),
                 comparer: Comparer::start().context("cannot start a thread")?,
                 timeouts: config.limits.timeouts,
             },
@@ -156,7 +163,8 @@ impl App {
             traffic: traffic.clone(),
             home: Home::here(),
             reloader: file.map(|(source, text)| {
-                let live = Box::new(Live { control: control.clone(), traffic: traffic.clone() });
+                let (control, traffic) = (control.clone(), traffic.clone());
+                let live = Box::new(Live { control, traffic, log });
                 Arc::new(Reloader::new(source, config.clone(), text, live))
             }),
         };
@@ -231,6 +239,11 @@ impl App {
         let control = self.api.control.clone();
         if !tasks::blocking(move || control.close(ENGINES_END)).await {
             warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
+        }
+        if let Some(log) = self.api.pipeline.log.clone()
+            && !tasks::blocking(move || log.stop(LOG_END)).await
+        {
+            warn!(limit = ?LOG_END, "the prediction log is not written, rows are lost");
         }
         info!("stopped");
     }

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["routing"],
     &["revisions"],
     &["shadow"],
+    &["predictions"],
     &["batching"],
     &["models"],
     &["upstream"],
@@ -52,12 +53,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["reload"]),
     ("nvml_wrapper", &["telemetry"]),
     ("proto", &["codec", "upstream", "api"]),
-    ("prost", &["upstream", "api"]),
+    ("predlog", &["predictions"]),
+    ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "app", "cli"]),
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
-    ("sha2", &["identity", "limits", "idempotency", "revisions", "models", "reload"]),
+    (
+        "sha2",
+        &["identity", "limits", "idempotency", "revisions", "predictions", "models", "reload"],
+    ),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
     ("thread_priority", &["tasks"]),
@@ -68,7 +73,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     ("uuid", &["types"]),
     ("x509_parser", &["server"]),
-    ("xxhash_rust", &["routing"]),
+    ("xxhash_rust", &["routing", "predictions"]),
 ];
 
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
@@ -80,6 +85,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
         "the time of the last call in statistics; times of files, which are compared for equality",
     ),
     ("revisions", "when a revision or a line of the audit log was written; nothing compares it"),
+    ("predictions", "when calls came and segments were begun, for people; nothing compares it"),
     ("reload", "when the configuration was last good, for metrics"),
     ("server", "when certificates are valid"),
 ];
