@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::control::Control;
+use crate::delivery::Delivery;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 use crate::reload::Reloader;
@@ -61,6 +62,8 @@ pub struct Api {
     pub traffic: Arc<Traffic>,
     /// Where the work of operators is done.
     pub home: Home,
+    /// What becomes of the prediction log; `None` where there is none.
+    pub delivery: Option<Delivery>,
     /// Reads the configuration file again; `None` where there is none.
     pub reloader: Option<Arc<Reloader>>,
 }

@@ -14,11 +14,13 @@ use tracing::{info, warn};
 use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
+use crate::delivery::Delivery;
 use crate::identity::Identities;
 use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
 use crate::overload::{Overload, memory};
 use crate::pipeline::{Keys, Pipeline};
+use crate::predictions::PredictionLog;
 use crate::reload::{Asked, Hints, Live, Reloader, Source, Text, Timing};
 use crate::server::{Addresses, Listeners, Server, Tls};
 use crate::shadow::Comparer;
@@ -30,6 +32,12 @@ use crate::upstream::Upstreams;
 
 /// Longest wait for engine threads at the end: the calls they work for are gone by then.
 const ENGINES_END: Duration = Duration::from_secs(2);
+
+/// Longest wait at the end for a disk that the prediction log is written to.
+const LOG_END: Duration = Duration::from_secs(5);
+
+/// Longest wait at the end for its files to reach their store.
+const DELIVERY_END: Duration = Duration::from_secs(5);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -95,6 +103,14 @@ fn control(
     Arc::new(Control::new(repository, loader, snapshots, config.repository.clone()))
 }
 
+/// The prediction log, where there is one, and what becomes of its segments.
+fn prediction_log(config: &Config) -> anyhow::Result<Option<(Arc<PredictionLog>, Delivery)>> {
+    let Some(settings) = &config.prediction_log else { return Ok(None) };
+    let log = PredictionLog::start(settings).map_err(|problem| listed(vec![problem]))?;
+    let delivery = Delivery::of(&log, settings).context("prediction_log.path")?;
+    Ok(Some((log, delivery)))
+}
+
 /// Every problem in one line.
 fn listed(problems: Vec<Problem>) -> anyhow::Error {
     anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
@@ -140,12 +156,14 @@ impl App {
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
         let traffic = traffic.map_err(anyhow::Error::msg)?;
         let watched = overload.clone();
+        let (log, delivery) = prediction_log(&config)?.unzip();
         let api = Api {
             pipeline: Pipeline {
                 snapshots,
                 wire,
                 overload,
                 keys,
+                log: log.clone(),
                 comparer: Comparer::start().context("cannot start a thread")?,
                 timeouts: config.limits.timeouts,
             },
@@ -155,8 +173,10 @@ impl App {
             limits: config.limits.clone(),
             traffic: traffic.clone(),
             home: Home::here(),
+            delivery,
             reloader: file.map(|(source, text)| {
-                let live = Box::new(Live { control: control.clone(), traffic: traffic.clone() });
+                let (control, traffic) = (control.clone(), traffic.clone());
+                let live = Box::new(Live { control, traffic, log });
                 Arc::new(Reloader::new(source, config.clone(), text, live))
             }),
         };
@@ -231,6 +251,14 @@ impl App {
         let control = self.api.control.clone();
         if !tasks::blocking(move || control.close(ENGINES_END)).await {
             warn!(limit = ?ENGINES_END, "engine threads are still at work, left behind");
+        }
+        if let Some(log) = self.api.pipeline.log.clone()
+            && !tasks::blocking(move || log.stop(LOG_END)).await
+        {
+            warn!(limit = ?LOG_END, "the prediction log is not written, rows are lost");
+        }
+        if let Some(delivery) = self.api.delivery.clone() {
+            delivery.finish(DELIVERY_END).await;
         }
         info!("stopped");
     }

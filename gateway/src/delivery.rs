@@ -28,7 +28,8 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
-use crate::config::{Disk, LogStore, Scheme};
+use crate::config::{self, Disk, LogStore, Scheme};
+use crate::predictions::PredictionLog;
 use crate::tasks;
 use crate::telemetry::DeliveryMetrics;
 
@@ -82,15 +83,37 @@ pub struct Status {
     pub segments: usize,
     /// Files that wait to be delivered.
     pub undelivered_files: usize,
-    /// Bytes of the file system; `None` while it does not say.
-    pub free_bytes: Option<u64>,
+    /// Bytes of the file system, as of the last look.
+    pub free_bytes: u64,
     /// Whether rows are written: the disk is not short of space.
     pub is_writing: bool,
 }
 
 impl Delivery {
-    /// Takes up what an earlier process left in the folder and goes on with it. On the runtime of
-    /// the caller.
+    /// Goes on with what an earlier process left in the log's folder, and with what is written
+    /// from now on.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn of(log: &Arc<PredictionLog>, config: &config::PredictionLog) -> io::Result<Self> {
+        let held = log.clone();
+        let delivery = Self::start(Settings {
+            folder: log.path().to_owned(),
+            instance: log.instance(),
+            disk: config.disk.clone(),
+            store: config.store.clone(),
+            hold: Box::new(move |why| held.hold(why)),
+        })?;
+        let (mut closed, told) = (log.closed(), delivery.clone());
+        tasks::spawn("segments", async move {
+            while closed.changed().await.is_ok() {
+                told.wake();
+            }
+        });
+        Ok(delivery)
+    }
+
+    /// As [`of`](Self::of), for a folder that anybody writes. On the runtime of the caller.
     ///
     /// # Errors
     /// When the folder cannot be used, or the system has no thread to give.
@@ -147,7 +170,7 @@ impl Delivery {
         Status {
             segments: parts.backlog.figures().0,
             undelivered_files: parts.outbox.as_ref().map_or(0, |outbox| outbox.figures().0),
-            free_bytes: space::free(&parts.folder).ok(),
+            free_bytes: parts.space.last(),
             is_writing: parts.space.is_open(),
         }
     }

@@ -20,6 +20,7 @@ pub mod contract;
 pub mod routing;
 pub mod revisions;
 pub mod shadow;
+pub mod predictions;
 pub mod batching;
 pub mod models;
 pub mod upstream;

@@ -7,6 +7,7 @@
 mod answer;
 mod attempt;
 mod keyed;
+mod logged;
 mod record;
 mod refusal;
 mod shadowed;
@@ -22,11 +23,13 @@ use crate::error::{Kind, Rejection};
 use crate::limits::{Demand, Limiter};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
+use crate::predictions::PredictionLog;
 use crate::shadow::{Comparer, detached};
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
 use crate::types::{
-    Call, Caller, Inputs, OrderedInputs, Patience, PredictionId, Protocol, Schedule, Signature,
+    Call, Caller, Deadline, Inputs, OrderedInputs, Patience, PredictionId, Protocol, Schedule,
+    Signature,
 };
 
 use answer::Account;
@@ -47,6 +50,8 @@ pub struct Pipeline {
     pub overload: Arc<Overload>,
     /// Calls with idempotency keys; `None` where keys have no effect.
     pub keys: Option<Keys>,
+    /// Where calls are recorded; `None` where nothing is.
+    pub log: Option<Arc<PredictionLog>>,
     /// Where answers of shadows are compared with the live ones.
     pub comparer: Comparer,
     /// How long calls may take where nothing else is said.
@@ -76,15 +81,20 @@ impl Pipeline {
     async fn execute(&self, call: Call, limiter: &Limiter) -> Result<(Answer, Record), Refused> {
         let prediction = PredictionId::new();
         // Only the destination is kept: holding the snapshot would keep all that it shows alive.
-        let found = self.snapshots.load().resolve(&call, prediction);
+        let (found, revision) = {
+            let snapshot = self.snapshots.load();
+            (snapshot.resolve(&call, prediction), snapshot.routing().revision)
+        };
         let destination = match found {
             Ok(destination) => destination,
             Err(rejection) => {
                 self.wire.count(call.protocol, Outcome::Refused(rejection.kind()));
+                self.record_lost(&call, prediction, &rejection);
                 return Err(rejection.into());
             }
         };
         let mut record = Record::open((prediction, destination), &call, self.wire.clone());
+        record.logged = self.note(&call, &record, revision);
         match self.serve(call, limiter, &mut record).await {
             Ok(answer) => Ok((answer, record)),
             Err(refused) => {
@@ -102,11 +112,13 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Answer, Refused> {
         let inputs = std::mem::replace(&mut call.inputs, NO_INPUTS);
+        record.keep_inputs(&inputs);
+        record.admit()?;
         let backend = match record.first()? {
             Next::Backend(backend) => backend,
             Next::Declared => {
                 let given = stand_in::declared((&call, inputs), limiter, record).await?;
-                return record.answer(&call, given);
+                return settle(&call, given, record, call.schedule.deadline).await;
             }
         };
         self.check_memory(&backend, &call.schedule)?;
@@ -133,7 +145,7 @@ impl Pipeline {
         };
         record.timings = given.ran.timings;
         record.computed = Instant::now();
-        record.answer(&call, given)
+        settle(&call, given, record, terms.schedule.deadline).await
     }
 
     /// Checks all that a caller asks for before anything is done for it.
@@ -159,6 +171,7 @@ impl Pipeline {
             outputs: detached(ran.outputs.clone()),
             timings: ran.timings,
             is_remote: matches!(backend, Backend::Remote(_)),
+            log: record.watched(),
         };
         let memory_is_short = self.overload.memory().pressure() != Pressure::None;
         shadowed::show(&self.comparer, &assigned.route, (call, &seen), memory_is_short);
@@ -215,6 +228,19 @@ struct Given {
     ran: Ran,
     signature: Arc<Signature>,
     flags: Option<Flags>,
+}
+
+/// The answer in the caller's words, once its row is where the route wants it.
+async fn settle(
+    call: &Call,
+    given: Given,
+    record: &mut Record,
+    deadline: Option<Deadline>,
+) -> Result<Answer, Refused> {
+    record.keep_outputs(&given);
+    let answer = record.answer(call, given)?;
+    record.commit(deadline).await?;
+    Ok(answer)
 }
 
 fn demand<'a>(call: &'a Call, inputs: &OrderedInputs) -> Demand<'a> {

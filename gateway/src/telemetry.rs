@@ -9,6 +9,8 @@ pub mod gpu;
 pub mod handles;
 pub mod idempotency;
 pub mod logging;
+pub mod predictions;
+pub mod process;
 pub mod shadow;
 pub mod upstream;
 
@@ -16,5 +18,6 @@ pub use arm::ArmMetrics;
 pub use delivery::DeliveryMetrics;
 pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
+pub use predictions::{LostRow, PredictionMetrics};
 pub use shadow::{ShadowMetrics, ShadowOutcome};
 pub use upstream::UpstreamMetrics;

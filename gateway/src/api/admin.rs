@@ -27,6 +27,7 @@ use self::audit::{Deed, Strangers};
 use super::{Api, guard, rest};
 use crate::config::Store;
 use crate::control::IndexEntry;
+use crate::delivery::Delivery;
 use crate::error::{Kind, Rejection};
 use crate::types::{Peer, Role};
 
@@ -158,6 +159,7 @@ async fn status(State(api): State<Arc<Api>>) -> Response {
             "needs_load": found.needs_load,
         })),
         "overload": api.pipeline.overload.status(),
+        "prediction_log": api.delivery.as_ref().map(Delivery::status),
         "models": models,
         "engine": {
             "devices": devices,

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
 use super::Api;
-use crate::telemetry::metrics;
+use crate::telemetry::{metrics, process};
 
 /// Routes the metrics port.
 pub fn router(api: Api) -> Router {
@@ -26,7 +26,10 @@ async fn render(State(api): State<Arc<Api>>) -> Response {
     snapshot.publish_routes();
     api.control.loader().publish();
     api.pipeline.overload.publish();
-    metrics::refresh_process();
+    if let Some(log) = &api.pipeline.log {
+        log.publish();
+    }
+    process::refresh();
     let mut response = Response::new(metrics::recorder().render().into());
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);

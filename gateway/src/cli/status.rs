@@ -24,6 +24,7 @@ struct Operated {
     routes: Value,
     config: Value,
     rollback: Value,
+    prediction_log: Value,
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,8 +85,10 @@ async fn operated(arguments: &Arguments) -> anyhow::Result<Option<Operated>> {
         let client = Client::new(&url, &arguments.target.access)?;
         let routes = client.call(Method::GET, "/v1/routes").await?;
         let status = client.call(Method::GET, "/v1/status").await?;
-        let (config, rollback) = (status["config"].clone(), status["rollback"].clone());
-        anyhow::Ok(Operated { routes, config, rollback })
+        let part = |name| status.get(name).cloned().unwrap_or_default();
+        let (config, rollback) = (part("config"), part("rollback"));
+        let prediction_log = part("prediction_log");
+        anyhow::Ok(Operated { routes, config, rollback, prediction_log })
     };
     let asked = timeout(ADMIN_PATIENCE, asked).await;
     match (asked, &arguments.admin) {
@@ -115,6 +118,7 @@ async fn all(client: &Client, operated: Option<&Operated>, json: bool) -> anyhow
             "routes": operated.map(|operated| &operated.routes),
             "config": operated.map(|operated| &operated.config),
             "rollback": operated.map(|operated| &operated.rollback),
+            "prediction_log": operated.map(|operated| &operated.prediction_log),
         });
         println!("{shown}");
     } else {
@@ -169,11 +173,29 @@ impl Operated {
             let (number, loads) = (text(&self.rollback["revision"]), loads.join(", "));
             shown += &format!("a rollback to revision {number} takes a load of {loads}\n");
         }
+        shown += &self.prediction_log_shown();
         let rows = arm_rows(&self.routes);
         if rows.len() > 1 {
             shown += &format!("\n{}", table::render(&rows));
         }
         shown
+    }
+
+    fn prediction_log_shown(&self) -> String {
+        let log = &self.prediction_log;
+        if log.is_null() {
+            return String::new();
+        }
+        let writing = match log["is_writing"].as_bool() {
+            Some(false) => "NOT written, the disk is short of space",
+            _ => "written",
+        };
+        let (segments, files) = (text(&log["segments"]), text(&log["undelivered_files"]));
+        let free = log["free_bytes"].as_f64().unwrap_or(0.0) / f64::from(1 << 30);
+        format!(
+            "prediction log: {writing}  to convert: {segments} segments  to deliver: {files} files  \
+             free: {free:.1} GiB\n"
+        )
     }
 }
 
@@ -203,6 +225,7 @@ mod tests {
             routes: json!({ "revision": 7, "routes": [] }),
             config: json!({ "last_error": error }),
             rollback: Value::Null,
+            prediction_log: Value::Null,
         };
         assert!(operated(Value::Null).shown().contains("revision 7  configuration: in force"));
         let loads = json!({ "revision": 6, "needs_load": ["digits/2"] });
@@ -211,5 +234,11 @@ mod tests {
         assert!(!operated(Value::Null).shown().contains("rollback"));
         let shown = operated(json!("route[0].arm: is missing")).shown();
         assert!(shown.contains("NOT applied, route[0].arm: is missing"), "{shown}");
+        assert!(!shown.contains("prediction log"), "{shown}");
+        let log = json!({ "segments": 2, "undelivered_files": 3, "free_bytes": 1 << 29, "is_writing": false });
+        let full = Operated { prediction_log: log, ..operated(Value::Null) }.shown();
+        let said = "prediction log: NOT written, the disk is short of space  to convert: 2 segments  \
+                    to deliver: 3 files  free: 0.5 GiB\n";
+        assert!(full.contains(said), "{full}");
     }
 }

@@ -58,7 +58,8 @@ impl Rig {
             Arc::new(Control::new(repository, loader, snapshots.clone(), config.repository));
         let comparer = Comparer::start().unwrap();
         let timeouts = Patience::default();
-        let pipeline = Pipeline { snapshots, wire, overload, keys: None, comparer, timeouts };
+        let (keys, log) = (None, None);
+        let pipeline = Pipeline { snapshots, wire, overload, keys, log, comparer, timeouts };
         let rig = Self { folder, stub, control, pipeline };
         rig.manifest(policy);
         for version in versions {
@@ -108,6 +109,7 @@ impl Rig {
             engine::Tensor::new(engine::DataType::Uint8, vec![1, 1], vec![7].into()).unwrap();
         Call {
             caller: Caller::local(),
+            id: None,
             model: "m".into(),
             version: version.map(ToOwned::to_owned),
             inputs: Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]),

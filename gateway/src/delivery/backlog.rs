@@ -60,7 +60,8 @@ impl Backlog {
     /// Sees what is new and what is gone.
     pub(super) fn look(&self) -> io::Result<()> {
         let mut state = self.state();
-        let listed: BTreeMap<u64, PathBuf> = predlog::segment::list(&self.folder)?.into_iter().collect();
+        let listed: BTreeMap<u64, PathBuf> =
+            predlog::segment::list(&self.folder)?.into_iter().collect();
         state.segments.retain(|number, segment| segment.is_claimed || listed.contains_key(number));
         for (number, path) in listed {
             if state.segments.contains_key(&number) {

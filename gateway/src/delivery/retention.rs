@@ -75,7 +75,8 @@ impl Walk {
             let Ok(about) = entry.metadata() else { continue };
             if about.is_dir() {
                 let date = own.strip_prefix("date=").or(date);
-                let hour = own.strip_prefix("hour=").and_then(|hour| Some(format!("{}T{hour}", date?)));
+                let hour =
+                    own.strip_prefix("hour=").and_then(|hour| Some(format!("{}T{hour}", date?)));
                 self.folder(&entry.path(), &path, hour.as_deref().or(date))?;
                 self.drop_empty(&entry);
             } else if self.leftovers && own.ends_with(".tmp") {

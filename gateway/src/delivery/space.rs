@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tracing::{error, info};
 
@@ -14,25 +14,33 @@ pub type Hold = Box<dyn Fn(Option<String>) + Send + Sync>;
 pub(super) struct Space {
     hold: Hold,
     is_open: AtomicBool,
+    /// As of the last look.
+    free: AtomicU64,
     /// Bytes; 0: never.
     min_free: u64,
 }
 
 impl fmt::Debug for Space {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hold: _, is_open, min_free } = self;
+        let Self { hold: _, is_open, free: _, min_free } = self;
         f.debug_struct("Space").field("is_open", is_open).field("min_free", min_free).finish()
     }
 }
 
 impl Space {
     pub(super) fn new(hold: Hold, min_free: usize) -> Self {
-        Self { hold, is_open: AtomicBool::new(true), min_free: min_free as u64 }
+        Self {
+            hold,
+            is_open: AtomicBool::new(true),
+            free: AtomicU64::new(0),
+            min_free: min_free as u64,
+        }
     }
 
     /// Has rows held back, or written, for so many free bytes. Once held they wait for an eighth
     /// more, so that it does not flutter.
     pub(super) fn judge(&self, free: u64) {
+        self.free.store(free, Ordering::Relaxed);
         let min_free = self.min_free;
         let was_open = self.is_open();
         let is_open = match was_open {
@@ -55,6 +63,10 @@ impl Space {
             );
             (self.hold)(Some("less than prediction_log.min_free is free".to_owned()));
         }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -40,7 +40,9 @@ pub(super) fn open(store: &LogStore) -> Result<Arc<dyn ObjectStore>, String> {
             }
             for (name, value) in lines {
                 let key = name.to_ascii_lowercase().parse::<$key>().map_err(|_| {
-                    format!("prediction_log.store.credentials: '{name}' is nothing this store knows")
+                    format!(
+                        "prediction_log.store.credentials: '{name}' is nothing this store knows"
+                    )
                 })?;
                 builder = builder.with_config(key, value);
             }
@@ -129,7 +131,9 @@ pub(super) fn describe(error: &Error) -> String {
     let text = error.to_string();
     let kind = match error {
         Error::PermissionDenied { .. } => Some("the store refuses these credentials (403)".into()),
-        Error::Unauthenticated { .. } => Some("the store does not know these credentials (401)".into()),
+        Error::Unauthenticated { .. } => {
+            Some("the store does not know these credentials (401)".into())
+        }
         Error::NotFound { .. } => Some("the bucket, container or folder is not there (404)".into()),
         _ => status(&text).map(|status| format!("the store answered {status}")),
     };

@@ -39,7 +39,15 @@ fn segment(folder: &TempDir, number: u64, rows: u64) {
         let prediction = u128::from(number * 1000 + row).to_be_bytes();
         let status = Ended::Answered as i32;
         let model = "digits";
-        let row = RowRef { prediction, arrived_us: DAY, model, version: "1", status, items: 1, ..RowRef::default() };
+        let row = RowRef {
+            prediction,
+            arrived_us: DAY,
+            model,
+            version: "1",
+            status,
+            items: 1,
+            ..RowRef::default()
+        };
         frame(Kind::Row, &mut framed, |out| row.encode(out));
     }
     writer.append(&framed).unwrap();
@@ -124,7 +132,10 @@ fn a_segment_goes_when_its_files_are_there() {
     let names: Vec<_> = parquet(&folder).into_keys().collect();
     assert_eq!(names.len(), 2);
     for (name, number) in names.iter().zip(1..) {
-        assert!(name.starts_with("files/model=digits/version=1/date=2025-11-22/hour=00/"), "{name}");
+        assert!(
+            name.starts_with("files/model=digits/version=1/date=2025-11-22/hour=00/"),
+            "{name}"
+        );
         assert_eq!(retention::segment_of(name), Some(number), "{name}");
     }
 }

@@ -93,7 +93,10 @@ impl Uploader {
                 Ok(store) => match store.put(&self.mark(), self.instance.clone().into()).await {
                     Ok(_) => {
                         if failed {
-                            info!(store = self.url, "the store of the prediction log can be written again");
+                            info!(
+                                store = self.url,
+                                "the store of the prediction log can be written again"
+                            );
                         }
                         return store;
                     }
@@ -135,7 +138,10 @@ impl Uploader {
             store_failed |= !matches!(failure, Failure::Local(_));
             self.metrics.failures.increment(1);
             let (file, problem) = (&item.path, failure.told());
-            warn!(store = self.url, file, problem, "a file of the prediction log was not delivered");
+            warn!(
+                store = self.url,
+                file, problem, "a file of the prediction log was not delivered"
+            );
             self.outbox.failed(item);
         }
         arrived > 0 && !store_failed
@@ -178,12 +184,20 @@ impl Uploader {
 
     /// A file that is gone from here was delivered before the process ended, as the store can tell
     /// where it may be asked; else somebody took it.
-    async fn is_there(&self, store: &dyn ObjectStore, target: &Path, item: &Item) -> Result<(), Failure> {
+    async fn is_there(
+        &self,
+        store: &dyn ObjectStore,
+        target: &Path,
+        item: &Item,
+    ) -> Result<(), Failure> {
         match store.head(target).await {
             Ok(_) => Ok(()),
             Err(Error::NotFound { .. }) => {
                 self.metrics.lost_files.increment(1);
-                error!(file = item.path, "a file of the prediction log was gone before it was delivered");
+                error!(
+                    file = item.path,
+                    "a file of the prediction log was gone before it was delivered"
+                );
                 Ok(())
             }
             // May not be asked: files are deleted here after they were delivered only.
@@ -212,7 +226,10 @@ impl Failure {
 /// With the key that a person has to look at.
 fn told(error: &Error) -> String {
     match is_about_credentials(error) {
-        true => format!("prediction_log.store.credentials or those of the environment: {}", describe(error)),
+        true => format!(
+            "prediction_log.store.credentials or those of the environment: {}",
+            describe(error)
+        ),
         false => format!("prediction_log.store: {}", describe(error)),
     }
 }

@@ -93,6 +93,7 @@ mod tests {
 
     fn call(inputs: Vec<NamedTensor>) -> Call {
         Call {
+            id: None,
             caller: Caller::local(),
             model: "m".into(),
             version: None,

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Pipeline;
 use super::answer::{Account, Answer, Reply};
+use super::logged::Repeated;
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::{Kind, Rejection};
@@ -50,6 +51,8 @@ pub(super) struct Repeat {
     metrics: Option<Arc<VersionMetrics>>,
     wire: Arc<WireMetrics>,
     protocol: Protocol,
+    /// For its row in the prediction log.
+    logged: Option<Repeated>,
     pub(super) outcome: Outcome,
 }
 
@@ -86,13 +89,13 @@ impl Pipeline {
                 Ok(Entered::Joined(flight)) => {
                     let deadline = call.as_ref().and_then(|call| self.deadline(call));
                     let Some(ended) = self.join(flight, protocol, deadline).await else { continue };
-                    return self.replay(ended, protocol);
+                    return self.replay(ended, protocol, call.as_ref());
                 }
                 Ok(Entered::Replayed(kept)) => {
                     if kept.is_err() {
                         self.wire.count(protocol, Outcome::Replayed);
                     }
-                    return self.replay(kept, protocol);
+                    return self.replay(kept, protocol, call.as_ref());
                 }
                 Err(refusal) => {
                     let rejection = refused(refusal);
@@ -169,11 +172,17 @@ impl Pipeline {
 
 impl Pipeline {
     /// What a repeat is told.
-    fn replay(&self, kept: Kept, protocol: Protocol) -> Result<Reply, Rejection> {
+    fn replay(
+        &self,
+        kept: Kept,
+        protocol: Protocol,
+        call: Option<&Call>,
+    ) -> Result<Reply, Rejection> {
         let given = kept.map_err(Rejection::into_replayed)?;
         let outcome = Outcome::Refused(Kind::Cancelled);
         let (metrics, wire) = (given.metrics.clone(), self.wire.clone());
-        let repeat = Repeat { metrics, wire, protocol, outcome };
+        let logged = call.and_then(|call| self.note_repeat(call, &given.answer));
+        let repeat = Repeat { metrics, wire, protocol, logged, outcome };
         Ok(given.reply(Some(Account::Repeat(repeat)), true))
     }
 }
@@ -215,6 +224,9 @@ impl Given {
 
 impl Drop for Repeat {
     fn drop(&mut self) {
+        if let Some(logged) = &self.logged {
+            logged.record(self.outcome);
+        }
         match &self.metrics {
             Some(metrics) => metrics.count(self.protocol, self.outcome),
             None => self.wire.count(self.protocol, self.outcome),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::logged::Logged;
 use crate::error::Kind;
 use crate::limits::Permits;
 use crate::snapshot::{Assigned, Backend, Destination, Draw};
@@ -31,9 +32,11 @@ pub(super) struct Record {
     pub(super) outcome: Outcome,
     /// Room in quotas, until the call has ended.
     pub(super) permits: Permits,
+    /// What the prediction log keeps of the call; `None` where it keeps nothing.
+    pub(super) logged: Option<Box<Logged>>,
+    pub(super) arrived: Instant,
     wire: Arc<WireMetrics>,
     protocol: Protocol,
-    arrived: Instant,
     decoded: Instant,
 }
 
@@ -61,6 +64,7 @@ impl Record {
             // Whoever drops the call without a word has cancelled it.
             outcome: Outcome::Refused(Kind::Cancelled),
             permits: Permits::default(),
+            logged: None,
             wire,
             protocol: call.protocol,
             arrived: call.arrived,
@@ -102,11 +106,12 @@ impl Drop for Record {
         if let Some(assigned) = &self.assigned {
             self.count_for_arm(assigned);
         }
+        let now = Instant::now();
+        self.log(now);
         let Some(backend) = &self.backend else {
             self.wire.count(self.protocol, self.outcome);
             return;
         };
-        let now = Instant::now();
         let total = now.duration_since(self.arrived);
         let metrics = backend.metrics();
         metrics.count(self.protocol, self.outcome);

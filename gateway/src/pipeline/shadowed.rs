@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Ran, Terms};
 use super::check;
+use super::logged::Watched;
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::Kind;
@@ -31,6 +32,8 @@ pub(super) struct Seen {
     pub(super) timings: Timings,
     /// Whether it ran here or elsewhere: times of both sides must mean the same.
     pub(super) is_remote: bool,
+    /// For its rows in the prediction log.
+    pub(super) log: Option<Arc<Watched>>,
 }
 
 impl Record {
@@ -84,19 +87,29 @@ async fn run(
         deadline: Some(Deadline(end)),
         shadow: true,
     };
-    let Seen { prediction, headers, inputs, signature, outputs, timings, is_remote } = seen;
+    let Seen { prediction, headers, inputs, signature, outputs, timings, is_remote, log } = seen;
     // The caller is not to blame for what a shadow does not take, and neither is the shadow.
     let Ok((inputs, _)) = check(backend, inputs) else { return place.end(ShadowOutcome::Unfit) };
     let outputs = detached_large(outputs).await;
     let terms = Terms { payer: None, schedule, prediction, headers: &headers };
+    let rows = inputs.rows;
+    let record = |result: Result<(&[Tensor], &Timings), Kind>| {
+        if let Some(log) = &log {
+            log.record((shadow, backend), result, rows);
+        }
+    };
     let mut shadow_answer = match timeout_at(end, attempt::run(backend, inputs, &terms)).await {
         Ok(Ok(Ran { outputs, timings, .. })) => {
+            record(Ok((&outputs, &timings)));
             let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
             Ok(Answer { signature: backend.signature().clone(), outputs, time })
         }
         Ok(Err(refused)) => match unsaid(&refused) {
             Some(outcome) => return place.end(outcome),
-            None => Err(refused.rejection.kind()),
+            None => {
+                record(Err(refused.rejection.kind()));
+                Err(refused.rejection.kind())
+            }
         },
         Err(_) => return place.end(ShadowOutcome::Expired),
     };

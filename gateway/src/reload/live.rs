@@ -10,6 +10,7 @@ use super::{Applied, Apply, Asked, Prepared};
 use crate::config::{Config, Problem};
 use crate::control::Control;
 use crate::limits::Limiter;
+use crate::predictions::{self, PredictionLog};
 use crate::tasks;
 use crate::traffic::{By, Refused, Settings, Traffic};
 use crate::upstream::Upstreams;
@@ -19,6 +20,7 @@ use crate::upstream::Upstreams;
 pub struct Live {
     pub control: Arc<Control>,
     pub traffic: Arc<Traffic>,
+    pub log: Option<Arc<PredictionLog>>,
 }
 
 impl Apply for Live {
@@ -37,12 +39,21 @@ impl Apply for Live {
             let limiter = started.map_err(|text| vec![Problem::new("redis", text)])?;
             let current = control.snapshot().routing().upstreams.clone();
             let upstreams = Upstreams::start_with(&new.upstreams, &new.breaker, Some(&current))?;
+            let log = self.log.clone().zip(new.prediction_log.clone());
+            let log = tasks::blocking(move || {
+                // It reads a file too: the key of hashes.
+                log.map(|(log, config)| predictions::Settings::new(&config).map(|new| (log, new)))
+            });
+            let log = log.await.transpose().map_err(|problem| vec![problem])?;
             let settings = Settings { limiter: limiter.clone(), breaker, upstreams };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
+                if let Some((log, settings)) = log {
+                    log.apply(settings);
+                }
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())

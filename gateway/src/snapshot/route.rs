@@ -164,12 +164,18 @@ impl Route {
     /// which nobody chooses.
     pub(super) fn assign(&self, call: &Call, prediction: PredictionId) -> (usize, Draw) {
         let key = self.key(call);
+        let bucket = self.bucket(call, prediction);
         let draw = match key.is_none() && self.plan.route.sticky != Sticky::Off {
             true => Draw::Keyless,
             false => Draw::Divided,
         };
-        let bucket = self.seed.bucket(key.unwrap_or_else(|| prediction.as_bytes()));
         (self.table.arm_of(bucket), draw)
+    }
+
+    /// The bucket that a call falls into, whoever answers it.
+    #[must_use]
+    pub fn bucket(&self, call: &Call, prediction: PredictionId) -> u16 {
+        self.seed.bucket(self.key(call).unwrap_or_else(|| prediction.as_bytes()))
     }
 
     /// Whether anybody may name this arm: it has callers, or is what a label of its name stands
@@ -186,7 +192,8 @@ impl Route {
     }
 
     /// What keeps the caller of a call with its arm.
-    fn key<'a>(&self, call: &'a Call) -> Option<&'a [u8]> {
+    #[must_use]
+    pub fn key<'a>(&self, call: &'a Call) -> Option<&'a [u8]> {
         if let Some(key) = call.headers.get(KEY_HEADER) {
             return Some(key.as_bytes());
         }

@@ -12,7 +12,6 @@ use engine::DeviceMemory;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::gpu;
 use crate::types::Version;
 
 /// What a metric counts.
@@ -203,6 +202,28 @@ declare! {
         "Mean difference between shadow and live as a part of the largest live magnitude; NaN once the shadow is gone.";
     SHADOW_LATENCY_RATIO = "penstock_shadow_latency_ratio", Shape::Gauge, &["route", "shadow"],
         "Median of the time of a shadow as a multiple of the live time of the same call; NaN once the shadow is gone.";
+    LOG_ROWS = "penstock_prediction_log_rows_total", Shape::Counter, &["guarantee"],
+        "Rows written to segments of the prediction log.";
+    LOG_BYTES = "penstock_prediction_log_bytes_total", Shape::Counter, &[],
+        "Bytes of rows written to segments of the prediction log.";
+    LOG_DROPPED = "penstock_prediction_log_dropped_rows_total", Shape::Counter, &["reason"],
+        "Rows that are not in the prediction log though they should be, by reason: full (queue), disk (the queue is full because nothing can be written), large, stopping.";
+    LOG_UNSAMPLED = "penstock_prediction_log_unsampled_rows_total", Shape::Counter, &[],
+        "Rows that sampling left out of the prediction log.";
+    LOG_UNCOMMITTED = "penstock_prediction_log_uncommitted_calls_total", Shape::Counter, &[],
+        "Durable calls refused because their row could not be written in time.";
+    LOG_QUEUE_ROWS = "penstock_prediction_log_queue_rows", Shape::Gauge, &[],
+        "Rows that wait to be written.";
+    LOG_QUEUE_BYTES = "penstock_prediction_log_queue_bytes", Shape::Gauge, &[],
+        "Bytes of rows that wait to be written.";
+    LOG_OLDEST = "penstock_prediction_log_oldest_unsaved_seconds", Shape::Gauge, &[],
+        "How long the oldest row has waited to be written; 0 while none waits.";
+    LOG_WRITE_SECONDS = "penstock_prediction_log_write_seconds", Shape::Histogram(SECONDS), &[],
+        "Time of single writes to a segment.";
+    LOG_SYNC_SECONDS = "penstock_prediction_log_sync_seconds", Shape::Histogram(SECONDS), &[],
+        "Time to bring what was written to the disk.";
+    LOG_WRITE_FAILURES = "penstock_prediction_log_write_failures_total", Shape::Counter, &[],
+        "Writes, syncs and ends of segments that failed and are tried again.";
     UPSTREAM_REQUESTS = "penstock_upstream_requests_total", Shape::Counter, &["upstream", "outcome"],
         "Calls for an upstream by outcome, whatever number of attempts they took.";
     UPSTREAM_ATTEMPTS = "penstock_upstream_attempt_seconds", Shape::Histogram(SECONDS), &["upstream", "result"],
@@ -382,36 +403,6 @@ pub fn show_device_memory(device: &str, memory: &DeviceMemory) {
     }
 }
 
-/// Refreshes the figures of the process itself and of the machine's GPUs; called before
-/// rendering.
-pub fn refresh_process() {
-    gpu::refresh();
-    if let Some(bytes) = resident_bytes() {
-        RESIDENT.gauge(&[]).set(bytes);
-    }
-    if let Some(seconds) = cpu_seconds() {
-        CPU_SECONDS.gauge(&[]).set(seconds);
-    }
-}
-
-fn resident_bytes() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kilobytes: f64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024.0)
-}
-
-fn cpu_seconds() -> Option<f64> {
-    /// `USER_HZ`, fixed at 100 on Linux.
-    const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the command in brackets and may hold spaces.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -426,11 +417,5 @@ mod tests {
             let total = metric.name.ends_with("_total");
             assert_eq!(total, metric.shape == Shape::Counter, "{}", metric.name);
         }
-    }
-
-    #[test]
-    fn the_process_knows_its_own_size() {
-        assert!(resident_bytes().unwrap() > 1e5);
-        assert!(cpu_seconds().is_some());
     }
 }

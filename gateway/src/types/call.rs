@@ -69,6 +69,8 @@ impl Inputs {
 #[derive(Debug)]
 pub struct Call {
     pub caller: Caller,
+    /// What the caller calls the request; `None` where it has no name, or nobody keeps it.
+    pub id: Option<Box<str>>,
     pub model: String,
     /// Empty or absent: the gateway picks.
     pub version: Option<String>,

@@ -148,6 +148,12 @@ impl RemoteModel {
         self.upstream.name()
     }
 
+    /// What the upstream calls it.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// What it takes and gives; `None` until an endpoint has said so.
     #[must_use]
     pub fn signature(&self) -> Option<Arc<Signature>> {

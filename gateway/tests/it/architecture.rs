@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["routing"],
     &["revisions"],
     &["shadow"],
+    &["predictions"],
     &["batching"],
     &["models"],
     &["upstream"],
@@ -55,12 +56,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object_store", &["delivery"]),
     ("predlog", &["predictions", "delivery"]),
     ("proto", &["codec", "upstream", "api"]),
-    ("prost", &["upstream", "api"]),
+    ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
     ("redis", &["limits"]),
-    ("sha2", &["identity", "limits", "idempotency", "revisions", "models", "reload"]),
+    (
+        "sha2",
+        &["identity", "limits", "idempotency", "revisions", "predictions", "models", "reload"],
+    ),
     ("socket2", &["server"]),
     ("subtle", &["identity"]),
     ("thread_priority", &["tasks"]),
@@ -71,7 +75,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry"]),
     ("uuid", &["types"]),
     ("x509_parser", &["server"]),
-    ("xxhash_rust", &["routing"]),
+    ("xxhash_rust", &["routing", "predictions"]),
 ];
 
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
@@ -84,6 +88,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
     ),
     ("delivery", "how old files and what waits are; nothing waits by it"),
     ("revisions", "when a revision or a line of the audit log was written; nothing compares it"),
+    ("predictions", "when calls came and segments were begun, for people; nothing compares it"),
     ("reload", "when the configuration was last good, for metrics"),
     ("server", "when certificates are valid"),
 ];

@@ -48,6 +48,7 @@ pub(super) fn decode(
     };
     let call = Call {
         caller,
+        id: None,
         model: request.model_name,
         version: Some(request.model_version),
         inputs: Inputs::Named(inputs),

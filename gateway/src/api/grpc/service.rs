@@ -72,6 +72,9 @@ impl Service {
             return Err(Rejection::invalid("the idempotency key is given twice"));
         }
         call.key = key.or(call.key);
+        if self.api.pipeline.log.is_some() && !wanted.id.is_empty() {
+            call.id = Some(wanted.id.as_str().into());
+        }
         Ok((call, wanted))
     }
 

@@ -105,9 +105,12 @@ where
     };
     let coding = encoding::accepted(headers);
     let parameters = std::mem::take(&mut decoded.parameters);
+    let is_kept = api.pipeline.log.is_some() && !decoded.id.is_empty();
+    let id = is_kept.then(|| decoded.id.as_str().into());
     let (inputs, outputs, wanted) = Wanted::split(decoded, coding);
     let call = Call {
         caller,
+        id,
         model: model.to_owned(),
         version: version.map(ToOwned::to_owned),
         inputs,

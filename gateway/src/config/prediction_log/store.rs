@@ -77,9 +77,9 @@ impl LogStore {
             section.problem("uploads", format!("must be 1 to {MOST_UPLOADS}"));
         }
         check_endpoint(&section, endpoint.as_deref(), allow_http);
-        let parsed = url.as_deref().and_then(|url| {
-            parse(url).map_err(|message| section.problem("url", message)).ok()
-        });
+        let parsed = url
+            .as_deref()
+            .and_then(|url| parse(url).map_err(|message| section.problem("url", message)).ok());
         section.finish();
         let ((scheme, prefix), url) = parsed.zip(url)?;
         Some(Self {
@@ -122,11 +122,13 @@ fn parse(url: &str) -> Result<(Scheme, String), &'static str> {
     }
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
     let is_folder = scheme == Scheme::File;
-    if bucket.is_empty() != is_folder || (is_folder && path.trim_matches('/').is_empty()) {
+    if bucket.is_empty() != is_folder || (is_folder && path.trim_end_matches('/').is_empty()) {
         return Err(WRONG);
     }
-    let path = path.trim_matches('/');
-    if path.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !path.is_empty()))
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path
+        .split('/')
+        .any(|part| matches!(part, "." | "..") || (part.is_empty() && !path.is_empty()))
     {
         return Err("must have no empty part, . or .. in its path");
     }

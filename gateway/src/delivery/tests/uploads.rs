@@ -9,8 +9,8 @@ use futures_util::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::time::timeout;
 
@@ -48,7 +48,10 @@ impl Moody {
             sleep(Duration::from_secs(30)).await;
         }
         if self.refuses.load(SeqCst) {
-            return Err(Error::PermissionDenied { path: key.to_string(), source: "<Code>No</Code>".into() });
+            return Err(Error::PermissionDenied {
+                path: key.to_string(),
+                source: "<Code>No</Code>".into(),
+            });
         }
         match self.is_down.load(SeqCst) || self.is_stuck.load(SeqCst) {
             true => Err(Error::Generic { store: "moody", source: "status code: 503".into() }),
@@ -59,7 +62,12 @@ impl Moody {
 
 #[async_trait::async_trait]
 impl ObjectStore for Moody {
-    async fn put_opts(&self, key: &Key, bytes: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        key: &Key,
+        bytes: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         self.mood(key).await?;
         if self.forgets.load(SeqCst) && !key.as_ref().contains("_penstock") {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
@@ -67,7 +75,11 @@ impl ObjectStore for Moody {
         self.inner.put_opts(key, bytes, options).await
     }
 
-    async fn put_multipart_opts(&self, key: &Key, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        key: &Key,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         self.mood(key).await?;
         self.inner.put_multipart_opts(key, options).await
     }
@@ -79,7 +91,10 @@ impl ObjectStore for Moody {
         self.inner.get_opts(key, options).await
     }
 
-    fn delete_stream(&self, keys: BoxStream<'static, Result<Key>>) -> BoxStream<'static, Result<Key>> {
+    fn delete_stream(
+        &self,
+        keys: BoxStream<'static, Result<Key>>,
+    ) -> BoxStream<'static, Result<Key>> {
         self.inner.delete_stream(keys)
     }
 
@@ -274,7 +289,8 @@ async fn a_file_that_somebody_took_holds_up_no_other() {
 
 #[test]
 fn what_went_wrong_is_told_without_what_was_sent() {
-    let denied = |text: &'static str| Error::PermissionDenied { path: "x".into(), source: text.into() };
+    let denied =
+        |text: &'static str| Error::PermissionDenied { path: "x".into(), source: text.into() };
     let generic = |text: &'static str| Error::Generic { store: "S3", source: text.into() };
     let body = "status code: 403 Forbidden: <Error><Code>InvalidAccessKeyId</Code><AWSAccessKeyId>AKIASECRET</AWSAccessKeyId></Error>";
     assert_eq!(
@@ -309,7 +325,9 @@ fn every_kind_of_store_opens_with_credentials_of_a_file() {
     assert_eq!(opened(s3, plain).unwrap(), "AmazonS3(bucket)");
     let key = "AZURE_STORAGE_ACCOUNT_NAME=account\nAZURE_STORAGE_ACCOUNT_KEY=U0VDUkVU\n";
     assert!(opened(key, "url = 'az://box/x'").unwrap().contains("box"));
-    assert!(opened("GOOGLE_SKIP_SIGNATURE=true", "url = 'gs://bucket/x'").unwrap().contains("bucket"));
+    assert!(
+        opened("GOOGLE_SKIP_SIGNATURE=true", "url = 'gs://bucket/x'").unwrap().contains("bucket")
+    );
     let url = format!("url = 'file://{}/deeper'", folder.path().display());
     assert!(opened("", &url).is_ok());
     assert!(folder.path().join("deeper").is_dir());

@@ -45,7 +45,8 @@ impl Gateway {
             ..config::State::default()
         };
         let traffic = Traffic::start(target, &state, vec![], String::new()).await.unwrap();
-        let reloader = Reloader::new(source, config, found, Box::new(Live { control, traffic }));
+        let reloader =
+            Reloader::new(source, config, found, Box::new(Live { control, traffic, log: None }));
         Self { folder, snapshots, text, reloader }
     }
 

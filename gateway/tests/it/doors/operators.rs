@@ -352,7 +352,8 @@ fn a_reload_has_one_line_whatever_comes_of_it() {
     let source = Source::new(&path, |_| {});
     let text = source.read();
     let config = source.config(&text).unwrap();
-    let live = Live { control: desk.api.control.clone(), traffic: desk.api.traffic.clone() };
+    let (control, traffic) = (desk.api.control.clone(), desk.api.traffic.clone());
+    let live = Live { control, traffic, log: None };
     let reloader = Reloader::new(source, config, text, Box::new(live));
     desk.api.reloader = Some(Arc::new(reloader));
     desk.admin = admin::router(desk.api.clone());

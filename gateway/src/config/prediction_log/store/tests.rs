@@ -31,14 +31,25 @@ fn a_store_is_named_by_its_url() {
     assert_eq!(read("file:///mnt/log"), (Scheme::File, "mnt/log".into()));
     let named = store("url = 's3://b'\ncredentials = 'store.env'\ntimeout = '1s'\nuploads = 2");
     assert_eq!(named.credentials.unwrap(), Path::new("/etc/store.env"));
-    assert_eq!((named.timeout, named.uploads, named.keep_local), (Duration::from_secs(1), 2, false));
+    assert_eq!(
+        (named.timeout, named.uploads, named.keep_local),
+        (Duration::from_secs(1), 2, false)
+    );
 }
 
 #[test]
 fn what_is_no_url_of_a_store_is_refused_and_not_repeated() {
     let urls = [
-        "bucket", "http://b/x", "s3://", "s3:///x", "file://x/y", "file:///", "s3://b//x",
-        "s3://b/../x", "s3://KEY:SECRET@b/x", "az://c/x?sig=SECRET",
+        "bucket",
+        "http://b/x",
+        "s3://",
+        "s3:///x",
+        "file://x/y",
+        "file:///",
+        "s3://b//x",
+        "s3://b/../x",
+        "s3://KEY:SECRET@b/x",
+        "az://c/x?sig=SECRET",
     ];
     for url in urls {
         let found = problems(&format!("[prediction_log.store]\nurl = '{url}'"));

@@ -40,7 +40,12 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "Address of a server that speaks the provider's protocol, for S3-compatible stores: `https://minio.example:9000`.",
     ),
-    key("prediction_log.store.region", Type::Text, "", "Region of an S3 bucket, over `AWS_REGION`."),
+    key(
+        "prediction_log.store.region",
+        Type::Text,
+        "",
+        "Region of an S3 bucket, over `AWS_REGION`.",
+    ),
     key(
         "prediction_log.store.allow_http",
         Type::Flag,

@@ -1,0 +1,404 @@
+//! What the prediction log is told of calls: how each ended, what ran it, and why there.
+//!
+//! A row is handed over when the record of its call is dropped; that of a durable call before its
+//! answer is, and what becomes of the answer is a second row that amends it. Calls that were
+//! refused before they were decoded (nobody known, unreadable, over a limit at the head) have no
+//! rows: there is nothing to say of them that their metrics do not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Tensor;
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::attempt::Ran;
+use super::record::Record;
+use super::{Given, Pipeline};
+use crate::error::{Kind, Rejection};
+use crate::predictions::{About, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Status, Ticket};
+use crate::snapshot::{Assigned, Backend, Draw, Shadow, StandIn};
+use crate::telemetry::Outcome;
+use crate::types::{AnsweredBy, ArmName, Call, Deadline, Inputs, PredictionId, Signature, Timings};
+
+/// What is kept for the row of a call.
+#[derive(Debug)]
+pub(super) struct Logged {
+    notes: Notes,
+    place: Place,
+    outputs: Vec<Tensor>,
+    /// Of what gave the outputs.
+    signature: Option<Arc<Signature>>,
+    answered_by: Option<AnsweredBy>,
+    /// Whether a row says already that the call was answered.
+    is_handed_over: bool,
+    /// Whether that row is written.
+    is_committed: bool,
+}
+
+/// Where a route put a call.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    revision: u64,
+    bucket: Option<u32>,
+}
+
+/// What the row of a shadow needs of the call that it saw.
+#[derive(Debug)]
+pub(super) struct Watched {
+    notes: Notes,
+    place: Place,
+    assigned: Assigned,
+}
+
+/// What the row of a repeat needs.
+#[derive(Debug)]
+pub(super) struct Repeated {
+    notes: Notes,
+    arrived: Instant,
+    called: Box<str>,
+    version: AnsweredBy,
+    arm: Option<ArmName>,
+}
+
+impl Pipeline {
+    /// Begins the row of a call whose destination is known.
+    pub(super) fn note(&self, call: &Call, record: &Record, revision: u64) -> Option<Box<Logged>> {
+        let log = self.log.as_ref()?;
+        let route = record.assigned.as_ref().map(|assigned| &assigned.route);
+        let about = About {
+            prediction: record.prediction,
+            guarantee: route.and_then(|route| route.plan.route.log),
+            sticky_key: route.and_then(|route| route.key(call)),
+        };
+        let notes = Notes::take(log, call, about)?;
+        let bucket = route.map(|route| u32::from(route.bucket(call, record.prediction)));
+        Some(Box::new(Logged {
+            notes,
+            place: Place { revision, bucket },
+            outputs: Vec::new(),
+            signature: None,
+            answered_by: None,
+            is_handed_over: false,
+            is_committed: false,
+        }))
+    }
+
+    /// Records a call that leads nowhere.
+    pub(super) fn record_lost(&self, call: &Call, prediction: PredictionId, rejection: &Rejection) {
+        let about = About { prediction, guarantee: None, sticky_key: None };
+        let notes = self.log.as_ref().and_then(|log| Notes::take(log, call, about));
+        let Some(notes) = notes else { return };
+        let (status, error) = ended(Outcome::Refused(rejection.kind()));
+        let row = RowRef {
+            called: shortened(&call.model),
+            status,
+            error,
+            total_us: micros(call.arrived.elapsed()),
+            ..RowRef::default()
+        };
+        notes.record(row, None, NO_TENSORS);
+    }
+
+    /// Begins the row of a call that gets the answer of another one.
+    pub(super) fn note_repeat(&self, call: &Call, answer: &Answer) -> Option<Repeated> {
+        let log: &Arc<PredictionLog> = self.log.as_ref()?;
+        let snapshot = self.snapshots.load();
+        let route = answer.routed.as_ref().and_then(|_| snapshot.route(&call.model));
+        let about = About {
+            prediction: answer.prediction,
+            guarantee: route.and_then(|route| route.plan.route.log),
+            sticky_key: route.and_then(|route| route.key(call)),
+        };
+        Some(Repeated {
+            notes: Notes::take(log, call, about)?.unhurried(),
+            arrived: call.arrived,
+            called: answer.model.as_str().into(),
+            version: answer.version.clone(),
+            arm: answer.routed.as_ref().and_then(|routed| routed.arm.clone()),
+        })
+    }
+}
+
+impl Repeated {
+    /// Records how the repeat ended.
+    pub(super) fn record(&self, outcome: Outcome) {
+        let (status, error) = ended(outcome);
+        let version = self.version.to_string();
+        let row = RowRef {
+            called: &self.called,
+            version: &version,
+            arm: self.arm.as_ref().map_or("", ArmName::as_str),
+            status,
+            error,
+            total_us: micros(self.arrived.elapsed()),
+            ..RowRef::default()
+        };
+        self.notes.record(row, None, NO_TENSORS);
+    }
+}
+
+impl Record {
+    /// Whether the call may run, as far as the log goes.
+    pub(super) fn admit(&self) -> Result<(), Rejection> {
+        match &self.logged {
+            Some(logged) if logged.notes.is_durable() => logged.notes.log().admit(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the inputs as they were sent.
+    pub(super) fn keep_inputs(&mut self, inputs: &Inputs) {
+        if let Some(logged) = &mut self.logged {
+            logged.notes.keep_inputs(inputs);
+        }
+    }
+
+    /// Keeps what the call came to.
+    pub(super) fn keep_outputs(&mut self, given: &Given) {
+        if let Some(logged) = &mut self.logged {
+            let Ran { outputs, answered_by, .. } = &given.ran;
+            logged.outputs.clone_from(outputs);
+            logged.signature = Some(given.signature.clone());
+            logged.answered_by = Some(answered_by.clone());
+        }
+    }
+
+    /// Waits until the row of a durable call is written.
+    pub(super) async fn commit(&mut self, deadline: Option<Deadline>) -> Result<(), Rejection> {
+        let Some(logged) = self.logged.take_if(|logged| logged.notes.is_durable()) else {
+            return Ok(());
+        };
+        let latest = Instant::now() + logged.notes.commit_timeout();
+        let until = deadline.map_or(latest, |Deadline(at)| at.min(latest));
+        let log = logged.notes.log().clone();
+        // Its notes are back in the record whenever the caller leaves.
+        let mut kept = Kept { record: self, logged: Some(logged) };
+        let committed = log.commit(until, || kept.hand_over()).await;
+        if let Some(logged) = &mut kept.logged {
+            logged.is_committed = committed.is_ok();
+        }
+        committed
+    }
+
+    /// Records how the call ended.
+    pub(super) fn log(&self, now: Instant) {
+        let Some(logged) = &self.logged else { return };
+        if logged.is_committed && self.outcome == Outcome::Answered {
+            return;
+        }
+        let has_tensors = !logged.is_handed_over;
+        logged.with_row(self, (self.outcome, now), |row, of, sides| {
+            let sides = if has_tensors { sides } else { NO_TENSORS };
+            logged.notes.record(row, of, sides);
+        });
+    }
+
+    /// What the rows of shadows need of the call.
+    pub(super) fn watched(&self) -> Option<Arc<Watched>> {
+        let (logged, assigned) = (self.logged.as_ref()?, self.assigned.clone()?);
+        let notes = logged.notes.unhurried();
+        Some(Arc::new(Watched { notes, place: logged.place, assigned }))
+    }
+
+    /// The arm that answers.
+    fn arm(&self) -> &str {
+        let Some(assigned) = &self.assigned else { return "" };
+        match (&assigned.route.fallback, self.fallback) {
+            (StandIn::Answer(_), Some(_)) => "static",
+            (StandIn::Arm(index), Some(_)) => assigned.route.arms[*index].name.as_str(),
+            _ => assigned.arm().name.as_str(),
+        }
+    }
+}
+
+/// Puts the notes of a durable call back into its record, however waiting for them ends.
+struct Kept<'a> {
+    record: &'a mut Record,
+    logged: Option<Box<Logged>>,
+}
+
+impl Kept<'_> {
+    fn hand_over(&mut self) -> Result<Ticket, Refusal> {
+        let Some(logged) = &mut self.logged else { return Err(Refusal::Stopping) };
+        let at = (Outcome::Answered, Instant::now());
+        let ticket =
+            logged.with_row(self.record, at, |row, of, sides| logged.notes.push(row, of, sides))?;
+        logged.is_handed_over = true;
+        Ok(ticket)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if let Some(logged) = self.logged.take() {
+            self.record.logged = Some(logged);
+        }
+    }
+}
+
+impl Logged {
+    /// Puts together what a row says beside what the notes hold.
+    fn with_row<T>(
+        &self,
+        record: &Record,
+        (outcome, now): (Outcome, Instant),
+        take: impl FnOnce(RowRef<'_>, Option<Of<'_>>, Sides<'_>) -> T,
+    ) -> T {
+        let mut digits = itoa::Buffer::new();
+        let mut ran = Runner::of(record.backend.as_ref(), &mut digits);
+        match &self.answered_by {
+            Some(AnsweredBy::Remote(version)) => ran.version = version,
+            Some(AnsweredBy::Declared) => ran.version = "static",
+            Some(AnsweredBy::Version(_)) | None => {}
+        }
+        let assigned = record.assigned.as_ref();
+        let (status, error) = ended(outcome);
+        let row = RowRef {
+            called: record.called.as_str(),
+            model: ran.model,
+            version: ran.version,
+            file_hash: ran.file_hash,
+            device: ran.device,
+            arm: record.arm(),
+            fallback: record.fallback.map_or("", Kind::label),
+            status,
+            error,
+            queue_us: micros(record.timings.queue),
+            engine_us: engine_us(&record.timings),
+            total_us: micros(now.duration_since(record.arrived)),
+            items: u32::try_from(record.rows).unwrap_or(u32::MAX),
+            amends: self.is_handed_over,
+            ..routed(assigned, self.place)
+        };
+        let signature = self.signature.as_ref().or(record.backend.as_ref().map(Backend::signature));
+        let of =
+            signature.map(|signature| Of { model: ran.model, signature, features: ran.features });
+        take(row, of, Sides { has_inputs: true, outputs: &self.outputs })
+    }
+}
+
+impl Watched {
+    /// Records what a shadow made of the call: its outputs, or why it gave none. The inputs are
+    /// in the row of the live call, which has the same prediction.
+    pub(super) fn record(
+        &self,
+        (shadow, backend): (&Shadow, &Backend),
+        result: Result<(&[Tensor], &Timings), Kind>,
+        items: usize,
+    ) {
+        let mut digits = itoa::Buffer::new();
+        let ran = Runner::of(Some(backend), &mut digits);
+        let outcome = result.map_or_else(Outcome::Refused, |_| Outcome::Answered);
+        let (outputs, timings) = result.unwrap_or((&[], &NO_TIME));
+        let (status, error) = ended(outcome);
+        let row = RowRef {
+            called: self.assigned.route.name().as_str(),
+            model: ran.model,
+            version: ran.version,
+            file_hash: ran.file_hash,
+            device: ran.device,
+            shadow: shadow.name.as_str(),
+            status,
+            error,
+            queue_us: micros(timings.queue),
+            engine_us: engine_us(timings),
+            total_us: micros(timings.queue) + engine_us(timings),
+            items: u32::try_from(items).unwrap_or(u32::MAX),
+            ..routed(Some(&self.assigned), self.place)
+        };
+        let signature = backend.signature();
+        let of = Of { model: ran.model, signature, features: ran.features };
+        self.notes.record(row, Some(of), Sides { has_inputs: false, outputs });
+    }
+}
+
+const NO_TENSORS: Sides<'static> = Sides { has_inputs: false, outputs: &[] };
+
+const NO_TIME: Timings = Timings {
+    queue: Duration::ZERO,
+    input: Duration::ZERO,
+    infer: Duration::ZERO,
+    output: Duration::ZERO,
+};
+
+/// What runs a call, in the words of rows.
+#[derive(Default)]
+struct Runner<'a> {
+    model: &'a str,
+    version: &'a str,
+    file_hash: &'a str,
+    device: &'a str,
+    features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
+}
+
+impl<'a> Runner<'a> {
+    fn of(backend: Option<&'a Backend>, digits: &'a mut itoa::Buffer) -> Self {
+        match backend {
+            None => Self::default(),
+            Some(Backend::Local(served)) => {
+                let features = &served.manifest.features;
+                Self {
+                    model: served.model.as_str(),
+                    version: digits.format(served.version.0),
+                    file_hash: served.sha256.as_deref().unwrap_or(""),
+                    device: &served.manifest.device,
+                    features: Some((&features.inputs, &features.outputs)),
+                }
+            }
+            Some(Backend::Remote(remote)) => {
+                Self { model: remote.model.model(), ..Self::default() }
+            }
+        }
+    }
+}
+
+/// What a row says of the route that a call took.
+fn routed(assigned: Option<&Assigned>, place: Place) -> RowRef<'_> {
+    let Some(assigned) = assigned else {
+        return RowRef { draw: "direct", revision: place.revision, ..RowRef::default() };
+    };
+    RowRef {
+        route: assigned.route.name().as_str(),
+        assigned_arm: assigned.arm().name.as_str(),
+        draw: match assigned.draw {
+            Draw::Divided => "divided",
+            Draw::Keyless => "keyless",
+            Draw::Forced => "forced",
+        },
+        bucket: place.bucket,
+        propensity: Some(assigned.route.plan.route.arms[assigned.index].share.part()),
+        revision: place.revision,
+        ..RowRef::default()
+    }
+}
+
+/// How a call ended, and the class of its error.
+fn ended(outcome: Outcome) -> (i32, &'static str) {
+    let (status, error) = match outcome {
+        Outcome::Answered => (Status::Answered, ""),
+        Outcome::Replayed => (Status::Replayed, ""),
+        Outcome::Refused(kind) => {
+            let status = match kind {
+                Kind::Cancelled => Status::Cancelled,
+                Kind::EngineFailed | Kind::ArmFailed | Kind::Internal => Status::Failed,
+                _ => Status::Refused,
+            };
+            (status, kind.label())
+        }
+    };
+    (status as i32, error)
+}
+
+/// A name that nobody knows, as far as rows have it.
+fn shortened(name: &str) -> &str {
+    &name[..name.floor_char_boundary(128)]
+}
+
+fn engine_us(timings: &Timings) -> u64 {
+    micros(timings.input + timings.infer + timings.output)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,451 @@
+//! What the log keeps of a call until it has ended, and the row that becomes of it.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Tensor, TensorSpec};
+use predlog::{RowRef, State, Status, TensorRef};
+
+use super::redact::{self, Hasher};
+use super::sample::{self, Facts};
+use super::schema::{Known, Plan, fits};
+use super::segments::wall_us;
+use super::settings::Settings;
+use super::{PredictionLog, Refusal, Ticket};
+use crate::codec::numbers;
+use crate::config::{Guarantee, How, SliceSource};
+use crate::types::{Call, Inputs, PredictionId, Signature};
+
+/// Longest part of a text that a caller chose, in bytes.
+const LONGEST_TEXT: usize = 1024;
+/// Bytes of a row beside its texts and tensors, at most.
+const PLAIN_BYTES: usize = 512;
+/// Tensors of one side that a row has room for without an allocation.
+const FEW: usize = 8;
+
+/// What is kept of a call. Whatever it holds has gone through the log's rules, but for tensors,
+/// which do so when the row is made.
+#[derive(Debug)]
+pub struct Notes {
+    log: Arc<PredictionLog>,
+    settings: Arc<Settings>,
+    guarantee: Guarantee,
+    prediction: PredictionId,
+    arrived_us: i64,
+    protocol: &'static str,
+    /// Where the call stands among all that sampling chooses from.
+    place: u64,
+    text: String,
+    caller_id: Range<usize>,
+    idempotency_key: Range<usize>,
+    sticky_key: Range<usize>,
+    identity: Range<usize>,
+    /// By index in the settings.
+    slices: Vec<(usize, Range<usize>)>,
+    inputs: Option<Inputs>,
+}
+
+/// What the log is told about a call at its beginning.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub prediction: PredictionId,
+    /// What the call's route says; `None`: nothing.
+    pub guarantee: Option<Guarantee>,
+    /// What keeps the caller with its arm.
+    pub sticky_key: Option<&'a [u8]>,
+}
+
+/// What ran a call, for the schema of its row.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    pub model: &'a str,
+    pub signature: &'a Arc<Signature>,
+    /// Names of the scalars of inputs and outputs.
+    pub features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
+}
+
+/// Which tensors a row has.
+#[derive(Debug, Clone, Copy)]
+pub struct Sides<'a> {
+    pub has_inputs: bool,
+    /// In the signature's order.
+    pub outputs: &'a [Tensor],
+}
+
+impl Notes {
+    /// Takes down what a call is; `None` where it is not to be in the log.
+    #[must_use]
+    pub fn take(log: &Arc<PredictionLog>, call: &Call, about: About<'_>) -> Option<Self> {
+        let settings = log.settings();
+        let guarantee = about.guarantee.unwrap_or(settings.guarantee);
+        if guarantee == Guarantee::Off {
+            return None;
+        }
+        let waited = i64::try_from(call.arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let mut text = String::with_capacity(256);
+        let hasher = settings.hasher.as_ref();
+        let identity = call.caller.identity.known_name().map(str::as_bytes);
+        let key = call.key.as_ref().map(|key| key.as_str());
+        let mut kept = |how, value: Option<&str>| noted(&mut text, (how, hasher), value);
+        let caller_id = kept(settings.caller_id, call.id.as_deref());
+        let idempotency_key = kept(settings.idempotency_key, key);
+        let slices = settings.slices.iter().enumerate().filter_map(|(index, (slice, how))| {
+            let value = match &slice.source {
+                SliceSource::Header(name) => call.headers.get(name)?.to_str().ok(),
+                SliceSource::Parameter(name) => call.parameter(name),
+            };
+            let range = kept(*how, value);
+            (!range.is_empty()).then_some((index, range))
+        });
+        let slices = slices.collect();
+        let mut hashed = |value: Option<&[u8]>| {
+            let start = text.len();
+            if let (Some(hasher), Some(value)) = (hasher, value) {
+                hasher.write(value, &mut text);
+            }
+            start..text.len()
+        };
+        let (sticky_key, identity) = (hashed(about.sticky_key), hashed(identity));
+        let prediction = about.prediction;
+        Some(Self {
+            log: log.clone(),
+            guarantee,
+            prediction,
+            arrived_us: wall_us().saturating_sub(waited),
+            protocol: call.protocol.label(),
+            place: sample::place(about.sticky_key.unwrap_or_else(|| prediction.as_bytes())),
+            text,
+            caller_id,
+            idempotency_key,
+            sticky_key,
+            identity,
+            slices,
+            inputs: None,
+            settings,
+        })
+    }
+
+    /// Whether the call is answered only once its row is written.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.guarantee == Guarantee::Durable
+    }
+
+    #[must_use]
+    pub fn log(&self) -> &Arc<PredictionLog> {
+        &self.log
+    }
+
+    /// Longest that the call waits for its row.
+    #[must_use]
+    pub fn commit_timeout(&self) -> Duration {
+        self.settings.commit_timeout
+    }
+
+    /// Keeps the inputs as the caller sent them.
+    pub fn keep_inputs(&mut self, inputs: &Inputs) {
+        self.inputs = Some(inputs.clone());
+    }
+
+    /// The same for a row that nobody waits for: what a shadow makes of the call, or a repeat.
+    #[must_use]
+    pub fn unhurried(&self) -> Self {
+        let guarantee = match self.guarantee {
+            Guarantee::Durable => Guarantee::Lossy,
+            other => other,
+        };
+        Self {
+            log: self.log.clone(),
+            settings: self.settings.clone(),
+            guarantee,
+            text: self.text.clone(),
+            caller_id: self.caller_id.clone(),
+            idempotency_key: self.idempotency_key.clone(),
+            sticky_key: self.sticky_key.clone(),
+            identity: self.identity.clone(),
+            slices: self.slices.clone(),
+            inputs: None,
+            ..*self
+        }
+    }
+
+    /// Records a call that has ended. What finds no room is dropped and counted.
+    pub fn record(&self, row: RowRef<'_>, of: Option<Of<'_>>, sides: Sides<'_>) {
+        let Some(row) = self.sampled(row, of, sides) else {
+            return self.log.shared.metrics.unsampled.increment(1);
+        };
+        match self.push(row, of, sides) {
+            Ok(_) => {}
+            Err(refusal) => self.log.lost(refusal),
+        }
+    }
+
+    /// Puts a row into the lane of this thread. All that the notes hold is filled in.
+    ///
+    /// # Errors
+    /// Why it is not there.
+    pub fn push(
+        &self,
+        row: RowRef<'_>,
+        of: Option<Of<'_>>,
+        sides: Sides<'_>,
+    ) -> Result<Ticket, Refusal> {
+        let known = of.map(|of| self.known(of));
+        let slices: Vec<_> = self
+            .slices
+            .iter()
+            .map(|(index, range)| {
+                (self.settings.slices[*index].0.name(), &self.text[range.clone()])
+            })
+            .collect();
+        let mut row = self.filled(row);
+        row.slices = &slices;
+        let Some(known) = &known else { return self.hand_over(&row, None) };
+        row.schema = known.id.0;
+        let given = match sides.has_inputs {
+            true => self.given(known.signature()),
+            false => vec![],
+        };
+        let mut outputs = Vec::new();
+        let specs = known.signature().outputs.iter().map(|output| &output.spec);
+        for (index, (spec, tensor)) in specs.zip(sides.outputs).enumerate() {
+            if fits(spec, tensor) {
+                outputs.push((index, tensor));
+            }
+        }
+        let given: Vec<_> = given.iter().map(|(index, tensor)| (*index, tensor.as_ref())).collect();
+        let changed = [self.changed(known, 0, &given), self.changed(known, 1, &outputs)];
+        let total: usize = given.iter().chain(&outputs).map(|(_, t)| t.data().len()).sum();
+        let limit = match total > self.settings.row_limit {
+            true => 0,
+            false => self.settings.tensor_limit,
+        };
+        let specs = &known.signature().inputs;
+        let inputs =
+            List::new(&given, |index| &specs[index], (&known.rules[0], &changed[0]), limit);
+        let specs = &known.signature().outputs;
+        let outputs =
+            List::new(&outputs, |index| &specs[index].spec, (&known.rules[1], &changed[1]), limit);
+        let row = RowRef { inputs: inputs.all(), outputs: outputs.all(), ..row };
+        self.hand_over(&row, Some(known))
+    }
+
+    /// The row with what the notes hold.
+    fn filled<'a>(&'a self, row: RowRef<'a>) -> RowRef<'a> {
+        let text = |range: &Range<usize>| &self.text[range.clone()];
+        let is_sampled = !row.stratum.is_empty();
+        RowRef {
+            prediction: *self.prediction.as_bytes(),
+            arrived_us: self.arrived_us,
+            protocol: self.protocol,
+            caller_id: text(&self.caller_id),
+            idempotency_key: text(&self.idempotency_key),
+            sticky_key: text(&self.sticky_key),
+            identity: text(&self.identity),
+            inclusion: if is_sampled { row.inclusion } else { 1.0 },
+            stratum: if is_sampled { row.stratum } else { "all" },
+            ..row
+        }
+    }
+
+    fn hand_over(&self, row: &RowRef<'_>, known: Option<&Arc<Known>>) -> Result<Ticket, Refusal> {
+        let shared = &self.log.shared;
+        let taken = shared.lanes.push((self.guarantee, known), most_bytes(row), |out| {
+            row.encode(out);
+        });
+        let (ticket, is_full) = taken?;
+        if is_full {
+            shared.bell.ring();
+        } else {
+            shared.bell.nudge();
+        }
+        Ok(ticket)
+    }
+
+    /// The row, if sampling keeps it, with how likely that was.
+    fn sampled<'a>(
+        &self,
+        mut row: RowRef<'a>,
+        of: Option<Of<'_>>,
+        sides: Sides<'_>,
+    ) -> Option<RowRef<'a>> {
+        if self.guarantee != Guarantee::Sampled {
+            return Some(row);
+        }
+        let answered = [Status::Answered as i32, Status::Replayed as i32];
+        let facts = Facts {
+            is_refused: !answered.contains(&row.status),
+            total: Duration::from_micros(row.total_us),
+            is_unsure: of.is_some_and(|of| self.is_unsure(of.signature, sides.outputs)),
+            propensity: row.propensity,
+        };
+        let fill = self.log.shared.lanes.room.fill();
+        let kept = sample::decide(&self.settings.sampling, self.place, &facts, fill)?;
+        (row.inclusion, row.stratum) = (kept.inclusion, kept.stratum);
+        Some(row)
+    }
+
+    /// Whether the largest element of any item is below what makes an answer sure.
+    fn is_unsure(&self, signature: &Signature, outputs: &[Tensor]) -> bool {
+        let Some(confidence) = &self.settings.sampling.confidence else { return false };
+        let Ok(index) = signature.output_index(&confidence.output) else { return false };
+        let Some(tensor) = outputs.get(index) else { return false };
+        let rows = if signature.max_batch_size > 0 { tensor.rows() } else { 1 };
+        let elements = numbers::to_f64(tensor);
+        let size = (elements.len() / rows.max(1)).max(1);
+        let largest = |item: &[f64]| item.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        elements.chunks(size).any(|item| largest(item) < confidence.below)
+    }
+
+    fn known(&self, of: Of<'_>) -> Arc<Known> {
+        let names = || of.features.map(|(inputs, outputs)| (inputs.clone(), outputs.clone()));
+        self.settings.schemas.of((of.model, of.signature), names, &self.settings.tensors)
+    }
+
+    /// The inputs that are what the signature declares. Others have no rules that would be known
+    /// to be theirs, so nothing of them is kept.
+    fn given(&self, signature: &Signature) -> Vec<(usize, std::borrow::Cow<'_, Tensor>)> {
+        use std::borrow::Cow;
+        match &self.inputs {
+            None => vec![],
+            Some(Inputs::Named(given)) => {
+                let mut found = Vec::with_capacity(given.len());
+                for input in given {
+                    let index = signature.inputs.iter().position(|spec| spec.name == input.name);
+                    if let Some(index) = index
+                        && fits(&signature.inputs[index], &input.tensor)
+                        && !found.iter().any(|(known, _)| *known == index)
+                    {
+                        found.push((index, Cow::Borrowed(&input.tensor)));
+                    }
+                }
+                found
+            }
+            Some(Inputs::Raw(bytes)) => match signature.raw(bytes.clone()) {
+                Ok(ordered) => ordered.tensors.into_iter().map(Cow::Owned).enumerate().collect(),
+                Err(_) => vec![],
+            },
+        }
+    }
+
+    /// What becomes of the tensors of a side that rules change, in their order; nothing where no
+    /// rule changes any.
+    fn changed(
+        &self,
+        known: &Known,
+        side: usize,
+        given: &[(usize, &Tensor)],
+    ) -> Vec<Option<Vec<u8>>> {
+        if !known.has_rules() {
+            return vec![];
+        }
+        let hasher = self.settings.hasher.as_ref();
+        let change = |(index, tensor): &(usize, &Tensor)| match &known.rules[side][*index] {
+            Plan::Keep => None,
+            plan => redact::tensor(plan, tensor, hasher).map(std::borrow::Cow::into_owned),
+        };
+        given.iter().map(change).collect()
+    }
+}
+
+/// Keeps a text behind what `out` holds, as a rule leaves it; where.
+fn noted(
+    out: &mut String,
+    (how, hasher): (Option<How>, Option<&Hasher>),
+    value: Option<&str>,
+) -> Range<usize> {
+    let start = out.len();
+    if let Some(value) = value {
+        let value = &value[..value.floor_char_boundary(LONGEST_TEXT)];
+        if !redact::text(how, value, hasher, out) {
+            out.truncate(start);
+        }
+    }
+    start..out.len()
+}
+
+/// Tensors of one side of a row.
+struct List<'a> {
+    few: [TensorRef<'a>; FEW],
+    count: usize,
+    /// All of them, where they are not few.
+    many: Vec<TensorRef<'a>>,
+}
+
+impl<'a> List<'a> {
+    fn new(
+        given: &[(usize, &'a Tensor)],
+        spec: impl Fn(usize) -> &'a TensorSpec,
+        (plans, changed): (&[Plan], &'a [Option<Vec<u8>>]),
+        limit: usize,
+    ) -> Self {
+        const EMPTY: TensorRef<'static> =
+            TensorRef { name: "", datatype: "", shape: &[], data: &[], state: State::Whole };
+        let mut list = Self { few: [EMPTY; FEW], count: given.len(), many: Vec::new() };
+        let of = |(position, (index, tensor)): (usize, &(usize, &'a Tensor))| {
+            let (data, state) = match (&plans[*index], changed.get(position)) {
+                (Plan::Keep, _) => (&tensor.data()[..], State::Whole),
+                (_, Some(Some(left))) => (&left[..], State::Redacted),
+                (_, Some(None) | None) => (&[][..], State::Redacted),
+            };
+            let (data, state) = match (data.len() > limit, state) {
+                (true, State::Whole) => (&[][..], State::LeftOut),
+                (true, state) => (&[][..], state),
+                (false, state) => (data, state),
+            };
+            let (name, datatype) = (spec(*index).name.as_str(), tensor.datatype().name());
+            TensorRef { name, datatype, shape: tensor.shape(), data, state }
+        };
+        let all = given.iter().enumerate().map(of);
+        match given.len() > FEW {
+            true => list.many = all.collect(),
+            false => list.few.iter_mut().zip(all).for_each(|(place, tensor)| *place = tensor),
+        }
+        list
+    }
+
+    fn all(&self) -> &[TensorRef<'a>] {
+        if self.count > FEW { &self.many } else { &self.few[..self.count] }
+    }
+}
+
+/// Bytes of a row with its head, or a few more.
+fn most_bytes(row: &RowRef<'_>) -> usize {
+    /// A tag and a length of what has a length, twice.
+    const HEAD: usize = 20;
+    /// A number of the wire, at most.
+    const NUMBER: usize = 10;
+    let texts = [
+        row.caller_id,
+        row.idempotency_key,
+        row.protocol,
+        row.called,
+        row.model,
+        row.version,
+        row.file_hash,
+        row.route,
+        row.assigned_arm,
+        row.arm,
+        row.fallback,
+        row.draw,
+        row.sticky_key,
+        row.error,
+        row.device,
+        row.identity,
+        row.stratum,
+        row.shadow,
+    ];
+    let texts: usize = texts.iter().map(|text| text.len()).sum();
+    let slices: usize =
+        row.slices.iter().map(|(name, value)| name.len() + value.len() + 2 * HEAD).sum();
+    let tensor = |tensor: &TensorRef<'_>| {
+        let texts = tensor.name.len() + tensor.datatype.len();
+        texts + tensor.shape.len() * NUMBER + tensor.data.len() + 5 * HEAD
+    };
+    let tensors: usize = row.inputs.iter().chain(row.outputs).map(tensor).sum();
+    PLAIN_BYTES + texts + slices + tensors
+}
+
+#[cfg(test)]
+mod tests;

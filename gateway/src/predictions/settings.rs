@@ -1,0 +1,85 @@
+//! What the log takes of calls: the part of its configuration that a reload may change, with the
+//! key of hashes read.
+
+use std::sync::Arc;
+
+use predlog::segment::LONGEST;
+
+use super::redact::Hasher;
+use super::schema::Schemas;
+use crate::config::{
+    self, Field, Guarantee, HashKey, How, LogSampling, Problem, Redact, Slice, SliceSource,
+};
+
+/// Bytes of a key of hashes, at least.
+const SHORTEST_KEY: usize = 16;
+
+/// What is in force for the calls that come now.
+#[derive(Debug)]
+pub struct Settings {
+    pub(super) guarantee: Guarantee,
+    pub(super) sampling: LogSampling,
+    pub(super) slices: Vec<(Slice, Option<How>)>,
+    pub(super) caller_id: Option<How>,
+    pub(super) idempotency_key: Option<How>,
+    pub(super) hasher: Option<Hasher>,
+    pub(super) tensors: Vec<Redact>,
+    /// Larger tensors are left out, in bytes.
+    pub(super) tensor_limit: usize,
+    /// So are all tensors of a row that have more together.
+    pub(super) row_limit: usize,
+    pub(super) commit_timeout: std::time::Duration,
+    pub(super) schemas: Schemas,
+}
+
+impl Settings {
+    /// Gets ready what a configuration says.
+    ///
+    /// # Errors
+    /// When the key of hashes is not there, or too short to keep anything secret.
+    pub fn new(config: &config::PredictionLog) -> Result<Arc<Self>, Problem> {
+        let hasher = config.hash_key.as_ref().map(read_key).transpose();
+        let hasher = hasher.map_err(|text| Problem::new("prediction_log.hash_key", text))?;
+        let rule = |wanted: &dyn Fn(&Field) -> bool| {
+            config.redact.iter().find(|rule| wanted(&rule.field)).map(|rule| rule.how)
+        };
+        let of_slice = |slice: &Slice| {
+            rule(&|field| match (field, &slice.source) {
+                (Field::Slice(name), _) => name == slice.name(),
+                (Field::Header(name), SliceSource::Header(own)) => name == own.as_str(),
+                _ => false,
+            })
+        };
+        Ok(Arc::new(Self {
+            guarantee: config.guarantee,
+            sampling: config.sampling.clone(),
+            slices: config.slices.iter().map(|slice| (slice.clone(), of_slice(slice))).collect(),
+            caller_id: rule(&|field| *field == Field::CallerId),
+            idempotency_key: rule(&|field| *field == Field::IdempotencyKey),
+            hasher: hasher.map(|key| Hasher::new(&key)),
+            tensors: config.redact.clone(),
+            tensor_limit: config.tensor_limit,
+            // One row leaves room for others.
+            row_limit: (config.queue_bytes / 4).min(LONGEST / 2),
+            commit_timeout: config.commit_timeout,
+            schemas: Schemas::default(),
+        }))
+    }
+}
+
+fn read_key(place: &HashKey) -> Result<Vec<u8>, String> {
+    let key = match place {
+        HashKey::Env(name) => config::environment::secret(name)
+            .map(String::into_bytes)
+            .ok_or_else(|| format!("the environment has no {name}"))?,
+        HashKey::File(path) => {
+            let text = std::fs::read(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            text.trim_ascii_end().to_vec()
+        }
+    };
+    if key.len() < SHORTEST_KEY {
+        return Err(format!("the key has less than {SHORTEST_KEY} bytes"));
+    }
+    Ok(key)
+}

@@ -1,0 +1,398 @@
+//! The thread that writes: it takes what all lanes hold, appends it to a segment and says that it
+//! is written. Nobody waits for it but durable calls, and nothing that it has taken is lost while
+//! the disk refuses it.
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use predlog::SchemaId;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::lane::Chunk;
+use super::state::Shared;
+use crate::config::{self, Fsync};
+use crate::tasks;
+use crate::telemetry::LostRow;
+
+/// How long rows gather. Waking a thread costs whoever hands a row over more than all the rest.
+const GATHER: Duration = Duration::from_millis(5);
+/// Rounds without a row after which the thread sleeps until there is one.
+const QUIET_ROUNDS: u32 = 200;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Failures in a row for other reasons than room, after which another segment is tried.
+const MOST_FAILURES: u32 = 3;
+/// Segments that are being closed at a time.
+const MOST_CLOSING: usize = 4;
+
+/// Where segments come from.
+pub(super) trait Sink: Send + 'static {
+    type Segment: Segment;
+
+    /// Begins the next one.
+    fn begin(&mut self) -> io::Result<Self::Segment>;
+}
+
+/// A segment that is being written.
+pub(super) trait Segment: Send + 'static {
+    /// All of the records, or none.
+    fn append(&mut self, framed: &[u8]) -> io::Result<()>;
+    fn position(&self) -> u64;
+    fn sync(&mut self) -> io::Result<()>;
+    /// Ends it; returns its number. May be tried again.
+    fn close(&mut self) -> io::Result<u64>;
+}
+
+/// When segments end and are brought to the disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    fsync: Fsync,
+    fsync_interval: Duration,
+    segment_size: u64,
+    segment_age: Duration,
+}
+
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    After(Duration),
+    /// When there is a row, or after this time.
+    Idle(Option<Duration>),
+    /// Everything is written and closed, or given up.
+    End,
+}
+
+/// Writes rounds.
+#[derive(Debug)]
+pub(super) struct Writer<S: Sink> {
+    shared: Arc<Shared>,
+    sink: S,
+    terms: Terms,
+    current: Option<Current<S::Segment>>,
+    /// By lane, in the order in which they came.
+    pending: VecDeque<(usize, Chunk)>,
+    /// Written, and not yet on the disk, where they do not count as written until then.
+    unsynced: VecDeque<(usize, Chunk)>,
+    pause: Duration,
+    failures: u32,
+    quiet: u32,
+    closing: Vec<JoinHandle<()>>,
+    /// Told when closing must not be tried again.
+    gives_up: Arc<AtomicBool>,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Current<S> {
+    segment: S,
+    began: Instant,
+    /// Schemas that it has.
+    known: HashSet<SchemaId>,
+    synced: Instant,
+    is_dirty: bool,
+}
+
+impl From<&config::PredictionLog> for Terms {
+    fn from(config: &config::PredictionLog) -> Self {
+        Self {
+            fsync: config.fsync,
+            fsync_interval: config.fsync_interval,
+            segment_size: config.segment_size as u64,
+            segment_age: config.segment_age,
+        }
+    }
+}
+
+impl<S: Sink> Writer<S> {
+    pub(super) fn new(shared: Arc<Shared>, sink: S, terms: Terms) -> Self {
+        Self {
+            shared,
+            sink,
+            terms,
+            current: None,
+            pending: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            pause: FIRST_PAUSE,
+            failures: 0,
+            quiet: 0,
+            closing: Vec::new(),
+            gives_up: Arc::default(),
+        }
+    }
+
+    /// Writes until the end.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.round(Instant::now()) {
+                Next::After(time) => self.shared.bell.wait(Some(time)),
+                Next::Idle(limit) => {
+                    self.shared.bell.fall_asleep();
+                    if self.shared.lanes.room.held().0 == 0 {
+                        self.shared.bell.wait(limit);
+                    }
+                }
+                Next::End => break,
+            }
+        }
+    }
+
+    /// Takes what waits, and writes it as far as that is possible.
+    pub(super) fn round(&mut self, now: Instant) -> Next {
+        let stop = self.shared.stop_at();
+        let pending = &mut self.pending;
+        self.shared.lanes.collect(stop.is_some(), |lane, chunk| pending.push_back((lane, chunk)));
+        self.show_oldest();
+        let had_rows = !self.pending.is_empty();
+        // The last rows are few beside the room that the disk is to keep.
+        let result = match self.shared.health.held().filter(|_| stop.is_none()) {
+            Some(why) => Err(io::Error::new(ErrorKind::StorageFull, why)),
+            None => self.write(now),
+        };
+        self.show_oldest();
+        match result {
+            Ok(()) => {
+                self.shared.health.works(now);
+                (self.pause, self.failures) = (FIRST_PAUSE, 0);
+                if stop.is_some() {
+                    self.end();
+                    return Next::End;
+                }
+                self.next(now, had_rows)
+            }
+            Err(error) => {
+                self.shared.health.fails(now, &error.to_string());
+                self.note_failure(&error);
+                if stop.is_some_and(|stop| now >= stop) {
+                    self.give_up();
+                    return Next::End;
+                }
+                let pause = self.pause;
+                self.pause = (pause * 2).min(LONGEST_PAUSE);
+                Next::After(pause)
+            }
+        }
+    }
+
+    fn next(&mut self, now: Instant, had_rows: bool) -> Next {
+        self.quiet = if had_rows { 0 } else { self.quiet.saturating_add(1) };
+        if self.quiet < QUIET_ROUNDS {
+            return Next::After(GATHER);
+        }
+        Next::Idle(self.current.as_ref().map(|current| {
+            let age = (current.began + self.terms.segment_age).saturating_duration_since(now);
+            let sync = (current.synced + self.terms.fsync_interval).saturating_duration_since(now);
+            let wants_sync = current.is_dirty && self.terms.fsync == Fsync::Interval;
+            if wants_sync { age.min(sync) } else { age }.max(GATHER)
+        }))
+    }
+
+    fn write(&mut self, now: Instant) -> io::Result<()> {
+        self.shared.health.works_since(Some(now));
+        let result = self.try_to_write(now);
+        self.shared.health.works_since(None);
+        result
+    }
+
+    fn try_to_write(&mut self, now: Instant) -> io::Result<()> {
+        self.rotate(now);
+        while let Some((lane, chunk)) = self.pending.pop_front() {
+            if let Err(error) = self.append(now, &chunk) {
+                self.pending.push_front((lane, chunk));
+                return Err(error);
+            }
+            self.shared.metrics.bytes.increment(chunk.bytes.len() as u64);
+            match self.terms.fsync {
+                Fsync::Always => self.unsynced.push_back((lane, chunk)),
+                Fsync::Never | Fsync::Interval => finish(&self.shared, lane, chunk),
+            }
+            self.shared.lanes.room.freed.notify_waiters();
+            self.rotate(now);
+        }
+        self.sync_if_due(now)
+    }
+
+    /// Appends the rows of a buffer, behind the schemas that they name.
+    fn append(&mut self, now: Instant, chunk: &Chunk) -> io::Result<()> {
+        let current = match &mut self.current {
+            Some(current) => current,
+            None => {
+                let segment = self.sink.begin()?;
+                let known = HashSet::new();
+                let fresh = Current { segment, began: now, known, synced: now, is_dirty: false };
+                self.current.insert(fresh)
+            }
+        };
+        let began = Instant::now();
+        for schema in &chunk.schemas {
+            if !current.known.contains(&schema.id) {
+                current.segment.append(&schema.framed)?;
+                current.known.insert(schema.id);
+            }
+        }
+        current.segment.append(&chunk.bytes)?;
+        current.is_dirty = true;
+        self.shared.metrics.write_seconds.record(began.elapsed());
+        Ok(())
+    }
+
+    fn sync_if_due(&mut self, now: Instant) -> io::Result<()> {
+        let Some(current) = self.current.as_mut().filter(|current| current.is_dirty) else {
+            return Ok(());
+        };
+        let is_due = match self.terms.fsync {
+            Fsync::Never => false,
+            Fsync::Interval => now.duration_since(current.synced) >= self.terms.fsync_interval,
+            Fsync::Always => true,
+        };
+        if !is_due {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let synced = current.segment.sync();
+        self.shared.metrics.sync_seconds.record(began.elapsed());
+        if let Err(error) = synced {
+            // What the system could not bring to the disk it may have forgotten, and will not
+            // tell again: those who wait are written once more, in another segment.
+            self.leave_segment();
+            return Err(error);
+        }
+        (current.synced, current.is_dirty) = (now, false);
+        for (lane, chunk) in self.unsynced.drain(..) {
+            finish(&self.shared, lane, chunk);
+        }
+        self.shared.lanes.room.freed.notify_waiters();
+        Ok(())
+    }
+
+    /// Ends a segment that is large or old enough.
+    fn rotate(&mut self, now: Instant) {
+        let terms = self.terms;
+        let is_over = |current: &mut Current<S::Segment>| {
+            // What waits for a sync is not on the disk before its segment is.
+            let is_whole = !current.is_dirty || terms.fsync != Fsync::Always;
+            let has_end = current.segment.position() >= terms.segment_size
+                || now.duration_since(current.began) >= terms.segment_age;
+            is_whole && has_end
+        };
+        if let Some(current) = self.current.take_if(is_over) {
+            self.close(current.segment);
+        }
+    }
+
+    /// Closes a segment on a thread of its own: bringing it to the disk takes its time.
+    fn close(&mut self, segment: S::Segment) {
+        self.closing.retain(|closing| !closing.is_finished());
+        if self.closing.len() >= MOST_CLOSING {
+            // The disk is behind: so is everybody else.
+            drop(self.closing.remove(0).join());
+        }
+        let (shared, gives_up) = (self.shared.clone(), self.gives_up.clone());
+        let started =
+            tasks::thread("predictions-end", move || end_segment(segment, &shared, &gives_up));
+        match started {
+            Ok(closing) => self.closing.push(closing),
+            // It is closed when the gateway starts again.
+            Err(error) => error!(%error, "no thread to close a segment of the prediction log"),
+        }
+    }
+
+    /// Goes on in another segment; what was written of this one is found at the next start.
+    fn leave_segment(&mut self) {
+        self.current = None;
+        while let Some(chunk) = self.unsynced.pop_back() {
+            self.pending.push_front(chunk);
+        }
+    }
+
+    fn note_failure(&mut self, error: &io::Error) {
+        self.shared.metrics.failed();
+        let is_full = matches!(
+            error.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+        );
+        self.failures += u32::from(!is_full);
+        if self.failures >= MOST_FAILURES {
+            self.failures = 0;
+            self.leave_segment();
+        }
+    }
+
+    /// Everything is written: closes the segment and waits for all that are being closed.
+    fn end(&mut self) {
+        if let Some(mut current) = self.current.take() {
+            // What is not on the disk yet is told by closing it.
+            if let Err(error) = current.segment.sync() {
+                warn!(%error, "the prediction log may not be on the disk");
+            }
+            self.close(current.segment);
+        }
+        self.join();
+    }
+
+    /// Counts what could not be written by the end.
+    fn give_up(&mut self) {
+        let mut lost = 0;
+        for (_, chunk) in self.pending.drain(..).chain(self.unsynced.drain(..)) {
+            lost += chunk.count();
+            self.shared.lanes.abandon(&chunk);
+        }
+        self.shared.metrics.dropped(LostRow::Stopping, lost as u64);
+        if lost > 0 {
+            error!(rows = lost, "rows of the prediction log were lost: they could not be written");
+        }
+        if let Some(current) = self.current.take() {
+            self.close(current.segment);
+        }
+        self.join();
+    }
+
+    fn join(&mut self) {
+        self.gives_up.store(true, Ordering::Relaxed);
+        for closing in self.closing.drain(..) {
+            if closing.join().is_err() {
+                error!("closing a segment of the prediction log panicked");
+            }
+        }
+    }
+
+    fn show_oldest(&self) {
+        let waiting = self.unsynced.front().or(self.pending.front());
+        self.shared.holds(waiting.and_then(|(_, chunk)| chunk.since));
+    }
+}
+
+fn finish(shared: &Shared, lane: usize, chunk: Chunk) {
+    shared.metrics.written(&chunk.rows);
+    shared.lanes.finish(lane, chunk);
+}
+
+/// Closes a segment, however long a full disk keeps it from that.
+fn end_segment(mut segment: impl Segment, shared: &Shared, gives_up: &AtomicBool) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match segment.close() {
+            Ok(number) => {
+                shared.closed.send_modify(|last| *last = number.max(*last));
+                return;
+            }
+            Err(error) if gives_up.load(Ordering::Relaxed) => {
+                // It is closed when the gateway starts again.
+                warn!(%error, "a segment of the prediction log could not be closed");
+                return;
+            }
+            Err(error) => {
+                shared.metrics.failed();
+                if pause == FIRST_PAUSE {
+                    warn!(%error, "a segment of the prediction log cannot be closed yet");
+                }
+            }
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
