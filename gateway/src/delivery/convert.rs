@@ -169,8 +169,8 @@ impl Converter {
         };
         gone.and_then(|()| File::open(self.backlog.folder())?.sync_all())
             .map_err(|error| format!("{}: {error}", claim.path.display()))?;
-        self.metrics.converted_rows.increment(made.rows);
         self.metrics.files.increment(made.files.len() as u64);
+        self.metrics.converted_rows.increment(made.rows);
         debug!(segment = claim.number, rows = made.rows, files = made.files.len(), "converted");
         Ok(())
     }
