@@ -63,9 +63,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// A rejection of the kind that its cause deserves; never anything private.
-    pub async fn infer(&self, mut call: Call, limiter: &Arc<Limiter>) -> Result<Reply, Rejection> {
+    pub async fn infer(&self, call: Call, limiter: &Arc<Limiter>) -> Result<Reply, Rejection> {
         if let Some(keys) = &self.keys
-            && let Some(key) = call.key.take()
+            && let Some(key) = call.key.clone()
         {
             return self.infer_once((keys, &key), call, limiter).await;
         }

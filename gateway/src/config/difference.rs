@@ -308,6 +308,24 @@ mod tests {
     }
 
     #[test]
+    fn of_the_prediction_log_what_is_taken_of_calls_can_change_and_its_folder_cannot() {
+        let before = "[prediction_log]\npath = 'a'\n";
+        let after = "guarantee = 'sampled'\ntensor_limit = '1KiB'\nslices = ['header:x']\n\
+                     hash_key = 'env:X'\ncommit_timeout = '1s'\n[prediction_log.sampling]\n\
+                     rate = '1%'\n[[prediction_log.redact]]\nfield = 'in.x'\nhow = 'drop'";
+        let after = format!("{before}{after}");
+        assert_eq!(restart(before, &after), [""; 0]);
+        let differences = differences(&config(before), &config(&after));
+        assert_eq!(differences.len(), 7, "{differences:?}");
+        let fixed = "[prediction_log]\npath = 'b'\nqueue_rows = 1\nqueue_bytes = '1MiB'\n\
+                     segment_size = '1MiB'\nsegment_age = '1s'\nfsync = 'always'\n\
+                     fsync_interval = '2s'";
+        assert_eq!(restart(before, fixed).len(), 7);
+        assert_eq!(restart("", before), ["prediction_log"]);
+        assert_eq!(restart(before, ""), ["prediction_log"]);
+    }
+
+    #[test]
     fn differences_are_told_key_by_key_with_old_and_new_values() {
         let rule =
             |rest: &str| config(&format!("[[rate_limit]]\nname = 'bulk'\nkey = 'tenant'\n{rest}"));

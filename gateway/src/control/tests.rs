@@ -19,6 +19,7 @@ use crate::types::{AnsweredBy, Call, Caller, Inputs, NamedTensor, Patience, Prot
 mod breaker;
 mod deadlines;
 mod keyed;
+mod logged;
 mod routes;
 mod pins;
 

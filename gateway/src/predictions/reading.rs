@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use predlog::segment::{self, Reader, Record};
 
+pub(crate) use predlog::Row;
+
 use super::{PredictionLog, Settings};
 use crate::config::{self, parse};
 
@@ -21,13 +23,13 @@ pub(crate) fn start(path: &Path, lines: &str) -> Arc<PredictionLog> {
 }
 
 /// Ends a log and reads its rows, in the order of segments.
-pub(crate) fn ended(log: &PredictionLog) -> Vec<predlog::Row> {
+pub(crate) fn ended(log: &PredictionLog) -> Vec<Row> {
     assert!(log.stop(Duration::from_secs(10)));
     rows(log.path())
 }
 
 /// All rows of all closed segments, each of which reads alone.
-pub(crate) fn rows(path: &Path) -> Vec<predlog::Row> {
+pub(crate) fn rows(path: &Path) -> Vec<Row> {
     let mut rows = Vec::new();
     for (_, path) in segment::list(&path.join("segments")).unwrap() {
         let mut reader = Reader::open(&path).unwrap();

@@ -20,7 +20,7 @@ fn arm(name: &str, version: VersionChoice, share: &str) -> Arm {
 }
 
 /// The route `m` with version 1 as `stable` and version 2 as `canary`.
-fn route(canary: &str) -> Route {
+pub(super) fn route(canary: &str) -> Route {
     let canary: Share = canary.parse().unwrap();
     let stable = Share::of_buckets(Share::ALL.buckets() - canary.buckets()).unwrap();
     Route {
@@ -45,7 +45,7 @@ impl Rig {
         rig
     }
 
-    fn route(&self, revision: u64, routes: Vec<Route>) {
+    pub(super) fn route(&self, revision: u64, routes: Vec<Route>) {
         let plan = |route| Arc::new(RoutePlan::new(route, None, Source::File).unwrap());
         let plans = routes.into_iter().map(plan).collect();
         self.control.commit_routing(Routing { revision, plans, ..Routing::default() }, None);
