@@ -30,6 +30,7 @@ pub struct Route {
     pub arms: Vec<Arm>,
     pub shadows: Vec<Shadow>,
     pub fallback: StandIn,
+    standard: Arc<Standard>,
     seed: Seed,
     table: Table,
 }
@@ -113,7 +114,8 @@ impl Route {
         let route = &plan.route;
         let table = plan.table().ok()?;
         let seats: Vec<_> = route.arms.iter().map(|arm| seat(&arm.target, world)).collect();
-        let standard = Standard::new(route.arms.iter().map(|arm| &arm.name).zip(&seats));
+        let known = before.map(|before| &*before.standard);
+        let standard = Standard::new(route.arms.iter().map(|arm| &arm.name).zip(&seats), known);
         let arms = route.arms.iter().zip(seats).map(|(arm, seat)| Arm {
             name: arm.name.clone(),
             seat: seat.fitting(&standard),
@@ -134,7 +136,15 @@ impl Route {
             Shadow::new(&route.name, settings, seat, known)
         };
         let shadows = route.shadows.iter().map(shadow).collect();
-        Some(Self { plan: plan.clone(), arms, shadows, fallback, seed: plan.seed(), table })
+        Some(Self {
+            plan: plan.clone(),
+            arms,
+            shadows,
+            fallback,
+            standard,
+            seed: plan.seed(),
+            table,
+        })
     }
 
     #[must_use]
