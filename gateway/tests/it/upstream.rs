@@ -50,9 +50,10 @@ fn call<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
     }
 }
 
+/// Waits until every endpoint serves the model: with one of them it is ready, too.
 async fn ready(model: &RemoteModel) {
     let known = async {
-        while !model.is_ready() {
+        while !(model.is_ready() && model.status().reason.is_empty()) {
             tokio::task::yield_now().await;
         }
     };
