@@ -212,8 +212,12 @@ async fn what_is_pinned_between_two_looks_at_the_pins_is_not_taken_away() {
         control.keep_only(&model, &BTreeSet::from([Version(2)]), &mut intent);
     });
     // It has come as far as it can without the commit lock.
-    while rig.control.lock_of(&"m".parse().unwrap()).try_lock().is_ok() {
-        std::thread::yield_now();
+    for waited in 0.. {
+        if rig.control.lock_of(&"m".parse().unwrap()).try_lock().is_err() {
+            break;
+        }
+        assert!(waited < 60_000, "it has not begun");
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(50));
     rig.control.held().pins.add_all(&pins(&[(7, &[1])]));
