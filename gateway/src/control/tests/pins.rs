@@ -214,7 +214,7 @@ async fn what_is_pinned_between_two_looks_at_the_pins_is_not_taken_away() {
         control.keep_only(&model, &BTreeSet::from([Version(2)]), &mut intent);
     });
     // It holds the commit lock by then, behind which pins are added, so it finds them all.
-    let limit = Instant::now() + Duration::from_secs(20);
+    let limit = Instant::now() + Duration::from_secs(60);
     while rig.control.commit.try_lock().is_ok() {
         assert!(Instant::now() < limit, "it looks before it holds the commit lock");
         std::thread::yield_now();
