@@ -21,7 +21,7 @@ const WRONG: &str = "3";
 /// The output with a score for each digit.
 const SCORES: &str = "logits";
 /// How long the last pair may take to be compared.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a label turned into another.
 type Flips = BTreeMap<(String, String), u64>;
@@ -46,11 +46,12 @@ pub(super) struct Wrong {
 /// # Errors
 /// When a call fails or the report never covers all of them.
 pub(super) async fn find(stage: &Stage) -> anyhow::Result<Wrong> {
-    stage.write_routes(vec![live().shadow(SHADOW, (DIGITS, WRONG))])?;
-    let mut admin = stage.admin()?;
-    admin.reload().await.context("the wrong shadow")?;
     let answers = stage.answers_of(&[LIVE, WRONG]).await?;
     let expected = Comparison::of(&answers).context("both versions classify")?;
+    let routes = live().shadow(SHADOW, (DIGITS, WRONG)).patient(expected.rows);
+    stage.write_routes(vec![routes])?;
+    let mut admin = stage.admin()?;
+    admin.reload().await.context("the wrong shadow")?;
     admin.reset_report(DIGITS).await?;
     let load = super::load(stage).await?;
     let one = crate::run::Load { callers: 1, ..load };
