@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::arrivals::Arrivals;
 use crate::book::Check;
@@ -36,6 +37,9 @@ const CALLERS: usize = 64;
 const IN_FLIGHT: usize = 512;
 const KEYS: usize = 1000;
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Calls by which a shadow is judged, and how long the last of them may take to be compared.
+const CALM: u64 = 100;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which shadows, and for how long.
 #[derive(Debug, Clone, clap::Args)]
@@ -78,7 +82,7 @@ struct Window {
 struct Tried {
     kind: Kind,
     windows: Vec<Window>,
-    /// What the gateway tells about the shadow after the last window.
+    /// What the gateway tells about the shadow without other load.
     report: Value,
 }
 
@@ -144,9 +148,11 @@ async fn trial(stage: &Stage, arguments: &Arguments, kinds: &[Kind]) -> anyhow::
             let cpu = stage.gateway.cpu_time()?.saturating_sub(before);
             tried[at].windows.push(Window { recording, cpu });
             spinner.map(Spinner::stop).transpose()?;
-            if kind.target().is_some() {
-                tried[at].report = shadow_report(stage).await?;
-            }
+        }
+    }
+    for shadow in &mut tried {
+        if let Some(target) = shadow.kind.target() {
+            shadow.report = calm_report(stage, target, CALM).await?;
         }
     }
     Ok(Trial { lenient: arguments.lenient, maximum, tried, wrong })
@@ -162,6 +168,31 @@ async fn apply(stage: &Stage, kind: Kind) -> anyhow::Result<()> {
     let mut admin = stage.admin()?;
     admin.reload().await.with_context(|| kind.name())?;
     Ok(admin.reset_report(DIGITS).await?)
+}
+
+/// What is told about a shadow that is given time for so many calls, one after the other: under
+/// load it gets what live calls leave, which may be nothing.
+///
+/// # Errors
+/// When a call fails or the shadow does not come to an end.
+async fn calm_report(stage: &Stage, target: (&str, &str), calls: u64) -> anyhow::Result<Value> {
+    stage.write_routes(vec![live().shadow(SHADOW, target).patient(calls)])?;
+    let mut admin = stage.admin()?;
+    admin.reload().await.with_context(|| format!("{target:?} as a shadow"))?;
+    admin.reset_report(DIGITS).await?;
+    let one = Load { callers: 1, ..load(stage).await? };
+    let total = one.run(Limit::Requests(calls)).await?.recorder.total();
+    ensure!(total.is_clean(), "{:?}, mismatch {:?}", total.errors, total.mismatch);
+    let started = Instant::now();
+    loop {
+        let report = shadow_report(stage).await?;
+        let lane = &report["lane"];
+        if lane["sampled"].as_u64() >= Some(calls) && lane["in_flight"] == 0 {
+            return Ok(report);
+        }
+        ensure!(started.elapsed() < PATIENCE, "the shadow is still at work: {report}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// The name of every shadow here.
