@@ -13,6 +13,7 @@ use super::check;
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::Kind;
+use crate::routing::Lot;
 use crate::shadow::{Answer, Comparer, Pair, Place, detached, detached_large};
 use crate::snapshot::{Backend, Route, Shadow};
 use crate::tasks;
@@ -34,11 +35,9 @@ pub(super) struct Seen {
 }
 
 impl Record {
-    /// Whether a shadow sees the call.
-    pub(super) fn is_watched(&self, call: &Call) -> bool {
-        let Some(assigned) = &self.assigned else { return false };
-        let route = &assigned.route;
-        route.shadows.iter().any(|shadow| route.is_sampled(call, self.prediction, shadow.sample))
+    /// What decides which shadows see the call; `None` where none does.
+    pub(super) fn lot(&self, call: &Call) -> Option<Lot> {
+        self.assigned.as_ref()?.route.lot(call, self.prediction)
     }
 }
 
@@ -46,11 +45,11 @@ impl Record {
 pub(super) fn show(
     comparer: &Comparer,
     route: &Arc<Route>,
-    (call, seen): (&Call, &Seen),
+    (lot, seen): (Lot, &Seen),
     memory_is_short: bool,
 ) {
     for (index, shadow) in route.shadows.iter().enumerate() {
-        if !route.is_sampled(call, seen.prediction, shadow.sample) {
+        if !lot.is_in(shadow.sample) {
             continue;
         }
         let lane = &shadow.watch.lane;

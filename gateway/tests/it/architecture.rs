@@ -241,6 +241,7 @@ fn unsafe_code_lives_in_the_libtorch_engine_alone() {
         "gateway/src/lib.rs",
         "gateway/src/main.rs",
         "gateway/crates/engine/src/lib.rs",
+        "gateway/crates/predlog/src/lib.rs",
         "proto/src/lib.rs",
         "loadtest/src/lib.rs",
     ] {

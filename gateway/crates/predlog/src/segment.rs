@@ -42,6 +42,7 @@ pub enum Kind {
 }
 
 /// A record, as it is read.
+#[expect(clippy::large_enum_variant, reason = "nearly all records are rows")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     Schema(SchemaId, Schema),

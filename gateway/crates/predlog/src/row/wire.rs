@@ -73,7 +73,7 @@ impl Wire<'_> {
         debug_assert!(length < 1 << (7 * LENGTH), "messages stay below 256 MiB");
         for (index, byte) in self.0[at..at + LENGTH].iter_mut().enumerate() {
             let more = if index + 1 < LENGTH { 0x80 } else { 0 };
-            *byte = ((length >> (7 * index)) & 0x7f) as u8 | more;
+            *byte = (length >> (7 * index)).to_le_bytes()[0] & 0x7f | more;
         }
     }
 }

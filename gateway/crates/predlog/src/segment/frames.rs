@@ -119,7 +119,7 @@ impl<R: Read + Seek> Frames<R> {
                     let from = self.at;
                     let next = match next {
                         Some(next) => next,
-                        None => self.search(from + 1)?.unwrap_or(self.length),
+                        None => self.search(from + 1)?.unwrap_or(self.length).min(self.length),
                     };
                     self.gap(from, next - from, reason);
                     self.go(next)?;

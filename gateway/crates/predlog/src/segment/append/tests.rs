@@ -9,7 +9,7 @@ use super::*;
 
 impl Storage for &mut Vec<u8> {
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.truncate(length as usize);
+        self.truncate(usize::try_from(length).unwrap());
         Ok(())
     }
 
@@ -47,7 +47,7 @@ impl Storage for Disk {
         if !self.can_cut {
             return Err(io::Error::other("cannot cut"));
         }
-        self.bytes.truncate(length as usize);
+        self.bytes.truncate(usize::try_from(length).unwrap());
         Ok(())
     }
 
@@ -77,6 +77,22 @@ fn read(bytes: &[u8]) -> Vec<Vec<u8>> {
     }
     assert_eq!(frames.gaps(), []);
     payloads
+}
+
+/// Marks stand where they say, at the start and often enough for records of at most `longest`.
+fn check_marks(bytes: &[u8], longest: u64) {
+    let (mut at, mut marks) = (HEAD, vec![]);
+    while at < bytes.len() {
+        let length = first(&bytes[at..]).unwrap();
+        if let Some(mark) = Mark::read(&bytes[at..at + length]) {
+            assert_eq!(mark.at, at as u64);
+            marks.push(at as u64);
+        }
+        at += length;
+    }
+    assert_eq!(marks[0], HEAD as u64);
+    let places = marks.iter().copied().chain([at as u64]).collect::<Vec<_>>();
+    assert!(places.windows(2).all(|pair| pair[1] - pair[0] <= MARK_EVERY + longest), "{places:?}");
 }
 
 #[test]
@@ -130,19 +146,7 @@ fn marks_stand_at_most_so_far_apart() {
     for _ in 0..300 {
         appender.append(&one).unwrap();
     }
-    let bytes = &appender.storage.bytes;
-    let (mut at, mut marks) = (HEAD, vec![]);
-    while at < bytes.len() {
-        let length = first(&bytes[at..]).unwrap();
-        if let Some(mark) = Mark::read(&bytes[at..at + length]) {
-            assert_eq!(mark.at, at as u64);
-            marks.push(at as u64);
-        }
-        at += length;
-    }
-    assert_eq!(marks[0], HEAD as u64);
-    assert!(marks.windows(2).all(|pair| pair[1] - pair[0] <= MARK_EVERY + 1100));
-    assert!(bytes.len() as u64 - marks.last().unwrap() <= MARK_EVERY + 1100);
+    check_marks(&appender.storage.bytes, 1100);
 }
 
 proptest! {
@@ -171,5 +175,8 @@ proptest! {
             appender.storage.room += 7;
         }
         prop_assert_eq!(&read(&appender.storage.bytes), &expected);
+        if !expected.is_empty() {
+            check_marks(&appender.storage.bytes, 30_100);
+        }
     }
 }
