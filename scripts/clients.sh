@@ -38,9 +38,17 @@ requirements() {
   printf '%s/requirements-%s.txt' "$TESTS" "$1"
 }
 
+# A file of requirements, followed by those that it reads.
+sources() {
+  local other others
+  cat -- "$1"
+  others=$(sed -n 's/^-r *//p' -- "$1")
+  for other in $others; do sources "$(dirname -- "$1")/$other" || return 1; done
+}
+
 # What an environment is made from; it is made anew when this changes.
 recipe() {
-  { cat -- "$(requirements "$1")" && "$PYTHON" -V; } | sha256sum | cut -d ' ' -f 1
+  { sources "$(requirements "$1")" && "$PYTHON" -V; } | sha256sum | cut -d ' ' -f 1
 }
 
 is_complete() {

@@ -24,6 +24,7 @@ use crate::limits::{Demand, Limiter};
 use crate::overload::Overload;
 use crate::overload::memory::Pressure;
 use crate::predictions::PredictionLog;
+use crate::routing::Lot;
 use crate::shadow::{Comparer, detached};
 use crate::snapshot::{Backend, SnapshotCell};
 use crate::telemetry::{Outcome, Shed, WireMetrics};
@@ -122,9 +123,9 @@ impl Pipeline {
             }
         };
         self.check_memory(&backend, &call.schedule)?;
-        let is_watched = record.is_watched(&call);
+        let lot = record.lot(&call);
         // The arm's contract may replace values: whoever else runs the call gets them as sent.
-        let sent = (is_watched || record.has_stand_in()).then(|| inputs.clone());
+        let sent = (lot.is_some() || record.has_stand_in()).then(|| inputs.clone());
         let Ready { inputs, flags, schedule } = self.prepare(&backend, &call, inputs)?;
         record.rows = inputs.rows;
         record.permits = limiter.admit(&demand(&call, &inputs)).await?;
@@ -136,8 +137,8 @@ impl Pipeline {
         };
         let given = match attempt::run(&backend, inputs, &terms).await {
             Ok(ran) => {
-                if let Some(sent) = sent.filter(|_| is_watched && record.fallback.is_none()) {
-                    self.show(record, &call, sent, &ran);
+                if let (Some(lot), Some(sent), None) = (lot, sent, record.fallback) {
+                    self.show(record, (&call, lot), sent, &ran);
                 }
                 Given { ran, signature: backend.signature().clone(), flags }
             }
@@ -161,7 +162,7 @@ impl Pipeline {
     }
 
     /// Shows a call that its arm answered to the shadows of its route.
-    fn show(&self, record: &Record, call: &Call, inputs: Inputs, ran: &Ran) {
+    fn show(&self, record: &Record, (call, lot): (&Call, Lot), inputs: Inputs, ran: &Ran) {
         let (Some(assigned), Some(backend)) = (&record.assigned, &record.backend) else { return };
         let seen = Seen {
             prediction: record.prediction,
@@ -174,7 +175,7 @@ impl Pipeline {
             log: record.watched(),
         };
         let memory_is_short = self.overload.memory().pressure() != Pressure::None;
-        shadowed::show(&self.comparer, &assigned.route, (call, &seen), memory_is_short);
+        shadowed::show(&self.comparer, &assigned.route, (lot, &seen), memory_is_short);
     }
 
     /// Refuses what can wait while memory is short.

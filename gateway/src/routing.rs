@@ -5,7 +5,7 @@ pub mod plan;
 pub mod ranges;
 pub mod rebalance;
 
-pub use assign::{Seed, Table};
+pub use assign::{Lot, Seed, Table};
 pub use plan::{RoutePlan, Source, reshuffles};
 pub use ranges::Ranges;
 pub use rebalance::{moved, rebalance};

@@ -164,7 +164,7 @@ mod tests {
     async fn work_that_gets_no_time_while_it_yields_is_done_without_yielding() {
         use thread_priority::ThreadSchedulePolicy::Normal;
         use thread_priority::unix::{NormalThreadSchedulePolicy as Policy, thread_schedule_policy};
-        let (held, hold) = mpsc::channel::<()>();
+        let (held, hold) = mpsc::sync_channel::<()>(0);
         let hold = std::sync::Mutex::new(hold);
         let tries = AtomicUsize::new(0);
         let policy = yielding(move || {
@@ -172,7 +172,7 @@ mod tests {
             if tries.fetch_add(1, Ordering::SeqCst) == 0 {
                 assert_eq!(policy, Normal(Policy::Idle));
                 // As if others took all the time there is.
-                drop(hold.lock().unwrap().recv());
+                assert!(hold.lock().unwrap().recv().is_err());
             }
             policy
         });

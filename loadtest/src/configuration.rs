@@ -79,6 +79,10 @@ pub struct Shadow {
     model: String,
     version: String,
     sample: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_in_flight: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<&'static str>,
 }
 
 // === impl Configuration ===
@@ -155,7 +159,18 @@ impl Route {
     #[must_use]
     pub fn shadow(mut self, name: &str, (model, version): (&str, &str)) -> Self {
         let [name, model, version] = [name, model, version].map(str::to_owned);
-        self.shadows.push(Shadow { name, model, version, sample: "100%".to_owned() });
+        let (sample, max_in_flight, timeout) = ("100%".to_owned(), None, None);
+        self.shadows.push(Shadow { name, model, version, sample, max_in_flight, timeout });
+        self
+    }
+
+    /// Has the shadows see so many calls at once, however long they take: a busy machine leaves
+    /// them little time.
+    #[must_use]
+    pub fn patient(mut self, calls: u64) -> Self {
+        for shadow in &mut self.shadows {
+            (shadow.max_in_flight, shadow.timeout) = (Some(calls), Some("10m"));
+        }
         self
     }
 }

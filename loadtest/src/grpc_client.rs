@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::answer::{self, Answer};
 use crate::failure::Failure;
 
-/// How long an answer may take.
+/// How long a connection or an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client on one connection.
@@ -24,13 +24,15 @@ impl GrpcClient {
     /// Opens a connection to `http://host:port`.
     ///
     /// # Errors
-    /// When the address is malformed or the server cannot be reached.
+    /// When the address is malformed or the server cannot be reached within a minute.
     pub async fn connect(url: &str) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(url.to_owned())
             .with_context(|| format!("'{url}' is no address"))?
             .tcp_nodelay(true);
-        let channel =
-            endpoint.connect().await.with_context(|| format!("cannot connect to {url}"))?;
+        let problem = || format!("cannot connect to {url}");
+        let opened = timeout(PATIENCE, endpoint.connect()).await;
+        let opened = opened.map_err(|_| Failure::late(PATIENCE)).with_context(problem)?;
+        let channel = opened.with_context(problem)?;
         Ok(Self { channel })
     }
 

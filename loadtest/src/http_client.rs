@@ -46,8 +46,13 @@ impl HttpClient {
     /// Opens the connection unless it is open.
     ///
     /// # Errors
-    /// When the server cannot be reached.
-    pub async fn connect(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Failure> {
+    /// When the server cannot be reached within a minute.
+    pub async fn connect(&mut self) -> Result<(), Failure> {
+        let opened = timeout(PATIENCE, self.open()).await;
+        opened.unwrap_or_else(|_| Err(Failure::late(PATIENCE))).map(drop)
+    }
+
+    async fn open(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Failure> {
         let usable = match &mut self.sender {
             Some(sender) => sender.ready().await.is_ok(),
             None => false,
@@ -86,7 +91,7 @@ impl HttpClient {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, Failure> {
-        let sender = self.connect().await?;
+        let sender = self.open().await?;
         let response = sender.send_request(request).await.map_err(Failure::broken)?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(Failure::broken)?.to_bytes();

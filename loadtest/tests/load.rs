@@ -54,6 +54,16 @@ fn open(rate: f64, bound: usize, limit: Limit) -> LoadStage {
     stage(Drive::Open { from: rate, to: rate, arrivals, bound }, limit)
 }
 
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let reached = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(60), reached).await;
+    assert!(reached.is_ok(), "waited for: {what}");
+}
+
 async fn perform(job: &Job, stage: LoadStage) -> Recording {
     let targets = job.perform(&[stage], 1).await.unwrap();
     targets[0].outcomes[0].measured()
@@ -140,14 +150,10 @@ async fn a_server_that_is_gone_is_named_as_such_and_ends_the_wait() {
             load.begin(vec![requests(2, 1_000_000)]).await.unwrap()
         };
         let watch = load.watch();
-        while watch.look().1 < 100 {
-            tokio::task::yield_now().await;
-        }
+        until("calls are answered", || watch.look().1 >= 100).await;
         drop(server);
         // Dropping a task needs its runtime to come round.
-        while watch.look().2 < 10 {
-            tokio::task::yield_now().await;
-        }
+        until("calls fail", || watch.look().2 >= 10).await;
         drop(load);
     }
 }

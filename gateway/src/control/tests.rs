@@ -151,6 +151,18 @@ impl Drop for Rig {
     }
 }
 
+/// Lets everything else run until something holds, whatever the clock of the test does.
+async fn until(holds: impl Fn() -> bool) {
+    for _ in 0..60_000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        tokio::task::yield_now().await;
+    }
+    panic!("it did not happen");
+}
+
 #[tokio::test]
 async fn the_policy_decides_which_versions_serve() {
     let rig = Rig::new(&[1, 2, 3], "latest = 2").await;
@@ -460,9 +472,7 @@ async fn a_caller_in_flight_is_answered_by_the_version_it_reached() {
     let (version, ()) = tokio::join!(running, swap);
     assert_eq!(version, 1);
     // The engine thread lets go of the version a moment after its answer.
-    while rig.states()[0].1 == "UNLOADING" {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.states()[0].1 != "UNLOADING").await;
     assert_eq!(rig.states()[0], (Some(1), "UNAVAILABLE", "unloaded".to_owned()));
 }
 
@@ -483,9 +493,7 @@ async fn a_load_that_hangs_is_given_up_and_counted() {
     rig.stub.release();
     rig.stub.release();
     rig.stub.release();
-    while !rig.control.loader().is_alive() {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.control.loader().is_alive()).await;
 }
 
 #[tokio::test]

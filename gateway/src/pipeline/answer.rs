@@ -75,14 +75,13 @@ impl Routed {
 }
 
 impl Reply {
-    /// Says that the answer is encoded and will be sent; returns it for what stands beside it.
-    pub fn encoded(mut self) -> Answer {
+    /// Says that the answer is encoded and will be sent.
+    pub fn encoded(mut self) {
         match &mut self.account {
             Some(Account::Own(record)) => record.outcome = Outcome::Answered,
             Some(Account::Repeat(repeat)) => repeat.outcome = Outcome::Replayed,
             None => {}
         }
-        self.answer
     }
 
     /// Says that the answer could not be encoded for this caller.

@@ -14,6 +14,7 @@ use super::logged::Watched;
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::Kind;
+use crate::routing::Lot;
 use crate::shadow::{Answer, Comparer, Pair, Place, detached, detached_large};
 use crate::snapshot::{Backend, Route, Shadow};
 use crate::tasks;
@@ -37,11 +38,9 @@ pub(super) struct Seen {
 }
 
 impl Record {
-    /// Whether a shadow sees the call.
-    pub(super) fn is_watched(&self, call: &Call) -> bool {
-        let Some(assigned) = &self.assigned else { return false };
-        let route = &assigned.route;
-        route.shadows.iter().any(|shadow| route.is_sampled(call, self.prediction, shadow.sample))
+    /// What decides which shadows see the call; `None` where none does.
+    pub(super) fn lot(&self, call: &Call) -> Option<Lot> {
+        self.assigned.as_ref()?.route.lot(call, self.prediction)
     }
 }
 
@@ -49,11 +48,11 @@ impl Record {
 pub(super) fn show(
     comparer: &Comparer,
     route: &Arc<Route>,
-    (call, seen): (&Call, &Seen),
+    (lot, seen): (Lot, &Seen),
     memory_is_short: bool,
 ) {
     for (index, shadow) in route.shadows.iter().enumerate() {
-        if !route.is_sampled(call, seen.prediction, shadow.sample) {
+        if !lot.is_in(shadow.sample) {
             continue;
         }
         let lane = &shadow.watch.lane;

@@ -118,22 +118,24 @@ impl Record {
         Ok(next)
     }
 
-    /// Whether somebody could answer for the arm.
+    /// Whether something stands in for the arm. Callers of the arm that stands in for the others
+    /// have nobody behind it.
     pub(super) fn has_stand_in(&self) -> bool {
-        let assigned = self.assigned.as_ref();
-        let could = |fallback: &StandIn| !matches!(fallback, StandIn::Nobody);
-        self.fallback.is_none() && assigned.is_some_and(|arm| could(&arm.route.fallback))
+        let Some(assigned) = self.assigned.as_ref().filter(|_| self.fallback.is_none()) else {
+            return false;
+        };
+        match assigned.route.fallback {
+            StandIn::Nobody => false,
+            StandIn::Arm(index) => index != assigned.index,
+            StandIn::Answer(_) => true,
+        }
     }
 
     /// What stands in for the arm, unless it has done so already.
     fn stand_in(&self) -> Option<Next> {
-        if self.fallback.is_some() {
-            return None;
-        }
-        let assigned = self.assigned.as_ref()?;
+        let assigned = self.assigned.as_ref().filter(|_| self.has_stand_in())?;
         match &assigned.route.fallback {
             StandIn::Nobody => None,
-            StandIn::Arm(index) if *index == assigned.index => None,
             StandIn::Arm(index) => assigned.route.arms[*index].seat.backend().map(Next::Backend),
             StandIn::Answer(_) => Some(Next::Declared),
         }

@@ -29,11 +29,23 @@ impl Seed {
         bucket(key, self.arms)
     }
 
-    /// Whether shadows with this sample see the calls of a key. Smaller samples are part of larger
-    /// ones, so several shadows of a route see the same calls.
+    /// What decides which shadows see the calls of a key; one for all shadows of a route.
     #[must_use]
-    pub fn is_sampled(self, key: &[u8], sample: Share) -> bool {
-        bucket(key, self.shadows) < sample.buckets()
+    pub fn lot(self, key: &[u8]) -> Lot {
+        Lot(bucket(key, self.shadows))
+    }
+}
+
+/// Which samples a call falls into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lot(u16);
+
+impl Lot {
+    /// Whether shadows with this sample see the call. Smaller samples are part of larger ones, so
+    /// several shadows of a route see the same calls.
+    #[must_use]
+    pub fn is_in(self, sample: Share) -> bool {
+        self.0 < sample.buckets()
     }
 }
 

@@ -207,7 +207,7 @@ fn who_is_sampled_has_nothing_to_do_with_the_arm() {
         let mut counts = [0; 20];
         for index in 0..KEYS {
             let key = key(index);
-            let seen = seed.is_sampled(&key, sample);
+            let seen = seed.lot(&key).is_in(sample);
             counts[usize::from(seed.bucket(&key) / 1000) * 2 + usize::from(seen)] += 1;
         }
         let expected: Vec<f64> = (0..20).map(|cell| [70_000.0, 30_000.0][cell % 2]).collect();
@@ -221,7 +221,7 @@ fn a_smaller_sample_is_part_of_a_larger_one() {
     let seed = Seed::of("digits", "salt");
     for index in 0..10_000_u32 {
         let key = index.to_le_bytes();
-        let seen = [0, 1, 500, 5000, BUCKETS].map(|buckets| seed.is_sampled(&key, share(buckets)));
+        let seen = [0, 1, 500, 5000, BUCKETS].map(|buckets| seed.lot(&key).is_in(share(buckets)));
         assert!(seen.is_sorted() && !seen[0] && seen[4], "{seen:?}");
     }
 }

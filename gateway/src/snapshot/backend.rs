@@ -1,16 +1,19 @@
 //! What answers a call: a version of a local model, or a model elsewhere.
 
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+mod standard;
 
-use tracing::warn;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::breaker::State;
 use crate::contract::Checker;
 use crate::models::ServedVersion;
 use crate::telemetry::VersionMetrics;
-use crate::types::{ArmName, Patience, Priority, Signature};
+use crate::types::{Patience, Priority, Signature};
 use crate::upstream::RemoteModel;
+
+use standard::Fit;
+pub(super) use standard::Standard;
 
 /// How long callers of a model elsewhere are told to wait: the time in which its endpoints may be
 /// found well again.
@@ -47,69 +50,6 @@ pub struct RemoteSeat {
     fit: Option<Arc<Fit>>,
 }
 
-/// What a route's callers take all of its arms for: the first arm whose signature is known,
-/// those that are loaded here before those elsewhere, which may change at any time.
-#[derive(Debug)]
-pub(super) struct Standard(Vec<(ArmName, Seat)>);
-
-/// Whether a model elsewhere fits, as of the last time that one of the two signatures changed.
-#[derive(Debug)]
-struct Fit {
-    standard: Arc<Standard>,
-    last: RwLock<Option<Compared>>,
-}
-
-#[derive(Debug)]
-struct Compared {
-    standard: Arc<Signature>,
-    own: Arc<Signature>,
-    misfit: Option<String>,
-}
-
-impl Standard {
-    pub(super) fn new<'a>(arms: impl Iterator<Item = (&'a ArmName, &'a Seat)>) -> Arc<Self> {
-        let known = arms.filter(|(_, seat)| !matches!(seat, Seat::Empty(_)));
-        let mut arms: Vec<_> = known.map(|(name, seat)| (name.clone(), seat.clone())).collect();
-        // The order of arms stays otherwise.
-        arms.sort_by_key(|(_, seat)| seat.local().is_none());
-        Arc::new(Self(arms))
-    }
-
-    fn current(&self) -> Option<(&ArmName, Arc<Signature>)> {
-        self.0.iter().find_map(|(name, seat)| {
-            let signature = match seat {
-                Seat::Local(served) => Some(served.signature().clone()),
-                Seat::Remote(remote) => remote.model.signature(),
-                Seat::Empty(_) => None,
-            };
-            Some((name, signature?))
-        })
-    }
-}
-
-impl Fit {
-    /// Why a model with this signature does not fit; `None` where it does.
-    fn misfit(&self, own: &Arc<Signature>) -> Option<String> {
-        let (arm, standard) = self.standard.current()?;
-        let is_same = |compared: &&Compared| {
-            Arc::ptr_eq(&compared.standard, &standard) && Arc::ptr_eq(&compared.own, own)
-        };
-        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = last.as_ref().filter(is_same) {
-            return known.misfit.clone();
-        }
-        drop(last);
-        let reason = standard.incompatibility(own);
-        let misfit = reason.map(|reason| format!("does not fit arm '{arm}': {reason}"));
-        if let Some(reason) = &misfit {
-            warn!(reason, "a model elsewhere gets no calls of a route");
-        }
-        let compared = Compared { standard, own: own.clone(), misfit: misfit.clone() };
-        *self.last.write().unwrap_or_else(PoisonError::into_inner) = Some(compared);
-        misfit
-    }
-}
-
 impl RemoteSeat {
     fn misfit(&self, own: &Arc<Signature>) -> Option<String> {
         self.fit.as_ref().and_then(|fit| fit.misfit(own))
@@ -125,8 +65,8 @@ impl Seat {
     pub(super) fn fitting(self, standard: &Arc<Standard>) -> Self {
         match self {
             Self::Remote(RemoteSeat { model, .. }) => {
-                let fit = Fit { standard: standard.clone(), last: RwLock::default() };
-                Self::Remote(RemoteSeat { model, fit: Some(Arc::new(fit)) })
+                let fit = Some(Arc::new(Fit::new(standard)));
+                Self::Remote(RemoteSeat { model, fit })
             }
             Self::Local(_) | Self::Empty(_) => self,
         }

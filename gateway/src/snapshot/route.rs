@@ -11,7 +11,7 @@ use super::shadow::Shadow;
 use crate::config::{self, Fallback, StaticOutput, Sticky, Target, VersionChoice};
 use crate::error::{Kind, Rejection};
 use crate::models::ServedVersion;
-use crate::routing::{RoutePlan, Seed, Table};
+use crate::routing::{Lot, RoutePlan, Seed, Table};
 use crate::telemetry::ArmMetrics;
 use crate::types::{ArmName, Call, ModelName, OutputSpec, PredictionId, Share, Signature};
 use crate::upstream::Upstreams;
@@ -30,6 +30,7 @@ pub struct Route {
     pub arms: Vec<Arm>,
     pub shadows: Vec<Shadow>,
     pub fallback: StandIn,
+    standard: Arc<Standard>,
     seed: Seed,
     table: Table,
 }
@@ -113,7 +114,8 @@ impl Route {
         let route = &plan.route;
         let table = plan.table().ok()?;
         let seats: Vec<_> = route.arms.iter().map(|arm| seat(&arm.target, world)).collect();
-        let standard = Standard::new(route.arms.iter().map(|arm| &arm.name).zip(&seats));
+        let known = before.map(|before| &*before.standard);
+        let standard = Standard::new(route.arms.iter().map(|arm| &arm.name).zip(&seats), known);
         let arms = route.arms.iter().zip(seats).map(|(arm, seat)| Arm {
             name: arm.name.clone(),
             seat: seat.fitting(&standard),
@@ -134,7 +136,15 @@ impl Route {
             Shadow::new(&route.name, settings, seat, known)
         };
         let shadows = route.shadows.iter().map(shadow).collect();
-        Some(Self { plan: plan.clone(), arms, shadows, fallback, seed: plan.seed(), table })
+        Some(Self {
+            plan: plan.clone(),
+            arms,
+            shadows,
+            fallback,
+            standard,
+            seed: plan.seed(),
+            table,
+        })
     }
 
     #[must_use]
@@ -206,12 +216,14 @@ impl Route {
         }
     }
 
-    /// Whether a call is one of those that the shadow of this share sees: the same for all shadows
-    /// of the route.
+    /// What decides which shadows see a call; `None` where none does. The key is read and hashed
+    /// once, however many shadows there are.
     #[must_use]
-    pub fn is_sampled(&self, call: &Call, prediction: PredictionId, share: Share) -> bool {
+    pub fn lot(&self, call: &Call, prediction: PredictionId) -> Option<Lot> {
+        let most = self.shadows.iter().map(|shadow| shadow.sample).max()?;
         let key = self.key(call);
-        self.seed.is_sampled(key.unwrap_or_else(|| prediction.as_bytes()), share)
+        let lot = self.seed.lot(key.unwrap_or_else(|| prediction.as_bytes()));
+        lot.is_in(most).then_some(lot)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Peak-EWMA with a penalty for failures, as Finagle and Linkerd weigh endpoints: an answer that is
 //! slower than expected counts at once, a faster one little by little; and whoever fails fast does
-//! not look fast.
+//! not look fast. The penalty stands beside the times and is over after a second: as one of them it
+//! would keep an endpoint that answers within a millisecond out for more than a minute. Those that
+//! go on failing are ejected.
 
 use std::time::Duration;
 
@@ -10,8 +12,10 @@ use tokio::time::Instant;
 
 /// What was measured so long ago has faded to 1/e.
 const DECAY: Duration = Duration::from_secs(10);
-/// What a failure counts as, however fast it was.
-const PENALTY: Duration = Duration::from_secs(5);
+/// What a failure counts as at first, in seconds, however fast it was…
+const PENALTY: f64 = 5.0;
+/// …and how long it takes to count for nothing.
+const FORGIVEN: Duration = Duration::from_secs(1);
 /// Part of a new answer in the usual time.
 const NEWEST: f64 = 0.1;
 
@@ -20,14 +24,21 @@ const NEWEST: f64 = 0.1;
 pub(super) struct Latency {
     /// Seconds, as they were at the time.
     peak: Option<(f64, Instant)>,
-    /// Seconds that answers usually take, without penalties.
+    /// Seconds that answers usually take.
     usual: Option<f64>,
+    /// The last failure.
+    failed: Option<Instant>,
 }
 
 impl Latency {
     /// The expected time in seconds; `None` while nothing is known.
     pub(super) fn expected(&self, now: Instant) -> Option<f64> {
-        self.peak.map(|(peak, at)| peak * remains(at, now))
+        let peak = self.peak.map(|(peak, at)| peak * remains(at, now));
+        let penalty = self.failed.map(|at| penalty(at, now));
+        match (peak, penalty) {
+            (Some(peak), Some(penalty)) => Some(peak + penalty),
+            (one, other) => one.or(other),
+        }
     }
 
     /// How long answers usually take.
@@ -44,18 +55,20 @@ impl Latency {
 
     /// A call failed.
     pub(super) fn failed(&mut self, now: Instant, took: Duration) {
-        self.take(now, took.max(PENALTY).as_secs_f64());
+        self.waited(now, took);
+        self.failed = Some(now);
     }
 
     /// What it was like says nothing any more: it is as good as others until it is measured anew.
     pub(super) fn forget(&mut self) {
         self.peak = None;
+        self.failed = None;
     }
 
     /// Nobody waited any longer: an answer takes at least so long.
     pub(super) fn waited(&mut self, now: Instant, took: Duration) {
         let took = took.as_secs_f64();
-        if self.expected(now).is_some_and(|expected| took > expected) {
+        if self.peak.is_some_and(|(peak, at)| took > peak * remains(at, now)) {
             self.take(now, took);
         }
     }
@@ -76,6 +89,12 @@ impl Latency {
 fn remains(at: Instant, now: Instant) -> f64 {
     let age = now.saturating_duration_since(at).as_secs_f64();
     (-age / DECAY.as_secs_f64()).exp()
+}
+
+/// What is left of the penalty for a failure, in seconds.
+fn penalty(at: Instant, now: Instant) -> f64 {
+    let age = now.saturating_duration_since(at).as_secs_f64();
+    PENALTY * (1.0 - age / FORGIVEN.as_secs_f64()).max(0.0)
 }
 
 #[cfg(test)]
@@ -110,8 +129,15 @@ mod tests {
         let mut latency = Latency::default();
         latency.answered(start, Duration::from_millis(1));
         latency.failed(start, Duration::from_micros(50));
-        assert!((latency.expected(start).unwrap() - 5.0).abs() < 1e-9);
+        let expected = |latency: &Latency, millis| {
+            latency.expected(start + Duration::from_millis(millis)).unwrap()
+        };
+        assert!(expected(&latency, 0) > 5.0 && expected(&latency, 500) > 2.5);
+        assert!(expected(&latency, 1000) <= 0.001);
         assert!(latency.usual().unwrap() < Duration::from_millis(2));
+        // How long a failure took is what an answer takes at least.
+        latency.failed(start, Duration::from_secs(2));
+        assert!(expected(&latency, 1000) > 1.8);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod call;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -35,6 +35,8 @@ pub struct RemoteModel {
     /// By endpoint: whether it serves the signature.
     serves: Box<[AtomicBool]>,
     signature: RwLock<Option<Arc<Signature>>>,
+    /// Grows after each change of the signature.
+    revision: AtomicU64,
     breaker: Arc<Breaker>,
     metrics: Arc<VersionMetrics>,
     /// What answers named last: they all share it while it does not change.
@@ -104,6 +106,7 @@ impl RemoteModel {
             known: Mutex::new(Known { views, asked: vec![Asked::default(); endpoints] }),
             serves: (0..endpoints).map(|index| AtomicBool::new(serves(index))).collect(),
             signature: RwLock::new(legacy.map(|legacy| legacy.signature)),
+            revision: AtomicU64::new(0),
             breaker: Breaker::new(&name, upstream.breaker(), metrics),
             metrics: Arc::new(VersionMetrics::new(&label, shown)),
             answered_by: Mutex::new(shown.into()),
@@ -158,6 +161,13 @@ impl RemoteModel {
     #[must_use]
     pub fn signature(&self) -> Option<Arc<Signature>> {
         self.signature.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says without a lock whether the signature may have changed since it was read: it is then
+    /// another one.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
     /// Whether a call would be taken.
@@ -252,6 +262,7 @@ impl RemoteModel {
         };
         if is_new {
             *self.signature.write().unwrap_or_else(PoisonError::into_inner) = current;
+            self.revision.fetch_add(1, Ordering::Release);
         }
     }
 

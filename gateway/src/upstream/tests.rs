@@ -21,7 +21,7 @@ use crate::error::{Kind, Rejection};
 use crate::types::{Deadline, PredictionId, Signature};
 
 /// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of a model that no endpoint has described.
 static UNKNOWN: Signature =

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +20,66 @@ import harness
 pytest.register_assert_rewrite("calls", "routed", "wire")
 
 StartGateway = Callable[..., harness.Gateway]
+
+# No test takes longer, nor what is set up for it or cleared away after it.
+PATIENCE = 300
+# How long the exception of a test that took longer may take to end it.
+GRACE = 60
+# What the process says last, past pytest's capture.
+STDERR = pytest.StashKey[Any]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has tests that wait for ever fail, with the stacks of all threads."""
+    config.stash[STDERR] = stderr = os.fdopen(os.dup(2), "w")
+
+    def fail(*_: object) -> None:
+        faulthandler.dump_traceback(stderr)
+        pytest.fail(f"no end after {PATIENCE} s")
+
+    signal.signal(signal.SIGALRM, fail)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends a process whose threads do not."""
+    faulthandler.dump_traceback_later(GRACE, exit=True, file=config.stash[STDERR])
+
+
+@contextmanager
+def limited(item: pytest.Item) -> Iterator[None]:
+    """Ends what takes too long: by an exception, and the process where that does not help."""
+    if item.get_closest_marker("soak"):
+        yield
+        return
+    stderr = item.config.stash[STDERR]
+    faulthandler.dump_traceback_later(PATIENCE + GRACE, exit=True, file=stderr)
+    signal.alarm(PATIENCE)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """A limit for what a test needs."""
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A limit for a test."""
+    with limited(item):
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """A limit for clearing away."""
+    with limited(item):
+        yield
 
 
 @pytest.fixture(scope="session")

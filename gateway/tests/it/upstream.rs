@@ -41,7 +41,7 @@ fn call<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
         signature,
         tensors,
         rows: tensors[0].rows(),
-        deadline: Deadline::after(Instant::now(), Duration::from_secs(20)),
+        deadline: Deadline::after(Instant::now(), Duration::from_secs(60)),
         priority: None,
         trace: None,
         prediction: PredictionId::new(),
@@ -50,13 +50,14 @@ fn call<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
     }
 }
 
+/// Waits until every endpoint serves the model: with one of them it is ready, too.
 async fn ready(model: &RemoteModel) {
     let known = async {
-        while !model.is_ready() {
+        while !(model.is_ready() && model.status().reason.is_empty()) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), known)
+    timeout(Duration::from_secs(60), known)
         .await
         .unwrap_or_else(|_| panic!("{:?}", model.status()));
 }

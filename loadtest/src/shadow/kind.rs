@@ -8,6 +8,8 @@ use crate::stage::DIGITS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     None,
+    /// None, but a thread beside the gateway that takes what time is left.
+    Spinner,
     /// The version that answers.
     Same,
     /// Takes 100 ms for each batch.
@@ -24,6 +26,7 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Spinner => "none, idle spin",
             Self::Same => "the same model",
             Self::Slow => "takes 100 ms",
             Self::Throws => "throws",
@@ -34,7 +37,7 @@ impl Kind {
     /// Model and version.
     pub(super) const fn target(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::None => None,
+            Self::None | Self::Spinner => None,
             Self::Same => Some((DIGITS, "2")),
             Self::Slow => Some(("digits_slow", "1")),
             Self::Throws => Some(("digits_throws", "1")),
@@ -48,7 +51,7 @@ impl Kind {
         let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
         let calls = count("/calls");
         let told = match self {
-            Self::None => true,
+            Self::None | Self::Spinner => true,
             Self::Same => {
                 let (agree, of) =
                     (count("/outputs/0/agreement/count"), count("/outputs/0/agreement/of"));

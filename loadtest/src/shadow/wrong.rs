@@ -2,26 +2,19 @@
 //! out from the two versions' own answers, too.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
 use crate::check::Expected;
-use crate::plan::Limit;
 use crate::report::{row, table};
 use crate::stage::{DIGITS, Stage};
-
-use super::{SHADOW, live, shadow_report};
 
 /// The version that answers, and the one that is wrong.
 const LIVE: &str = "2";
 const WRONG: &str = "3";
 /// The output with a score for each digit.
 const SCORES: &str = "logits";
-/// How long the last pair may take to be compared.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How often a label turned into another.
 type Flips = BTreeMap<(String, String), u64>;
@@ -46,27 +39,11 @@ pub(super) struct Wrong {
 /// # Errors
 /// When a call fails or the report never covers all of them.
 pub(super) async fn find(stage: &Stage) -> anyhow::Result<Wrong> {
-    stage.write_routes(vec![live().shadow(SHADOW, (DIGITS, WRONG))])?;
-    let mut admin = stage.admin()?;
-    admin.reload().await.context("the wrong shadow")?;
     let answers = stage.answers_of(&[LIVE, WRONG]).await?;
     let expected = Comparison::of(&answers).context("both versions classify")?;
-    admin.reset_report(DIGITS).await?;
-    let load = super::load(stage).await?;
-    let one = crate::run::Load { callers: 1, ..load };
-    let total = one.run(Limit::Requests(expected.rows)).await?.recorder.total();
-    ensure!(total.is_clean(), "{:?}, mismatch {:?}", total.errors, total.mismatch);
-    let started = Instant::now();
-    loop {
-        let report = shadow_report(stage).await?;
-        if report["rows"].as_u64() >= Some(expected.rows) {
-            let reported = Comparison::reported(&report).context("the report's outputs")?;
-            let verdict = super::kind::told(&report);
-            return Ok(Wrong { reported, expected, verdict });
-        }
-        ensure!(started.elapsed() < PATIENCE, "not every call was compared: {report}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    let report = super::calm_report(stage, (DIGITS, WRONG), expected.rows).await?;
+    let reported = Comparison::reported(&report).context("the report's outputs")?;
+    Ok(Wrong { reported, expected, verdict: super::kind::told(&report) })
 }
 
 impl Comparison {

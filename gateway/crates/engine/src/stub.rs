@@ -3,11 +3,15 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::error::{EngineError, Fault};
 use crate::model::{Engine, Model, ModelSource, Run};
 use crate::tensor::Tensor;
+
+/// No test waits longer for its runs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one run does.
 #[derive(Debug, Clone)]
@@ -105,9 +109,14 @@ impl StubEngine {
     }
 
     /// Blocks until `count` runs hang at the same time.
+    ///
+    /// # Panics
+    /// When they do not within a minute.
     pub fn wait_hanging(&self, count: usize) {
-        let state = self.lock();
-        drop(self.shared.changed.wait_while(state, |state| state.hanging < count));
+        let fewer = |state: &mut State| state.hanging < count;
+        let waited = self.shared.changed.wait_timeout_while(self.lock(), PATIENCE, fewer);
+        let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "{} runs hang, not {count}", state.hanging);
     }
 
     /// Lets one hanging run go on.

@@ -99,7 +99,7 @@ fn csv(log: &Path, query: Query, out: impl Write) -> Result<u64, ExportError> {
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
-    if rows == 0 {
+    if rows == 0 && !schema.fields().is_empty() {
         // The names are there all the same.
         writer.write(&flat(&RecordBatch::new_empty(schema))?)?;
     }

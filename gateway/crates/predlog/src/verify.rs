@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -145,7 +145,7 @@ fn read(file: &File) -> Result<u64, String> {
 }
 
 /// Compares the bytes before the footer with their checksum. Files of others have none.
-fn summed(file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
+fn summed(mut file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
     let entries = metadata.file_metadata().key_value_metadata();
     let value = |key: &str| {
         entries?.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
@@ -154,6 +154,7 @@ fn summed(file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
     let covered = covered.parse().map_err(|_| "its footer is damaged".to_owned())?;
     let mut hasher = crc32fast::Hasher::new();
     let mut buffer = vec![0; 1 << 16];
+    file.rewind().map_err(|error| error.to_string())?;
     let mut rest = file.take(covered);
     loop {
         let count = rest.read(&mut buffer).map_err(|error| error.to_string())?;

@@ -23,9 +23,13 @@ fn parameter(choice: Choice) -> InferParameter {
     InferParameter { parameter_choice: Some(choice) }
 }
 
-/// Writes the answer.
+/// Writes the answer; `names` are what it is called.
 #[expect(clippy::cast_possible_wrap, reason = "a dimension of a tensor in memory fits i64")]
-pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferResponse, Rejection> {
+pub(super) fn encode(
+    reply: &Reply,
+    names: &Names<'_>,
+    wanted: &Wanted,
+) -> Result<ModelInferResponse, Rejection> {
     let answer = &reply.answer;
     let signature = &answer.signature;
     let mut response = ModelInferResponse {
@@ -53,7 +57,7 @@ pub(super) fn encode(reply: &Reply, wanted: &Wanted) -> Result<ModelInferRespons
         });
         response.raw_output_contents.push(tensor.data().clone());
     }
-    for (name, value) in Names::of(answer).parameters() {
+    for (name, value) in names.parameters() {
         let value = parameter(Choice::StringParam(value.to_owned()));
         response.parameters.insert(name.to_owned(), value);
     }

@@ -1,5 +1,7 @@
 //! The calls of the repository extension: what is there, load, unload.
 
+use std::mem::take;
+
 use proto::inference as pb;
 use proto::inference::model_repository_parameter::ParameterChoice;
 use tonic::Request;
@@ -8,7 +10,7 @@ use super::decode;
 use super::service::{Service, caller};
 use crate::api::load_call::LoadParameter;
 use crate::error::Rejection;
-use crate::types::{Role, Version};
+use crate::types::{Caller, Role, Version};
 
 impl Service {
     pub(super) fn index(
@@ -33,16 +35,30 @@ impl Service {
         Ok(pb::RepositoryIndexResponse { models })
     }
 
+    /// Who calls, and the model that the call is to change, which its caller may. `names` takes
+    /// what stands for the repository's name and the model's.
+    fn changing<T>(
+        &self,
+        request: Request<T>,
+        names: impl FnOnce(&mut T) -> (String, String),
+    ) -> Result<(Caller, String, T), Rejection> {
+        let caller = caller(&request)?;
+        // Whoever may change nothing is told before what is wrong with the call.
+        self.api.authorize(&caller, Role::Operate)?;
+        let mut request = request.into_inner();
+        let (repository, model) = names(&mut request);
+        let model = decode::named(repository, model)?;
+        self.api.authorize_change(&caller, &model)?;
+        Ok((caller, model, request))
+    }
+
     pub(super) async fn load(
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<String, Rejection> {
-        let caller = caller(&request)?;
-        // Whoever may change nothing is told before what is wrong with the call.
-        self.api.authorize(&caller, Role::Operate)?;
-        let request = request.into_inner();
-        let model = decode::named(request.repository_name, request.model_name)?;
-        self.api.authorize_change(&caller, &model)?;
+        let (caller, model, request) = self.changing(request, |load| {
+            (take(&mut load.repository_name), take(&mut load.model_name))
+        })?;
         let parameters = request
             .parameters
             .into_iter()
@@ -63,11 +79,9 @@ impl Service {
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<String, Rejection> {
-        let caller = caller(&request)?;
-        self.api.authorize(&caller, Role::Operate)?;
-        let request = request.into_inner();
-        let model = decode::named(request.repository_name, request.model_name)?;
-        self.api.authorize_change(&caller, &model)?;
+        let (caller, model, request) = self.changing(request, |unload| {
+            (take(&mut unload.repository_name), take(&mut unload.model_name))
+        })?;
         let version = match request.parameters.get("version").map(|p| &p.parameter_choice) {
             None => None,
             Some(Some(ParameterChoice::StringParam(text))) => Some(text.parse::<Version>()?),

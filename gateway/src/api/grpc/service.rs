@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use proto::inference as pb;
 use proto::inference::grpc_inference_service_server::GrpcInferenceService;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::{Entered, decode, encode, log_settings, status, stream};
 use crate::api::naming::Names;
 use crate::api::timeouts::Arrival;
 use crate::api::{Api, EXTENSIONS, SERVER_NAME, parameters};
 use crate::error::{Kind, Rejection};
-use crate::pipeline;
 use crate::types::{Call, Caller, Protocol};
 
 /// The service; cheap to clone.
@@ -26,13 +26,15 @@ pub(super) struct Service {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
-    /// Answers one prediction call; the stream and the unary call share it.
-    pub(super) async fn infer(
+    /// Answers one prediction call; the stream and the unary call share it. The answer is named in
+    /// `metadata` too, where it has some of its own.
+    async fn infer(
         &self,
         request: pb::ModelInferRequest,
         entered: Entered,
         headers: Arc<HeaderMap>,
-    ) -> Result<(pb::ModelInferResponse, pipeline::Answer), Rejection> {
+        metadata: Option<&mut HeaderMap>,
+    ) -> Result<pb::ModelInferResponse, Rejection> {
         let Entered { caller, arrival, limiter, .. } = entered;
         let pipeline = &self.api.pipeline;
         if let Err(rejection) = self.api.authorize_call(&caller, &request.model_name) {
@@ -52,8 +54,15 @@ impl Service {
             }
         };
         let reply = pipeline.infer(call, &limiter).await?;
-        match encode::encode(&reply, &wanted) {
-            Ok(response) => Ok((response, reply.encoded())),
+        let names = Names::of(&reply.answer);
+        match encode::encode(&reply, &names, &wanted) {
+            Ok(response) => {
+                if let Some(metadata) = metadata {
+                    names.mark(metadata);
+                }
+                reply.encoded();
+                Ok(response)
+            }
             Err(rejection) => Err(reply.refuse(rejection)),
         }
     }
@@ -104,7 +113,7 @@ impl Service {
         })?;
         pipeline.limit(Protocol::Grpc, &entered.limiter, &entered.caller).await?;
         let headers = self.head.clone().unwrap_or_default();
-        self.infer(request, entered, headers).await.map(|(response, _)| response)
+        self.infer(request, entered, headers, None).await
     }
 
     /// Whether the caller may read what describes a model.
@@ -203,14 +212,10 @@ impl GrpcInferenceService for Service {
         entered.arrival = entered.arrival.within(entered.timeouts.own);
         let (metadata, _, message) = request.into_parts();
         let headers = Arc::new(metadata.into_headers());
-        match self.infer(message, entered, headers).await {
-            Ok((answer, named)) => {
-                let mut response = Response::new(answer);
-                Names::of(&named).mark(response.metadata_mut().as_mut());
-                Ok(response)
-            }
-            Err(rejection) => Err(status(&rejection)),
-        }
+        let mut named = HeaderMap::new();
+        let result = self.infer(message, entered, headers, Some(&mut named)).await;
+        let answer = result.map_err(|rejection| status(&rejection))?;
+        Ok(Response::from_parts(MetadataMap::from_headers(named), answer, Extensions::default()))
     }
 
     async fn model_stream_infer(

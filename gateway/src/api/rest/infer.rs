@@ -137,7 +137,7 @@ async fn infer(
     let reply = api.pipeline.infer(call, limiter).await?;
     match wanted.encode(&reply) {
         Ok(response) => {
-            drop(reply.encoded());
+            reply.encoded();
             Ok(response)
         }
         Err(rejection) => Err(reply.refuse(rejection)),

@@ -242,15 +242,6 @@ fn a_trial_whose_caller_leaves_the_queue_or_that_finds_no_room_is_given_back() {
     answer(first);
 }
 
-/// Waits for what other threads are about to do.
-fn until(is: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !is() {
-        assert!(since.elapsed() < Duration::from_secs(30), "it did not happen");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn answers_with_nan_to_finite_inputs_open_the_breaker_and_are_answered_until_then() {
     let guarded = guarded_as(LONE, DataType::Fp32, false, true);

@@ -73,9 +73,7 @@ async fn a_delay_ends_on_an_idle_thread_while_another_is_busy() {
     let settings =
         QueueSettings { max_delay: Duration::from_millis(1), ..QueueSettings::new("m/1", 2) };
     let rig = rig_with(2, settings);
-    while rig.pool.sleeping() < 2 {
-        std::thread::yield_now();
-    }
+    until(|| rig.pool.sleeping() == 2);
     // All three arrive at once: two fill a batch, which hangs, whichever batch runs first.
     rig.stub.hang_on(1);
     attach();

@@ -1,7 +1,5 @@
 //! Shadows on threads of their own: whatever they do, live calls do not notice.
 
-use std::thread::yield_now;
-
 use super::side::Side;
 use super::*;
 
@@ -19,12 +17,6 @@ fn rig_beside(settings: QueueSettings) -> Rig {
 
 fn beside() -> Rig {
     rig_beside(QueueSettings { max_rows: 100, ..QueueSettings::new("m/1", 8) })
-}
-
-fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        yield_now();
-    }
 }
 
 impl Rig {

@@ -58,14 +58,9 @@ async fn a_thread_that_was_given_up_and_then_panics_has_come_back() {
     assert_eq!(hangs.await.unwrap().unwrap_err(), Failure::TimedOut(LIMIT));
     assert_eq!(rig.stuck.count(), 1);
     stub.release();
-    while rig.stuck.panics() == 0 {
-        std::thread::yield_now();
-    }
-    let has_come_back = |_| {
-        std::thread::yield_now();
-        rig.stuck.count() == 0
-    };
-    assert!((0..3_000_000).any(has_come_back), "it is still counted as stuck");
+    until(|| rig.stuck.panics() > 0);
+    // It is no longer counted as stuck.
+    until(|| rig.stuck.count() == 0);
     // Panics where nothing was in the slot are no return of anybody.
     let failed = queue.submit(rows(&[1]), 1, Schedule::default()).unwrap().await.unwrap();
     assert_eq!(failed.unwrap_err(), Failure::Panicked);
@@ -112,9 +107,7 @@ async fn a_thread_that_goes_to_a_warm_up_leaves_what_waits_to_another() {
     let batch = Batch::single(&rows(&[1]), 1);
     let warm = |worker| rig.pool.warm(worker, &queue.shared, &batch, LIMIT).unwrap();
     let warmups: Vec<_> = rig.pool.workers().into_iter().map(warm).collect();
-    while stub.batches() != [1] || rig.pool.sleeping() != 1 {
-        std::thread::yield_now();
-    }
+    until(|| stub.batches() == [1] && rig.pool.sleeping() == 1);
     rig.stub.release();
     assert!(first.await.unwrap().is_ok());
     let second = tokio::time::timeout(Duration::from_secs(10), second).await;

@@ -1,5 +1,7 @@
 //! Versions that routes name, against the folder's policy and the repository API.
 
+use tokio::time::Instant;
+
 use super::*;
 use crate::config::{Target, VersionChoice};
 use crate::routing::{RoutePlan, Source};
@@ -203,8 +205,8 @@ async fn a_label_that_moves_keeps_its_version_until_the_new_one_serves() {
 #[tokio::test]
 async fn what_is_pinned_between_two_looks_at_the_pins_is_not_taken_away() {
     let rig = Rig::new(&[1, 2], "policy = 'all'").await;
-    // Held up at the commit lock, as behind any other change.
-    let commit = rig.control.commit.lock().unwrap();
+    // Held up where it first looks at the pins.
+    let mut held = rig.control.held();
     let control = rig.control.clone();
     let unload = std::thread::spawn(move || {
         let model: ModelName = "m".parse().unwrap();
@@ -212,13 +214,14 @@ async fn what_is_pinned_between_two_looks_at_the_pins_is_not_taken_away() {
         let mut intent = lock.try_lock().unwrap();
         control.keep_only(&model, &BTreeSet::from([Version(2)]), &mut intent);
     });
-    // It has come as far as it can without the commit lock.
-    while rig.control.lock_of(&"m".parse().unwrap()).try_lock().is_ok() {
+    // It holds the commit lock by then, behind which pins are added, so it finds them all.
+    let limit = Instant::now() + Duration::from_secs(60);
+    while rig.control.commit.try_lock().is_ok() {
+        assert!(Instant::now() < limit, "it looks before it holds the commit lock");
         std::thread::yield_now();
     }
-    std::thread::sleep(Duration::from_millis(50));
-    rig.control.held().pins.add_all(&pins(&[(7, &[1])]));
-    drop(commit);
+    held.pins.add_all(&pins(&[(7, &[1])]));
+    drop(held);
     unload.join().unwrap();
     assert_eq!(rig.serving(), [1, 2]);
 }

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::*;
 use crate::config::{Arm, Fallback, Route, Shadow, StaticOutput, Sticky, Target, VersionChoice};
 use crate::models::ServedVersion;
-use crate::routing::{RoutePlan, Source};
+use crate::routing::{RoutePlan, Seed, Source};
 use crate::snapshot::Routing;
 use crate::types::{ArmName, Identity, Role, Share};
 
@@ -235,7 +235,7 @@ async fn an_arm_that_is_not_loaded_is_stood_in_for_and_counts_for_it() {
     assert_eq!(version_of(&reply), 1);
     let routed = reply.answer.routed.clone().unwrap();
     assert_eq!((routed.arm(), routed.is_fallback), ("stable", true));
-    drop(reply.encoded());
+    reply.encoded();
     // What was counted before the route changed goes on.
     assert_eq!((rig.counts(0), rig.counts(1)), ((0, 0), (2, 1)));
     // The version comes: the arm answers for itself, without a new revision.
@@ -329,12 +329,12 @@ async fn a_failed_call_is_the_failure_of_its_version_whoever_answers() {
     let reply = rig.infer(rig.call(None)).await.unwrap();
     assert_eq!(reply.answer.version, AnsweredBy::Declared);
     assert_eq!(reply.answer.routed.as_ref().unwrap().arm(), "static");
-    drop(reply.encoded());
+    reply.encoded();
     assert_eq!((rig.stats("m", "2"), rig.counts(1)), ((0, 1), (1, 1)));
     route.fallback = Fallback::Arm("stable".parse().unwrap());
     let rig = Rig::routed(vec![route]).await;
     rig.fail_a_call();
-    drop(rig.infer(rig.call(None)).await.unwrap().encoded());
+    rig.infer(rig.call(None)).await.unwrap().encoded();
     assert_eq!((rig.stats("m", "2"), rig.stats("m", "1")), ((0, 1), (1, 0)));
     assert_eq!((rig.counts(0), rig.counts(1)), ((0, 0), (1, 1)));
 }
@@ -424,6 +424,34 @@ async fn a_shadow_checks_calls_itself_and_is_not_to_blame_for_what_it_does_not_t
     let counts = lane.counts();
     assert_eq!((counts.sampled, counts.failed, counts.in_flight), (1, 0, 0));
     assert_eq!(counts.dropped.into_iter().collect::<Vec<_>>(), [("unfit", 1)]);
+}
+
+#[tokio::test]
+async fn each_shadow_sees_what_its_own_sample_says() {
+    let mut route = route("0%");
+    let samples = ["0%", "30%", "60%"].map(|sample| sample.parse::<Share>().unwrap());
+    let shadow = |sample: Share| Shadow {
+        name: format!("takes-{}", sample.buckets()).parse().unwrap(),
+        // It is enough that they would see a call.
+        target: other(),
+        sample,
+        max_in_flight: 4,
+        max_bytes: 1000,
+        timeout: Duration::from_secs(5),
+    };
+    route.shadows = samples.into_iter().map(shadow).collect();
+    let rig = Rig::routed(vec![route]).await;
+    let keys: Vec<_> = (0..40).map(|index| index.to_string()).collect();
+    for key in &keys {
+        rig.infer(rig.call_of(&[("penstock-key", key)])).await.unwrap();
+    }
+    let route = rig.pipeline.snapshots.load().route("m").unwrap().clone();
+    let seen: Vec<_> = route.shadows.iter().map(|s| s.watch.lane.counts().sampled).collect();
+    let seed = Seed::of("m", "s");
+    let expected = samples
+        .map(|sample| keys.iter().filter(|key| seed.lot(key.as_bytes()).is_in(sample)).count());
+    assert!(expected[0] == 0 && 0 < expected[1] && expected[1] < expected[2], "{expected:?}");
+    assert_eq!(seen, expected.map(|count| count as u64));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::{self, HealthCheck, UpstreamProtocol};
+use crate::types::ArmName;
 use crate::upstream::Upstreams;
 use crate::upstream::tests::fake::Fake;
 
@@ -37,8 +38,11 @@ async fn a_model_elsewhere_that_is_not_that_of_its_route_gets_no_calls_until_it_
     let seat = |name| Seat::remote(upstreams.get(name).unwrap().model("double", None));
     let names = ["stable", "canary"].map(|name| name.parse::<ArmName>().unwrap());
     let seats = [seat("one"), seat("other")];
-    let standard = Standard::new(names.iter().zip(&seats));
-    let [stable, canary] = seats.clone().map(|seat| seat.fitting(&standard));
+    let fitting = |before| {
+        let standard = Standard::new(names.iter().zip(&seats), before);
+        (seats.clone().map(|seat| seat.fitting(&standard)), standard)
+    };
+    let ([stable, canary], standard) = fitting(None);
     until("both are known", || seats.iter().all(|seat| seat.backend().is_some())).await;
     assert!(stable.backend().is_some() && canary.backend().is_none());
     let (state, reason) = canary.state();
@@ -48,7 +52,16 @@ async fn a_model_elsewhere_that_is_not_that_of_its_route_gets_no_calls_until_it_
     first.change(|face| face.shape = vec![-1, 3]);
     until("it fits", || canary.backend().is_some()).await;
     until("it is well", || canary.state().0 == "ready").await;
+    // Whoever changes alone is left out, the first one too; the others go on.
     first.change(|face| face.shape = vec![-1, 4]);
-    until("it fits no longer", || canary.backend().is_none()).await;
-    assert!(stable.backend().is_some());
+    until("it fits no longer", || stable.backend().is_none()).await;
+    assert!(canary.backend().is_some());
+    let reason = stable.state().1;
+    assert!(reason.starts_with("does not fit arm 'canary': "), "{reason}");
+    // A new snapshot knows what the one before took them for.
+    let ([stable, canary], _) = fitting(Some(&standard));
+    assert!(stable.backend().is_none() && canary.backend().is_some());
+    // Once all have changed, that is what they are.
+    second.change(|face| face.shape = vec![-1, 4]);
+    until("both fit", || stable.backend().is_some() && canary.backend().is_some()).await;
 }

@@ -71,6 +71,34 @@ fn who_fails_fast_gets_fewer_calls_not_more() {
 }
 
 #[test]
+fn one_failure_shuns_an_endpoint_for_a_second_and_no_longer() {
+    let now = Instant::now();
+    let mut board = board(2);
+    for index in [0, 1] {
+        attempt(&mut board, index, now, MS, Verdict::Answered);
+    }
+    // One call at a time, every 10 ms; each is answered within a millisecond.
+    let failed = now + MS * 10;
+    attempt(&mut board, 1, failed, MS, Verdict::Failed);
+    let mut back = None;
+    for step in 1..300_u32 {
+        let at = failed + MS * 10 * step;
+        let dice = Dice(f64::from(step % 2) / 2.0, 0.0);
+        let index = board.pick(at, |_| true, dice).unwrap();
+        attempt(&mut board, index, at, MS, Verdict::Answered);
+        if index == 1 && back.is_none() {
+            back = Some(at - failed);
+        }
+    }
+    let back = back.expect("it gets calls again");
+    assert!(back > MS * 900 && back <= MS * 1020, "{back:?}");
+    // Whoever fails again is shunned again.
+    let again = failed + MS * 4000;
+    attempt(&mut board, 1, again, MS, Verdict::Faulted);
+    assert_eq!(draws(&board, again + MS * 500)[1], 0);
+}
+
+#[test]
 fn failures_in_a_row_eject_for_longer_each_time_within_the_bound() {
     let mut now = Instant::now();
     let mut board = board(2);

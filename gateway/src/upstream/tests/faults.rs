@@ -6,7 +6,10 @@ use crate::config::{Ejection, Retry};
 /// Calls while the first of two endpoints goes bad; returns attempts for each call.
 async fn while_one_goes_bad(protocol: UpstreamProtocol, bad: impl FnOnce(&Fake)) -> f64 {
     let (one, other) = (Fake::start(protocol).await, Fake::start(protocol).await);
-    let (upstreams, model) = double(&settings(protocol, &[&one, &other])).await;
+    let mut patient = settings(protocol, &[&one, &other]);
+    // On a slow machine the calls of the last ten seconds are too few for a budget.
+    patient.retry.min_per_second = 100;
+    let (upstreams, model) = double(&patient).await;
     assert!(calls(&model, 200, 16).await.is_empty());
     bad(&one);
     let refused = calls(&model, 400, 16).await;
@@ -181,13 +184,9 @@ async fn an_idle_connection_that_the_only_endpoint_closed_fails_no_call() {
         call(&model, 1.0, None).await.unwrap();
         fake.die();
         // Another server at the same address: all connections are broken.
-        let back = loop {
-            // The port is free once the old listener has gone.
-            tokio::task::yield_now().await;
-            if tokio::net::TcpListener::bind(&fake.address).await.is_ok() {
-                break Fake::serve(protocol, Face::default(), &fake.address, None).await;
-            }
-        };
+        // The port is free once the old listener has gone.
+        until("the port is free", || std::net::TcpListener::bind(&fake.address).is_ok()).await;
+        let back = Fake::serve(protocol, Face::default(), &fake.address, None).await;
         call(&model, 2.0, Some(PATIENCE)).await.unwrap();
         assert_eq!(back.calls(), 1);
     }

@@ -1,1 +1,118 @@
+//! What is wrong with a log is named, and what is not is not.
 
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::convert::{Options, convert};
+use crate::testing::{HOUR, START, floats, row, schema, segment, spec};
+use crate::{Row, Schema};
+
+fn numbers() -> Schema {
+    schema(vec![spec("x", "FP32", &[2])], vec![])
+}
+
+fn call(id: u8) -> Row {
+    let x = floats("x", &[1, 2], &[f32::from(id), 1.0 / f32::from(id)]);
+    Row { inputs: vec![x], arrived_us: START + i64::from(id), ..row(id, 1, &numbers()) }
+}
+
+/// Segments 1 and 2 are files, 5 waits.
+fn log() -> TempDir {
+    let log = TempDir::new().unwrap();
+    fs::write(log.path().join("instance"), "00000000 5\n").unwrap();
+    let late = |row: Row| Row { arrived_us: row.arrived_us + HOUR, ..row };
+    for (number, rows) in
+        [(1, (1..100).map(call).collect::<Vec<_>>()), (2, vec![call(101), late(call(102))])]
+    {
+        let segment = segment(log.path(), number, &[&numbers()], &rows);
+        convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+        fs::remove_file(segment).unwrap();
+    }
+    segment(log.path(), 5, &[&numbers()], &[call(1), call(2)]);
+    log
+}
+
+#[test]
+fn a_log_that_is_whole_is_called_so_and_missing_numbers_are_named() {
+    let log = log();
+    let verification = verify(log.path()).unwrap();
+    assert!(verification.is_whole(), "{verification:?}");
+    assert_eq!(verification.files.iter().map(|file| file.rows).collect::<Vec<_>>(), [99, 1, 1]);
+    assert_eq!(verification.segments[0].rows, 2);
+    assert_eq!(verification.missing, [3..=4]);
+}
+
+#[test]
+fn a_byte_that_changed_anywhere_in_a_file_is_noticed() {
+    let log = log();
+    let path = verify(log.path()).unwrap().files[0].path.clone();
+    let whole = fs::read(&path).unwrap();
+    let footer = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap());
+    let covered = whole.len() - 8 - footer as usize;
+    assert!(covered > 1000);
+    for at in (0..covered).step_by(97).chain([covered - 1]) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        fs::write(&path, damaged).unwrap();
+        let verification = verify(log.path()).unwrap();
+        let problem = verification.files[0].problem.clone();
+        assert_eq!(problem.as_deref(), Some("it does not match its checksum"), "byte {at}");
+        assert!(!verification.is_whole() && verification.files[1].problem.is_none());
+    }
+    // The footer has no checksum of its own: most of what changes there cannot be read, and
+    // nothing brings the process down.
+    for at in (covered..whole.len()).step_by(41) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        fs::write(&path, damaged).unwrap();
+        verify(log.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_is_named() {
+    let log = log();
+    let path = verify(log.path()).unwrap().files[0].path.clone();
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 7, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let problem = verify(log.path()).unwrap().files[0].problem.clone();
+        assert!(
+            problem.is_some_and(|text| text.starts_with("its footer cannot be read")),
+            "{length}"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_named_with_what_can_be_read_of_it() {
+    let log = log();
+    let path = log.path().join("segments/00000005.segment");
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - 60;
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let verification = verify(log.path()).unwrap();
+    assert!(!verification.is_whole());
+    assert_eq!((verification.segments[0].rows, verification.segments[0].gaps.len()), (1, 1));
+}
+
+#[test]
+fn statistics_come_from_metadata() {
+    let log = log();
+    let stats = stats(log.path()).unwrap();
+    let of = |of: &Stats| (of.partition.hour, of.files, of.rows, of.first_us, of.last_us);
+    let hour = START / HOUR;
+    let expected = [
+        (hour, 2, 100, START + 1, START + 101),
+        (hour + 1, 1, 1, START + HOUR + 102, START + HOUR + 102),
+    ];
+    assert_eq!(stats.iter().map(of).collect::<Vec<_>>(), expected);
+    let bytes: u64 =
+        files(log.path()).unwrap().iter().map(|(_, path)| path.metadata().unwrap().len()).sum();
+    assert_eq!(stats.iter().map(|of| of.bytes).sum::<u64>(), bytes);
+    let segment = log.path().join("segments/00000005.segment");
+    assert_eq!(waiting(log.path()).unwrap(), (1, segment.metadata().unwrap().len()));
+}

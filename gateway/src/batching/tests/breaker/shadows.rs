@@ -64,9 +64,7 @@ fn shadows_are_refused_exactly_while_live_calls_would_be_and_decide_no_trial() {
         guarded.breaker.reset();
         guarded.fail(Fault::Run);
         assert!(guarded.call(&[1]).is_err());
-        while guarded.breaker.state() == State::Open {
-            std::thread::yield_now();
-        }
+        until(|| guarded.breaker.state() != State::Open);
         // Its time is over: a version that is nothing but a shadow by now runs again.
         assert!(guarded.shadow(1).is_ok());
         guarded.fail(Fault::Run);
