@@ -209,7 +209,7 @@ impl Parts {
             keep_local: store.keep_local,
             uploads: store.uploads,
             metrics: self.metrics.clone(),
-            open: Box::new(move || store::open(&store)),
+            open: Arc::new(move || store::open(&store)),
         }
     }
 

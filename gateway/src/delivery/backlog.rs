@@ -57,21 +57,28 @@ impl Backlog {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees what is new and what is gone.
+    /// Sees what is new and what is gone. Nobody waits for the disk meanwhile.
     pub(super) fn look(&self) -> io::Result<()> {
-        let mut state = self.state();
         let listed: BTreeMap<u64, PathBuf> =
             predlog::segment::list(&self.folder)?.into_iter().collect();
-        state.segments.retain(|number, segment| segment.is_claimed || listed.contains_key(number));
-        for (number, path) in listed {
-            if state.segments.contains_key(&number) {
-                continue;
-            }
-            let closed = path.metadata()?.modified()?;
-            let seen = Instant::now();
+        let new = listed.iter().filter(|(number, _)| !self.holds(**number));
+        let seen = Instant::now();
+        let mut found = vec![];
+        for (number, path) in new {
+            let closed = match path.metadata() {
+                Ok(about) => about.modified()?,
+                // Another thread was done with it since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             let (is_claimed, failures, not_before) = (false, 0, None);
-            let segment = Segment { path, closed, seen, is_claimed, failures, not_before };
-            state.segments.insert(number, segment);
+            let path = path.clone();
+            found.push((*number, Segment { path, closed, seen, is_claimed, failures, not_before }));
+        }
+        let mut state = self.state();
+        state.segments.retain(|number, segment| segment.is_claimed || listed.contains_key(number));
+        for (number, segment) in found {
+            state.segments.entry(number).or_insert(segment);
         }
         Ok(())
     }

@@ -116,20 +116,22 @@ impl Outbox {
         }
     }
 
+    /// The note that is to be removed before [`delivered`](Self::delivered) is told of this file:
+    /// all others of its segment have arrived.
+    pub(super) fn completed_by(&self, item: &Item) -> Option<PathBuf> {
+        let left = self.state().notes.get(&item.note).copied();
+        (left == Some(1)).then(|| self.path(item.note))
+    }
+
     /// The file has arrived.
     pub(super) fn delivered(&self, item: &Item) {
         let mut state = self.state();
         state.paths.remove(&item.path);
         let Some(left) = state.notes.get_mut(&item.note) else { return };
         *left = left.saturating_sub(1);
-        if *left > 0 {
-            return;
-        }
-        state.notes.remove(&item.note);
-        state.since.remove(&item.note);
-        // Left there it would only have the files delivered once more.
-        if let Err(error) = fs::remove_file(self.path(item.note)) {
-            error!(note = item.note, %error, "cannot remove the note of files that were delivered");
+        if *left == 0 {
+            state.notes.remove(&item.note);
+            state.since.remove(&item.note);
         }
     }
 

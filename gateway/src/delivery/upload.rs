@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Opens the store anew: credentials may have changed.
-pub(super) type Open = Box<dyn Fn() -> Result<Arc<dyn ObjectStore>, String> + Send + Sync>;
+pub(super) type Open = Arc<dyn Fn() -> Result<Arc<dyn ObjectStore>, String> + Send + Sync>;
 
 /// Delivers what is in the outbox.
 pub(super) struct Uploader {
@@ -88,7 +88,8 @@ impl Uploader {
     async fn connected(&self, pause: &mut Pause) -> Arc<dyn ObjectStore> {
         let mut failed = false;
         loop {
-            let problem = match (self.open)() {
+            let open = self.open.clone();
+            let problem = match tasks::blocking(move || open()).await {
                 Err(problem) => problem,
                 Ok(store) => match store.put(&self.mark(), self.instance.clone().into()).await {
                     Ok(_) => {
@@ -132,7 +133,7 @@ impl Uploader {
         while let Some((outcome, item)) = uploads.next().await {
             let Err(failure) = outcome else {
                 arrived += 1;
-                self.outbox.delivered(&item);
+                self.arrived(&item).await;
                 continue;
             };
             store_failed |= !matches!(failure, Failure::Local(_));
@@ -145,6 +146,17 @@ impl Uploader {
             self.outbox.failed(item);
         }
         arrived > 0 && !store_failed
+    }
+
+    /// Forgets a file, and the note of its segment with the last one.
+    async fn arrived(&self, item: &Item) {
+        if let Some(note) = self.outbox.completed_by(item)
+            && let Err(error) = tasks::blocking(move || fs::remove_file(note)).await
+        {
+            // Left there it has the files delivered once more, under the same names.
+            error!(file = item.path, %error, "cannot remove the note of files that were delivered");
+        }
+        self.outbox.delivered(item);
     }
 
     async fn upload(&self, store: &dyn ObjectStore, item: &Item) -> Result<(), Failure> {

@@ -131,7 +131,7 @@ fn deliver(process: &Process, store: &Arc<Moody>, keep_local: bool) -> tokio::ta
     let uploader = Uploader {
         outbox: process.parts.outbox.clone().unwrap(),
         folder: process.parts.folder.clone(),
-        open: Box::new(move || Ok(opened.clone())),
+        open: Arc::new(move || Ok(opened.clone())),
         url: "s3://bucket/logs".into(),
         prefix: Key::from("logs"),
         instance: "0000abcd".into(),
