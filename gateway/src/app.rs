@@ -99,6 +99,13 @@ fn control(
     Arc::new(Control::new(repository, loader, snapshots, config.repository.clone()))
 }
 
+/// Where calls are recorded, if they are.
+async fn prediction_log(config: &Config) -> anyhow::Result<Option<Arc<PredictionLog>>> {
+    let Some(config) = config.prediction_log.clone() else { return Ok(None) };
+    let started = tasks::blocking(move || PredictionLog::start(&config)).await;
+    started.map(Some).map_err(|problem| listed(vec![problem]))
+}
+
 /// Every problem in one line.
 fn listed(problems: Vec<Problem>) -> anyhow::Error {
     anyhow::Error::msg(problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))
@@ -144,8 +151,7 @@ impl App {
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
         let traffic = traffic.map_err(anyhow::Error::msg)?;
         let watched = overload.clone();
-        let log = config.prediction_log.as_ref().map(PredictionLog::start).transpose();
-        let log = log.map_err(|problem| anyhow::Error::msg(problem.to_string()))?;
+        let log = prediction_log(&config).await?;
         let api = Api {
             pipeline: Pipeline {
                 snapshots,

@@ -16,7 +16,9 @@ use super::attempt::Ran;
 use super::record::Record;
 use super::{Given, Pipeline};
 use crate::error::{Kind, Rejection};
-use crate::predictions::{About, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Status, Ticket};
+use crate::predictions::{
+    About, Features, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Status, Ticket,
+};
 use crate::snapshot::{Assigned, Backend, Draw, Shadow, StandIn};
 use crate::telemetry::Outcome;
 use crate::types::{AnsweredBy, ArmName, Call, Deadline, Inputs, PredictionId, Signature, Timings};
@@ -329,7 +331,7 @@ struct Runner<'a> {
     version: &'a str,
     file_hash: &'a str,
     device: &'a str,
-    features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
+    features: Option<Features<'a>>,
 }
 
 impl<'a> Runner<'a> {

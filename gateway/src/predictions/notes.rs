@@ -56,13 +56,16 @@ pub struct About<'a> {
     pub sticky_key: Option<&'a [u8]>,
 }
 
+/// Names of the scalars of inputs and of outputs; empty where they have none.
+pub type Features<'a> = (&'a [Vec<String>], &'a [Vec<String>]);
+
 /// What ran a call, for the schema of its row.
 #[derive(Debug, Clone, Copy)]
 pub struct Of<'a> {
     pub model: &'a str,
     pub signature: &'a Arc<Signature>,
     /// Names of the scalars of inputs and outputs.
-    pub features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
+    pub features: Option<Features<'a>>,
 }
 
 /// Which tensors a row has.
@@ -299,7 +302,7 @@ impl Notes {
     }
 
     fn known(&self, of: Of<'_>) -> Arc<Known> {
-        let names = || of.features.map(|(inputs, outputs)| (inputs.clone(), outputs.clone()));
+        let names = || of.features.map(|(inputs, outputs)| (inputs.to_vec(), outputs.to_vec()));
         self.settings.schemas.of((of.model, of.signature), names, &self.settings.tensors)
     }
 
