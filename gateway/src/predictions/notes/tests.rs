@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use engine::DataType;
+use engine::{DataType, TensorSpec};
+use predlog::{State, TensorRef};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
