@@ -1,13 +1,23 @@
-//! What it costs each call to be named: a prediction's id, alone and beside a second thread, and
-//! its text. Each bench asserts its result.
+//! What it costs each call to be named and recorded: a prediction's id, alone and beside a second
+//! thread, its text, and its row in the prediction log. Each bench asserts its result.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use engine::{DataType, Tensor, TensorSpec};
 use http::HeaderValue;
-use penstock::types::PredictionId;
+use penstock::config;
+use penstock::predictions::{About, Notes, Of, PredictionLog, RowRef, Sides};
+use penstock::types::{
+    Call, Caller, Identity, Inputs, NamedTensor, Origin, OutputSpec, Peer, PredictionId, Protocol,
+    Roles, Schedule, Signature,
+};
+use tokio::time::Instant;
 
 fn naming(c: &mut Criterion) {
     let ids = || {
@@ -38,5 +48,73 @@ fn naming(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, naming);
+/// A call for a model that takes 64 floats and gives 10.
+fn call() -> Call {
+    let tensor = floats(64);
+    let identity = Arc::new(Identity::anonymous(Roles::all()));
+    Call {
+        caller: Caller::new(identity, Peer::plain(Origin::Unix)),
+        id: None,
+        model: "digits".into(),
+        version: None,
+        inputs: Inputs::Named(vec![NamedTensor { name: "pixels".into(), tensor }]),
+        outputs: vec![],
+        schedule: Schedule::default(),
+        key: None,
+        protocol: Protocol::Grpc,
+        arrived: Instant::now(),
+        headers: Arc::default(),
+        parameters: vec![],
+    }
+}
+
+fn floats(count: usize) -> Tensor {
+    let data = (0_u16..).take(count).flat_map(|value| f32::from(value).to_le_bytes());
+    Tensor::new(DataType::Fp32, vec![1, count], data.collect::<Vec<_>>().into()).unwrap()
+}
+
+/// All that the log does on the path of a call, and what the thread that writes does meanwhile.
+fn recording(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let text = format!(
+        "version = 1\n[prediction_log]\npath = '{path}'\nqueue_rows = 16000000\n\
+                        queue_bytes = '1GiB'"
+    );
+    let config = config::parse(&text, Path::new("")).unwrap().prediction_log.unwrap();
+    let log = PredictionLog::start(&config).unwrap();
+    let spec = |name: &str, size| TensorSpec {
+        name: name.into(),
+        datatype: DataType::Fp32,
+        shape: vec![-1, size],
+    };
+    let output =
+        OutputSpec { spec: spec("scores", 10), labels: vec![], tolerance: 0.0, finite: false };
+    let signature = Arc::new(Signature {
+        inputs: vec![spec("pixels", 64)],
+        outputs: vec![output],
+        max_batch_size: 64,
+        splits: true,
+    });
+    let (call, outputs) = (call(), [floats(10)]);
+    let prediction = PredictionId::new();
+    // Half a gigabyte at most.
+    let mut group = c.benchmark_group("prediction");
+    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(500));
+    group.sample_size(10).bench_function("row", |b| {
+        b.iter(|| {
+            let about = About { prediction, guarantee: None, sticky_key: None };
+            let mut notes = Notes::take(&log, black_box(&call), about).unwrap();
+            notes.keep_inputs(&call.inputs);
+            let kept = outputs.to_vec();
+            let row = RowRef { model: "digits", version: "1", items: 1, ..RowRef::default() };
+            let of = Of { model: "digits", signature: &signature, features: None };
+            notes.push(row, Some(of), Sides { has_inputs: true, outputs: &kept }).unwrap()
+        });
+    });
+    group.finish();
+    assert!(log.stop(Duration::from_secs(60)));
+}
+
+criterion_group!(benches, naming, recording);
 criterion_main!(benches);

@@ -104,11 +104,15 @@ fn control(
 }
 
 /// The prediction log, where there is one, and what becomes of its segments.
-fn prediction_log(config: &Config) -> anyhow::Result<Option<(Arc<PredictionLog>, Delivery)>> {
-    let Some(settings) = &config.prediction_log else { return Ok(None) };
-    let log = PredictionLog::start(settings).map_err(|problem| listed(vec![problem]))?;
-    let delivery = Delivery::of(&log, settings).context("prediction_log.path")?;
-    Ok(Some((log, delivery)))
+async fn prediction_log(config: &Config) -> anyhow::Result<Option<(Arc<PredictionLog>, Delivery)>> {
+    let Some(config) = config.prediction_log.clone() else { return Ok(None) };
+    // Both look through folders.
+    let started = tasks::blocking(move || {
+        let log = PredictionLog::start(&config).map_err(|problem| listed(vec![problem]))?;
+        let delivery = Delivery::of(&log, &config).context("prediction_log.path")?;
+        Ok(Some((log, delivery)))
+    });
+    started.await
 }
 
 /// Every problem in one line.
@@ -156,7 +160,7 @@ impl App {
         let traffic = Traffic::start(target, &config.state, config.routes.clone(), hash).await;
         let traffic = traffic.map_err(anyhow::Error::msg)?;
         let watched = overload.clone();
-        let (log, delivery) = prediction_log(&config)?.unzip();
+        let (log, delivery) = prediction_log(&config).await?.unzip();
         let api = Api {
             pipeline: Pipeline {
                 snapshots,

@@ -33,7 +33,7 @@ use crate::tasks;
 use crate::telemetry::{LostRow, PredictionMetrics};
 
 pub use lane::{Refusal, Ticket};
-pub use notes::{About, Notes, Of, Sides};
+pub use notes::{About, Features, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
 pub use settings::Settings;
 

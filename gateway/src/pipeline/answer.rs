@@ -49,7 +49,6 @@ pub struct Routed {
 
 /// Who counts how a call ended.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one per call: moving it is cheaper than a box")]
 pub(super) enum Account {
     Own(Record),
     Repeat(keyed::Repeat),

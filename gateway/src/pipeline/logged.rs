@@ -5,19 +5,22 @@
 //! refused before they were decoded (nobody known, unreadable, over a limit at the head) have no
 //! rows: there is nothing to say of them that their metrics do not.
 
+mod words;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::Tensor;
 use tokio::time::Instant;
+
+use words::{NO_TENSORS, NO_TIME, Runner, ended, engine_us, micros, routed, shortened};
 
 use super::answer::Answer;
 use super::attempt::Ran;
 use super::record::Record;
 use super::{Given, Pipeline};
 use crate::error::{Kind, Rejection};
-use crate::predictions::{About, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Status, Ticket};
-use crate::snapshot::{Assigned, Backend, Draw, Shadow, StandIn};
+use crate::predictions::{About, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Ticket};
+use crate::snapshot::{Assigned, Backend, Shadow, StandIn};
 use crate::telemetry::Outcome;
 use crate::types::{AnsweredBy, ArmName, Call, Deadline, Inputs, PredictionId, Signature, Timings};
 
@@ -311,94 +314,4 @@ impl Watched {
         let of = Of { model: ran.model, signature, features: ran.features };
         self.notes.record(row, Some(of), Sides { has_inputs: false, outputs });
     }
-}
-
-const NO_TENSORS: Sides<'static> = Sides { has_inputs: false, outputs: &[] };
-
-const NO_TIME: Timings = Timings {
-    queue: Duration::ZERO,
-    input: Duration::ZERO,
-    infer: Duration::ZERO,
-    output: Duration::ZERO,
-};
-
-/// What runs a call, in the words of rows.
-#[derive(Default)]
-struct Runner<'a> {
-    model: &'a str,
-    version: &'a str,
-    file_hash: &'a str,
-    device: &'a str,
-    features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
-}
-
-impl<'a> Runner<'a> {
-    fn of(backend: Option<&'a Backend>, digits: &'a mut itoa::Buffer) -> Self {
-        match backend {
-            None => Self::default(),
-            Some(Backend::Local(served)) => {
-                let features = &served.manifest.features;
-                Self {
-                    model: served.model.as_str(),
-                    version: digits.format(served.version.0),
-                    file_hash: served.sha256.as_deref().unwrap_or(""),
-                    device: &served.manifest.device,
-                    features: Some((&features.inputs, &features.outputs)),
-                }
-            }
-            Some(Backend::Remote(remote)) => {
-                Self { model: remote.model.model(), ..Self::default() }
-            }
-        }
-    }
-}
-
-/// What a row says of the route that a call took.
-fn routed(assigned: Option<&Assigned>, place: Place) -> RowRef<'_> {
-    let Some(assigned) = assigned else {
-        return RowRef { draw: "direct", revision: place.revision, ..RowRef::default() };
-    };
-    RowRef {
-        route: assigned.route.name().as_str(),
-        assigned_arm: assigned.arm().name.as_str(),
-        draw: match assigned.draw {
-            Draw::Divided => "divided",
-            Draw::Keyless => "keyless",
-            Draw::Forced => "forced",
-        },
-        bucket: place.bucket,
-        propensity: Some(assigned.route.plan.route.arms[assigned.index].share.part()),
-        revision: place.revision,
-        ..RowRef::default()
-    }
-}
-
-/// How a call ended, and the class of its error.
-fn ended(outcome: Outcome) -> (i32, &'static str) {
-    let (status, error) = match outcome {
-        Outcome::Answered => (Status::Answered, ""),
-        Outcome::Replayed => (Status::Replayed, ""),
-        Outcome::Refused(kind) => {
-            let status = match kind {
-                Kind::Cancelled => Status::Cancelled,
-                Kind::EngineFailed | Kind::ArmFailed | Kind::Internal => Status::Failed,
-                _ => Status::Refused,
-            };
-            (status, kind.label())
-        }
-    };
-    (status as i32, error)
-}
-
-/// A name that nobody knows, as far as rows have it.
-fn shortened(name: &str) -> &str {
-    &name[..name.floor_char_boundary(128)]
-}
-
-fn engine_us(timings: &Timings) -> u64 {
-    micros(timings.input + timings.infer + timings.output)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

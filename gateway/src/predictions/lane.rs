@@ -98,13 +98,24 @@ impl Chunk {
 
 impl Room {
     fn take(&self, bytes: usize) -> bool {
-        let rows = self.rows.fetch_add(1, Ordering::Relaxed);
+        // Before the look at whether the writer sleeps, as the writer sees it.
+        let rows = self.rows.fetch_add(1, Ordering::SeqCst);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if rows < self.max_rows && held.saturating_add(bytes) <= self.max_bytes {
             return true;
         }
         self.give_back(1, bytes);
         false
+    }
+
+    /// Puts the bytes that are held in the place of those that were asked for.
+    fn settle(&self, asked: usize, held: usize) {
+        match asked.checked_sub(held) {
+            Some(rest) => self.give_back(0, rest),
+            None => {
+                self.bytes.fetch_add(held - asked, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(super) fn give_back(&self, rows: usize, bytes: usize) {
@@ -114,7 +125,7 @@ impl Room {
 
     /// Rows and bytes that wait.
     pub(super) fn held(&self) -> (usize, usize) {
-        (self.rows.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+        (self.rows.load(Ordering::SeqCst), self.bytes.load(Ordering::Relaxed))
     }
 
     /// How much of it is in use, from 0 to 1.
@@ -163,7 +174,7 @@ impl Lanes {
         }
         let end = state.current.bytes.len();
         debug_assert!(end - before <= at_most, "a row has at most the bytes that it said");
-        self.room.give_back(0, at_most.saturating_sub(end - before));
+        self.room.settle(at_most, end - before);
         state.current.rows[guarantee as usize] += 1;
         state.current.since.get_or_insert_with(Instant::now);
         if let Some(known) = known

@@ -1,11 +1,15 @@
 //! What the log keeps of a call until it has ended, and the row that becomes of it.
 
+mod parts;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Tensor, TensorSpec};
-use predlog::{RowRef, State, Status, TensorRef};
+use engine::Tensor;
+use predlog::{RowRef, Status};
+
+use parts::{List, most_bytes};
 
 use super::redact::{self, Hasher};
 use super::sample::{self, Facts};
@@ -19,10 +23,6 @@ use crate::types::{Call, Inputs, PredictionId, Signature};
 
 /// Longest part of a text that a caller chose, in bytes.
 const LONGEST_TEXT: usize = 1024;
-/// Bytes of a row beside its texts and tensors, at most.
-const PLAIN_BYTES: usize = 512;
-/// Tensors of one side that a row has room for without an allocation.
-const FEW: usize = 8;
 
 /// What is kept of a call. Whatever it holds has gone through the log's rules, but for tensors,
 /// which do so when the row is made.
@@ -56,13 +56,16 @@ pub struct About<'a> {
     pub sticky_key: Option<&'a [u8]>,
 }
 
+/// Names of the scalars of inputs and of outputs; empty where they have none.
+pub type Features<'a> = (&'a [Vec<String>], &'a [Vec<String>]);
+
 /// What ran a call, for the schema of its row.
 #[derive(Debug, Clone, Copy)]
 pub struct Of<'a> {
     pub model: &'a str,
     pub signature: &'a Arc<Signature>,
     /// Names of the scalars of inputs and outputs.
-    pub features: Option<(&'a Vec<Vec<String>>, &'a Vec<Vec<String>>)>,
+    pub features: Option<Features<'a>>,
 }
 
 /// Which tensors a row has.
@@ -83,7 +86,7 @@ impl Notes {
             return None;
         }
         let waited = i64::try_from(call.arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
-        let mut text = String::with_capacity(256);
+        let mut text = String::new();
         let hasher = settings.hasher.as_ref();
         let identity = call.caller.identity.known_name().map(str::as_bytes);
         let key = call.key.as_ref().map(|key| key.as_str());
@@ -299,7 +302,7 @@ impl Notes {
     }
 
     fn known(&self, of: Of<'_>) -> Arc<Known> {
-        let names = || of.features.map(|(inputs, outputs)| (inputs.clone(), outputs.clone()));
+        let names = || of.features.map(|(inputs, outputs)| (inputs.to_vec(), outputs.to_vec()));
         self.settings.schemas.of((of.model, of.signature), names, &self.settings.tensors)
     }
 
@@ -363,88 +366,6 @@ fn noted(
         }
     }
     start..out.len()
-}
-
-/// Tensors of one side of a row.
-struct List<'a> {
-    few: [TensorRef<'a>; FEW],
-    count: usize,
-    /// All of them, where they are not few.
-    many: Vec<TensorRef<'a>>,
-}
-
-impl<'a> List<'a> {
-    fn new(
-        given: &[(usize, &'a Tensor)],
-        spec: impl Fn(usize) -> &'a TensorSpec,
-        (plans, changed): (&[Plan], &'a [Option<Vec<u8>>]),
-        limit: usize,
-    ) -> Self {
-        const EMPTY: TensorRef<'static> =
-            TensorRef { name: "", datatype: "", shape: &[], data: &[], state: State::Whole };
-        let mut list = Self { few: [EMPTY; FEW], count: given.len(), many: Vec::new() };
-        let of = |(position, (index, tensor)): (usize, &(usize, &'a Tensor))| {
-            let (data, state) = match (&plans[*index], changed.get(position)) {
-                (Plan::Keep, _) => (&tensor.data()[..], State::Whole),
-                (_, Some(Some(left))) => (&left[..], State::Redacted),
-                (_, Some(None) | None) => (&[][..], State::Redacted),
-            };
-            let (data, state) = match (data.len() > limit, state) {
-                (true, State::Whole) => (&[][..], State::LeftOut),
-                (true, state) => (&[][..], state),
-                (false, state) => (data, state),
-            };
-            let (name, datatype) = (spec(*index).name.as_str(), tensor.datatype().name());
-            TensorRef { name, datatype, shape: tensor.shape(), data, state }
-        };
-        let all = given.iter().enumerate().map(of);
-        match given.len() > FEW {
-            true => list.many = all.collect(),
-            false => list.few.iter_mut().zip(all).for_each(|(place, tensor)| *place = tensor),
-        }
-        list
-    }
-
-    fn all(&self) -> &[TensorRef<'a>] {
-        if self.count > FEW { &self.many } else { &self.few[..self.count] }
-    }
-}
-
-/// Bytes of a row with its head, or a few more.
-fn most_bytes(row: &RowRef<'_>) -> usize {
-    /// A tag and a length of what has a length, twice.
-    const HEAD: usize = 20;
-    /// A number of the wire, at most.
-    const NUMBER: usize = 10;
-    let texts = [
-        row.caller_id,
-        row.idempotency_key,
-        row.protocol,
-        row.called,
-        row.model,
-        row.version,
-        row.file_hash,
-        row.route,
-        row.assigned_arm,
-        row.arm,
-        row.fallback,
-        row.draw,
-        row.sticky_key,
-        row.error,
-        row.device,
-        row.identity,
-        row.stratum,
-        row.shadow,
-    ];
-    let texts: usize = texts.iter().map(|text| text.len()).sum();
-    let slices: usize =
-        row.slices.iter().map(|(name, value)| name.len() + value.len() + 2 * HEAD).sum();
-    let tensor = |tensor: &TensorRef<'_>| {
-        let texts = tensor.name.len() + tensor.datatype.len();
-        texts + tensor.shape.len() * NUMBER + tensor.data.len() + 5 * HEAD
-    };
-    let tensors: usize = row.inputs.iter().chain(row.outputs).map(tensor).sum();
-    PLAIN_BYTES + texts + slices + tensors
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use engine::DataType;
+use engine::{DataType, TensorSpec};
+use predlog::{State, TensorRef};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -113,7 +114,7 @@ fn record(log: &Arc<PredictionLog>, notes: &Notes) {
     );
     let outputs = [texts(SECRETS[8]), floats([0.25, 0.75])];
     let signature = signature();
-    let features = Some((&features.0, &features.1));
+    let features = Some((&features.0[..], &features.1[..]));
     let of = Of { model: "m", signature: &signature, features };
     let row =
         RowRef { model: "m", version: "1", status: Status::Answered as i32, ..RowRef::default() };

@@ -1,0 +1,100 @@
+//! The words that rows have for calls.
+
+use std::time::Duration;
+
+use super::Place;
+use crate::error::Kind;
+use crate::predictions::{Features, RowRef, Sides, Status};
+use crate::snapshot::{Assigned, Backend, Draw};
+use crate::telemetry::Outcome;
+use crate::types::Timings;
+
+pub(super) const NO_TENSORS: Sides<'static> = Sides { has_inputs: false, outputs: &[] };
+
+pub(super) const NO_TIME: Timings = Timings {
+    queue: Duration::ZERO,
+    input: Duration::ZERO,
+    infer: Duration::ZERO,
+    output: Duration::ZERO,
+};
+
+/// What runs a call, in the words of rows.
+#[derive(Default)]
+pub(super) struct Runner<'a> {
+    pub(super) model: &'a str,
+    pub(super) version: &'a str,
+    pub(super) file_hash: &'a str,
+    pub(super) device: &'a str,
+    pub(super) features: Option<Features<'a>>,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn of(backend: Option<&'a Backend>, digits: &'a mut itoa::Buffer) -> Self {
+        match backend {
+            None => Self::default(),
+            Some(Backend::Local(served)) => {
+                let features = &served.manifest.features;
+                Self {
+                    model: served.model.as_str(),
+                    version: digits.format(served.version.0),
+                    file_hash: served.sha256.as_deref().unwrap_or(""),
+                    device: &served.manifest.device,
+                    features: Some((&features.inputs[..], &features.outputs[..])),
+                }
+            }
+            Some(Backend::Remote(remote)) => {
+                Self { model: remote.model.model(), ..Self::default() }
+            }
+        }
+    }
+}
+
+/// What a row says of the route that a call took.
+pub(super) fn routed(assigned: Option<&Assigned>, place: Place) -> RowRef<'_> {
+    let Some(assigned) = assigned else {
+        return RowRef { draw: "direct", revision: place.revision, ..RowRef::default() };
+    };
+    RowRef {
+        route: assigned.route.name().as_str(),
+        assigned_arm: assigned.arm().name.as_str(),
+        draw: match assigned.draw {
+            Draw::Divided => "divided",
+            Draw::Keyless => "keyless",
+            Draw::Forced => "forced",
+        },
+        bucket: place.bucket,
+        propensity: Some(assigned.route.plan.route.arms[assigned.index].share.part()),
+        revision: place.revision,
+        ..RowRef::default()
+    }
+}
+
+/// How a call ended, and the class of its error.
+pub(super) fn ended(outcome: Outcome) -> (i32, &'static str) {
+    let (status, error) = match outcome {
+        Outcome::Answered => (Status::Answered, ""),
+        Outcome::Replayed => (Status::Replayed, ""),
+        Outcome::Refused(kind) => {
+            let status = match kind {
+                Kind::Cancelled => Status::Cancelled,
+                Kind::EngineFailed | Kind::ArmFailed | Kind::Internal => Status::Failed,
+                _ => Status::Refused,
+            };
+            (status, kind.label())
+        }
+    };
+    (status as i32, error)
+}
+
+/// A name that nobody knows, as far as rows have it.
+pub(super) fn shortened(name: &str) -> &str {
+    &name[..name.floor_char_boundary(128)]
+}
+
+pub(super) fn engine_us(timings: &Timings) -> u64 {
+    micros(timings.input + timings.infer + timings.output)
+}
+
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
