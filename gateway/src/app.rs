@@ -202,12 +202,7 @@ impl App {
             tasks::spawn("poll", async move { match control.follow(every).await {} });
         }
         on_hangups(hangups, server.tls().cloned(), api.reloader.clone());
-        if let Some((reloader, every)) = api.reloader.clone().zip(config.state.watch) {
-            let hints = Hints::about(reloader.path());
-            tasks::spawn("configuration", async move {
-                match reloader.follow(hints, Timing::polling(every)).await {}
-            });
-        }
+        follow_configuration(&api, &config);
         api.health.enter(Stage::Open);
         supervisor::ready();
         supervisor::guard(api.clone());
@@ -265,6 +260,16 @@ impl App {
             delivery.finish(DELIVERY_END).await;
         }
         info!("stopped");
+    }
+}
+
+/// Follows the configuration's file, if there is one and it is to be.
+fn follow_configuration(api: &Api, config: &Config) {
+    if let Some((reloader, every)) = api.reloader.clone().zip(config.state.watch) {
+        let hints = Hints::about(reloader.path());
+        tasks::spawn("configuration", async move {
+            match reloader.follow(hints, Timing::polling(every)).await {}
+        });
     }
 }
 
