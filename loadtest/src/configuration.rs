@@ -116,10 +116,26 @@ impl Configuration {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let draft = path.with_extension("draft");
-        fs::write(&draft, toml::to_string(self)?)?;
-        fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
+        replace(path, &self.text()?)
     }
+
+    /// What stands in the file.
+    ///
+    /// # Errors
+    /// When it is no TOML.
+    pub fn text(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+/// Replaces a file in one step.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text)?;
+    fs::rename(&draft, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
 // === impl Route ===

@@ -16,7 +16,7 @@ use crate::admin::Admin;
 use crate::answer::Answer;
 use crate::check::{Arms, Expected, Judge};
 use crate::client::Client;
-use crate::configuration::{Configuration, KEY_HEADER, Route};
+use crate::configuration::{self, Configuration, KEY_HEADER, Route};
 use crate::dataset::{Dataset, Recipe};
 use crate::gateway::Gateway;
 use crate::grpc_client::GrpcClient;
@@ -126,6 +126,14 @@ impl Stage {
     /// When it cannot be written.
     pub fn write(&self, configuration: &Configuration) -> anyhow::Result<()> {
         configuration.write(&self.source)
+    }
+
+    /// As [`Self::write`], for a text that was made before.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_text(&self, text: &str) -> anyhow::Result<()> {
+        configuration::replace(&self.source, text)
     }
 
     /// Runs the gateway's program as an operator would type it, for this gateway's admin port;
