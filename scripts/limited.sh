@@ -3,15 +3,13 @@
 # not is stopped with all it started and fails: a step that hangs costs its limit, not the run.
 #
 #   scripts/limited.sh MINUTES COMMAND [ARG…]
-#
-# PENSTOCK_PATIENCE=3 triples every limit, for slow machines.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
   printf 'limited: error: say MINUTES COMMAND [ARG…]\n' >&2
   exit 2
 fi
-readonly MINUTES=$(($1 * ${PENSTOCK_PATIENCE:-1}))
+readonly MINUTES=$1
 shift
 readonly TIMEFORMAT="limited: %0R s of $((MINUTES * 60)), on processors %0U s and in the system %0S s: $*"
 
