@@ -1,5 +1,6 @@
 //! What the log keeps of a call until it has ended, and the row that becomes of it.
 
+mod inputs;
 mod parts;
 
 use std::borrow::Cow;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Tensor;
-use predlog::{RowRef, State, Status, TensorRef};
+use predlog::{RowRef, Status};
 
 use parts::{List, most_bytes};
 
@@ -20,16 +21,10 @@ use super::settings::{Rule, Settings};
 use super::{PredictionLog, Refusal, Ticket};
 use crate::codec::numbers;
 use crate::config::{Guarantee, SliceSource};
-use crate::types::{Call, Inputs, NamedTensor, PredictionId, Signature};
+use crate::types::{Call, Inputs, PredictionId, Signature};
 
 /// Longest part of a text that a caller chose, in bytes.
 const LONGEST_TEXT: usize = 1024;
-
-/// In the place of the name of an input that no signature declares.
-const UNDECLARED: &str = "undeclared";
-
-/// Inputs by their index in a signature.
-type Given<'a> = Vec<(usize, Cow<'a, Tensor>)>;
 
 /// What is kept of a call. Whatever it holds has gone through the log's rules, but for tensors,
 /// which do so when the row is made.
@@ -329,48 +324,6 @@ impl Notes {
 
     fn known(&self, of: Of<'_>) -> Arc<Known> {
         self.settings.schemas.of(of, &self.settings.tensors)
-    }
-
-    /// The inputs that are what the signature declares, and the others. Those have no rules that
-    /// would be known to be theirs, so nothing of them is kept but that they were there.
-    fn given<'a>(&'a self, signature: &'a Signature) -> (Given<'a>, Vec<TensorRef<'a>>) {
-        let left_out = |name, datatype, shape| TensorRef {
-            name,
-            datatype,
-            shape,
-            data: &[],
-            state: State::LeftOut,
-        };
-        let (mut found, mut unfit) = (Vec::new(), Vec::new());
-        match &self.inputs {
-            None => {}
-            Some(Inputs::Named(given)) => {
-                found.reserve(given.len());
-                for NamedTensor { name, tensor } in given {
-                    let index = signature.inputs.iter().position(|spec| spec.name == *name);
-                    let is_new =
-                        |index: &usize| !found.iter().any(|(known, _): &(usize, _)| known == index);
-                    match index.filter(is_new) {
-                        Some(index) if fits(&signature.inputs[index], tensor) => {
-                            found.push((index, Cow::Borrowed(tensor)));
-                        }
-                        // What callers make up as a name may be a secret.
-                        index => unfit.push(left_out(
-                            index.map_or(UNDECLARED, |index| &signature.inputs[index].name),
-                            tensor.datatype().name(),
-                            tensor.shape(),
-                        )),
-                    }
-                }
-            }
-            Some(Inputs::Raw(bytes)) => match signature.raw(bytes.clone()) {
-                Ok(ordered) => {
-                    found.extend(ordered.tensors.into_iter().map(Cow::Owned).enumerate());
-                }
-                Err(_) => unfit.push(left_out(UNDECLARED, "", &[])),
-            },
-        }
-        (found, unfit)
     }
 
     /// What becomes of the tensors of a side that rules change, in their order; nothing where no

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::inputs::UNDECLARED;
 use super::*;
 use crate::predictions::reading;
 use crate::types::{
