@@ -9,12 +9,14 @@
 mod bell;
 mod lane;
 mod notes;
+mod recent;
 mod redact;
 mod sample;
 mod schema;
 mod segments;
 mod settings;
 mod state;
+mod told;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ use crate::telemetry::{LostRow, PredictionMetrics};
 pub use lane::{Refusal, Ticket};
 pub use notes::{About, Features, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
+pub use recent::{Met, Recent, Target, Word};
 pub use settings::Settings;
 
 use lane::Lanes;
@@ -53,6 +56,8 @@ pub struct PredictionLog {
     settings: RwLock<Arc<Settings>>,
     path: PathBuf,
     instance: u32,
+    /// The predictions that feedback may come to soon; `None`: nothing is remembered.
+    recent: Option<Recent>,
     /// Told when everything is written and closed.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -107,7 +112,8 @@ impl PredictionLog {
         let writer = Writer::new(shared.clone(), sink, Terms::from(config));
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
-        (Arc::new(Self { shared, settings, path, instance, ended }), writer)
+        let recent = config.feedback.as_ref().map(Recent::new);
+        (Arc::new(Self { shared, settings, path, instance, recent, ended }), writer)
     }
 
     /// The folder of the log.
@@ -133,6 +139,12 @@ impl PredictionLog {
     pub fn hold(&self, why: Option<String>) {
         self.shared.health.hold(why);
         self.shared.bell.ring();
+    }
+
+    /// The predictions that feedback may come to soon; `None` where nothing is remembered.
+    #[must_use]
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
     }
 
     /// What is in force for a call that comes now.
