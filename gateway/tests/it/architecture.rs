@@ -54,7 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["reload"]),
     ("nvml_wrapper", &["telemetry"]),
     ("object_store", &["delivery"]),
-    ("predlog", &["predictions", "delivery"]),
+    ("predlog", &["predictions", "delivery", "cli"]),
     ("proto", &["codec", "upstream", "api"]),
     ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
@@ -81,6 +81,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
 /// that does not.
 const WALL_CLOCK: &[(&str, &str)] = &[
+    ("cli", "what `-1h` means to a command"),
     ("identity", "when tokens are valid"),
     (
         "models",
