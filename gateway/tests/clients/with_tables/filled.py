@@ -60,6 +60,8 @@ log = "durable"
   name = "next"
   model = "credit_next"
   sample = "100%"
+  max_in_flight = 4096
+  timeout = "60s"
 [[route]]
 name = "clicks"
 log = "sampled"
@@ -230,7 +232,8 @@ def run_day(folder: Path, filled: Filled, features: list[str], shift: float) -> 
         assert status == 200, answer
     filled.sampled_calls += 400
     harness.wait_until(
-        lambda: harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101
+        lambda: harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101,
+        120,
     )
     caller.close()
     end(gateway)
