@@ -175,7 +175,7 @@ def write_models(repository: Path, features: list[str]) -> None:
         (repository / name / "model.toml").write_text(head + capped + mark + rest)
 
 
-def end(gateway: harness.Gateway) -> None:
+def end(gateway: harness.Gateway, seconds: float = 120) -> None:
     """Stops a gateway once all of its rows are in files."""
 
     def figure(name: str) -> float:
@@ -183,7 +183,7 @@ def end(gateway: harness.Gateway) -> None:
 
     harness.wait_until(
         lambda: figure("queue_rows") == 0 and figure("converted_rows_total") == figure("rows_total"),
-        120,
+        seconds,
     )
     assert figure("dropped_rows_total") == 0
     gateway.stop()
