@@ -60,6 +60,8 @@ log = "durable"
   name = "next"
   model = "credit_next"
   sample = "100%"
+  max_in_flight = 4096
+  timeout = "60s"
 [[route]]
 name = "clicks"
 log = "sampled"
@@ -173,7 +175,7 @@ def write_models(repository: Path, features: list[str]) -> None:
         (repository / name / "model.toml").write_text(head + capped + mark + rest)
 
 
-def end(gateway: harness.Gateway) -> None:
+def end(gateway: harness.Gateway, seconds: float = 120) -> None:
     """Stops a gateway once all of its rows are in files."""
 
     def figure(name: str) -> float:
@@ -181,7 +183,7 @@ def end(gateway: harness.Gateway) -> None:
 
     harness.wait_until(
         lambda: figure("queue_rows") == 0 and figure("converted_rows_total") == figure("rows_total"),
-        120,
+        seconds,
     )
     assert figure("dropped_rows_total") == 0
     gateway.stop()
@@ -230,7 +232,8 @@ def run_day(folder: Path, filled: Filled, features: list[str], shift: float) -> 
         assert status == 200, answer
     filled.sampled_calls += 400
     harness.wait_until(
-        lambda: harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101
+        lambda: harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101,
+        120,
     )
     caller.close()
     end(gateway)
