@@ -10,12 +10,14 @@ mod bell;
 mod closing;
 mod lane;
 mod notes;
+mod recent;
 mod redact;
 mod sample;
 mod schema;
 mod segments;
 mod settings;
 mod state;
+mod told;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +39,7 @@ use crate::telemetry::{LostRow, PredictionMetrics};
 pub use lane::{Refusal, Ticket};
 pub use notes::{About, Names, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
+pub use recent::{Met, Recent, Target, Word};
 pub use settings::Settings;
 
 use lane::Lanes;
@@ -68,6 +71,8 @@ pub struct PredictionLog {
     settings: RwLock<Arc<Settings>>,
     path: PathBuf,
     instance: u32,
+    /// The predictions that feedback may come to soon; `None`: nothing is remembered.
+    recent: Option<Recent>,
     /// Told when everything is written and closed.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -125,7 +130,8 @@ impl PredictionLog {
         let writer = Writer::new(shared.clone(), sink, Terms::from(config));
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
-        (Arc::new(Self { shared, settings, path, instance, ended }), writer)
+        let recent = config.feedback.as_ref().map(Recent::new);
+        (Arc::new(Self { shared, settings, path, instance, recent, ended }), writer)
     }
 
     /// The folder of the log.
@@ -151,6 +157,12 @@ impl PredictionLog {
     pub fn hold(&self, why: Option<String>) {
         self.shared.health.hold(why);
         self.shared.bell.ring();
+    }
+
+    /// The predictions that feedback may come to soon; `None` where nothing is remembered.
+    #[must_use]
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
     }
 
     /// What is in force for a call that comes now.

@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["models"],
     &["upstream"],
     &["delivery"],
+    &["feedback"],
     &["snapshot"],
     &["pipeline"],
     &["control"],
@@ -41,6 +42,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arc_swap", &["identity", "snapshot"]),
     ("axum", &["api", "server"]),
     ("clap", &["cli"]),
+    ("csv", &["cli"]),
     ("dashmap", &["limits"]),
     ("engine_torch", &["app", "cli", "main"]),
     ("flate2", &["api"]),
@@ -54,7 +56,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["reload"]),
     ("nvml_wrapper", &["telemetry"]),
     ("object_store", &["delivery"]),
-    ("predlog", &["predictions", "delivery"]),
+    ("predlog", &["predictions", "delivery", "feedback", "cli"]),
     ("proto", &["codec", "upstream", "api"]),
     ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
@@ -81,6 +83,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
 /// that does not.
 const WALL_CLOCK: &[(&str, &str)] = &[
+    ("cli", "what `-1h` means to a command"),
     ("identity", "when tokens are valid"),
     (
         "models",
