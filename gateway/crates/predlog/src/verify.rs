@@ -15,7 +15,7 @@ use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition, stem};
 use crate::read::{ReadError, files, held, instance, stem_of};
-use crate::segment::{self, Damage, Reader, Record};
+use crate::segment::{self, Damage, Reader, Reason, Record};
 
 /// What was found out about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,11 +99,22 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
 fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCheck> {
     let mut check = SegmentCheck { number, path, rows: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
-        let mut reader = Reader::open(&check.path)?;
+        let mut reader = Reader::open(&check.path).or_else(|error| match error.kind() {
+            // Closed since it was listed.
+            ErrorKind::NotFound if !is_aside => {
+                check.path.set_extension("segment");
+                Reader::open(&check.path)
+            }
+            _ => Err(error),
+        })?;
         while let Some(record) = reader.next()? {
             check.rows += u64::from(matches!(record, Record::Row(_)));
         }
         check.gaps = reader.gaps().to_vec();
+        // Of one that is being written the last record may be half there.
+        if check.path.extension().is_some_and(|of| of == "open") {
+            check.gaps.pop_if(|gap| gap.reason == Reason::Torn);
+        }
         Ok(())
     };
     match read(&mut check) {
