@@ -16,7 +16,7 @@ use parquet::file::statistics::Statistics;
 use crate::convert::{COVERED, CRC, Partition, stem};
 use crate::feedback;
 use crate::read::{ReadError, files, held, instance, stem_of};
-use crate::segment::{self, Damage, Reader, Record};
+use crate::segment::{self, Damage, Reader, Reason, Record};
 
 /// What was found out about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,7 +118,14 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
     let mut check =
         SegmentCheck { number, path, rows: 0, feedback: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
-        let mut reader = Reader::open(&check.path)?;
+        let mut reader = Reader::open(&check.path).or_else(|error| match error.kind() {
+            // Closed since it was listed.
+            ErrorKind::NotFound if !is_aside => {
+                check.path.set_extension("segment");
+                Reader::open(&check.path)
+            }
+            _ => Err(error),
+        })?;
         while let Some(record) = reader.next()? {
             match record {
                 Record::Row(_) => check.rows += 1,
@@ -127,6 +134,10 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
             }
         }
         check.gaps = reader.gaps().to_vec();
+        // Of one that is being written the last record may be half there.
+        if check.path.extension().is_some_and(|of| of == "open") {
+            check.gaps.pop_if(|gap| gap.reason == Reason::Torn);
+        }
         Ok(())
     };
     match read(&mut check) {
