@@ -193,7 +193,7 @@ mod tests {
 
     /// What has keys only where it is there.
     const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n\
-                           prediction_log.hash_key = 'env:X'\n";
+                           prediction_log.hash_key = 'env:X'\nprediction_log.store.url = 's3://bucket/prefix'\n";
 
     fn lists() -> impl Iterator<Item = &'static Key> {
         CONFIG.iter().copied().flatten().filter(|key| key.kind == Type::Tables)

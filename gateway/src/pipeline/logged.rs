@@ -270,6 +270,7 @@ impl Logged {
             queue_us: micros(record.timings.queue),
             engine_us: engine_us(&record.timings),
             total_us: micros(now.duration_since(record.arrived)),
+            batch_size: record.timings.batch,
             items: u32::try_from(record.rows).unwrap_or(u32::MAX),
             amends: self.is_handed_over,
             ..routed(assigned, self.place)
@@ -307,6 +308,7 @@ impl Watched {
             queue_us: micros(timings.queue),
             engine_us: engine_us(timings),
             total_us: micros(timings.queue) + engine_us(timings),
+            batch_size: timings.batch,
             items: u32::try_from(items).unwrap_or(u32::MAX),
             ..routed(Some(&self.assigned), self.place)
         };

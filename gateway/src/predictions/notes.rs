@@ -254,7 +254,8 @@ impl Notes {
 
     fn hand_over(&self, row: &RowRef<'_>, known: Option<&Arc<Known>>) -> Result<Ticket, Refusal> {
         let shared = &self.log.shared;
-        let taken = shared.lanes.push((self.guarantee, known), most_bytes(row), |out| {
+        let is_owed = row.amends && self.is_durable();
+        let taken = shared.lanes.push((self.guarantee, known), (most_bytes(row), is_owed), |out| {
             row.encode(out);
         });
         let (ticket, is_full) = taken?;

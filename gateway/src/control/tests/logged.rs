@@ -79,6 +79,7 @@ async fn a_row_has_what_was_asked_and_answered_and_by_what() {
     assert_eq!((&*input.name, &input.data[..], &input.shape[..]), ("x", &[7][..], &[1, 1][..]));
     assert_eq!((&*output.name, &output.data[..]), ("y", &sent[..]));
     assert!(row.total_us >= row.engine_us && row.schema != 0 && !row.amends);
+    assert_eq!(row.batch_size, 1);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub(super) const NO_TIME: Timings = Timings {
     input: Duration::ZERO,
     infer: Duration::ZERO,
     output: Duration::ZERO,
+    batch: 0,
 };
 
 /// What runs a call, in the words of rows.
