@@ -162,7 +162,7 @@ def ask(caller: Caller, number: int) -> None:
             # The second one is a repeat.
             own = headers | {"idempotency-key": key}
             answer = caller.infer(model, {model: array}, headers=own, **options)
-            assert answer[f"{model}_too"].tobytes() == array.tobytes()
+            np.testing.assert_array_equal(answer[f"{model}_too"], array)
         undeclared = np.array([[TEXTS["input that no model declares"].encode()]], np.object_)
         wrong = {model: array, "undeclared": undeclared}
         twice = {model: np.concatenate([array, array], axis=1)}
