@@ -292,16 +292,15 @@ impl Phase {
     }
 
     fn json(&self) -> Value {
-        let ms = |time: Duration| time.as_millis() as u64;
         json!({
             "disk": self.word(),
-            "lasted_ms": ms(self.lasted),
+            "lasted_seconds": self.lasted.as_secs_f64(),
             "met": self.met,
             "answered": self.answered,
             "refused": self.failed,
-            "slowest_refusal_ms": ms(self.slowest_failure),
-            "slowest_answer_ms": ms(self.slowest_answer),
-            "recovery_ms": ms(self.recovery),
+            "slowest_refusal_seconds": self.slowest_failure.as_secs_f64(),
+            "slowest_answer_seconds": self.slowest_answer.as_secs_f64(),
+            "recovery_seconds": self.recovery.as_secs_f64(),
         })
     }
 }

@@ -175,7 +175,7 @@ impl Kills {
             "rows": self.rows,
             "missing": self.missing,
             "missing_at_once": self.most,
-            "missing_oldest_ms": self.oldest.as_millis() as u64,
+            "missing_oldest_seconds": self.oldest.as_secs_f64(),
             "doubled": self.doubled,
             "damage": self.damage,
         })

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use tokio::process::Command;
 
 const SOURCE: &str = include_str!("shim.c");
+const COMPILER: &str = "cc";
 /// Bytes of what both sides share, and where the number of calls stands that met the mood.
 const SIZE: usize = 16;
 const MET: u64 = 4;
@@ -46,13 +47,12 @@ impl Shim {
         let (source, library, control) = (at("shim.c"), at("shim.so"), at("shim.control"));
         fs::write(&source, SOURCE)?;
         fs::write(&control, [0; SIZE])?;
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let mut command = Command::new(&compiler);
+        let mut command = Command::new(COMPILER);
         command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(&source).arg("-ldl");
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
-        let output = output.with_context(|| format!("cannot start the C compiler '{compiler}'"))?;
+        let output = output.with_context(|| format!("cannot start the C compiler '{COMPILER}'"))?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{compiler} cannot make a library: {errors}");
+        ensure!(output.status.success(), "{COMPILER} cannot make a library: {errors}");
         // As the system tells paths of open files.
         let folder = folder.canonicalize()?;
         Ok(Self { library, control, folder })

@@ -1,4 +1,8 @@
 //! Calls a second with the complete log beside those without one, in turns.
+//!
+//! Conversion yields to calls: under saturation it may do little while calls are measured. So each
+//! window is followed by the rest of its conversion, whose CPU time is counted as if it had been
+//! taken from the calls of the window: what is left of them is what can be kept up for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +32,7 @@ const CATCH_UP: Duration = Duration::from_secs(120);
 /// One of so many answers is read as a whole.
 const SAMPLE: u64 = 64;
 const WARM_UP: Duration = Duration::from_millis(500);
-const REST: Duration = Duration::from_millis(300);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A kind of log, and its lines of the configuration.
 const KINDS: [(&str, &str); 4] = [
@@ -46,6 +50,8 @@ struct Window {
     rate: f64,
     /// What the process spent on each call, whatever it did meanwhile.
     cpu_us: f64,
+    /// What it spent afterwards on what was left of conversion, for each call.
+    later_us: f64,
 }
 
 /// All windows with one kind of log.
@@ -56,11 +62,12 @@ struct Measured {
     answered: u64,
     failed: u64,
     dropped: u64,
-    /// Rows that were converted by the end of the last window, of those that were written.
-    converted: u64,
     written: u64,
+    /// Rows that were converted by the end of their window.
+    converted: u64,
     /// The longest that a closed segment had waited at the end of a window.
     lag: Duration,
+    /// The longest that the rest of conversion took, with the age at which a segment is closed.
     catch_up: Duration,
 }
 
@@ -126,33 +133,31 @@ impl Measured {
     async fn measure(&mut self, site: &Site, arguments: &Arguments) -> anyhow::Result<()> {
         let load = load(site, arguments).await?;
         let warm = load.run(Limit::Time(WARM_UP)).await?.recorder.total();
-        let before = site.gateway()?.cpu_time()?;
+        let (before, earlier) = (cpu(site)?, site.count("converted_rows_total").await?);
         let recording = load.run(Limit::Time(arguments.measure)).await?;
-        let cpu = site.gateway()?.cpu_time()?.saturating_sub(before);
+        let during = cpu(site)?;
         let total = recording.recorder.total();
         ensure!(total.answered > 0, "no call was answered");
         let lag = site.figure("conversion_lag_seconds").await?;
         self.lag = self.lag.max(Duration::from_secs_f64(lag.max(0.0)));
         self.answered += warm.answered + total.answered;
         self.failed += warm.failed + total.failed;
-        self.converted = site.count("converted_rows_total").await?;
+        self.converted += site.count("converted_rows_total").await? - earlier;
+        self.catch_up = self.catch_up.max(caught_up(site).await?);
+        let later = cpu(site)?;
         #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
-        let cpu_us = cpu.as_secs_f64() * 1e6 / total.answered as f64;
-        self.windows.push(Window { rate: recording.achieved_rate(&total), cpu_us });
-        sleep(REST).await;
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / total.answered as f64;
+        self.windows.push(Window {
+            rate: recording.achieved_rate(&total),
+            cpu_us: each(during.saturating_sub(before)),
+            later_us: each(later.saturating_sub(during)),
+        });
         Ok(())
     }
 
-    /// Waits for conversion and stops the gateway.
     async fn end(&mut self, site: &mut Site) -> anyhow::Result<()> {
         self.dropped = site.count("dropped_rows_total").await?;
         self.written = site.count("rows_total").await?;
-        let began = Instant::now();
-        while site.count("converted_rows_total").await? < self.written {
-            ensure!(began.elapsed() < CATCH_UP, "rows wait to be converted after {CATCH_UP:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
-        self.catch_up = began.elapsed();
         site.stop().await
     }
 
@@ -161,17 +166,38 @@ impl Measured {
     }
 }
 
+fn cpu(site: &Site) -> anyhow::Result<Duration> {
+    site.gateway()?.cpu_time()
+}
+
+/// Waits until all rows are converted; how long that took.
+async fn caught_up(site: &Site) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    while site.figure("queue_rows").await? > 0.0
+        || site.count("converted_rows_total").await? < site.count("rows_total").await?
+    {
+        ensure!(began.elapsed() < CATCH_UP, "rows wait to be converted after {CATCH_UP:?}");
+        sleep(LOOK).await;
+    }
+    Ok(began.elapsed())
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 impl Throughput {
-    /// The median over the rounds of the part that is left of the calls without a log.
-    fn ratio(&self, of: &Measured) -> f64 {
-        let Some(without) = self.0.first() else { return 0.0 };
-        let rounds = without.windows.iter().zip(&of.windows);
-        median(rounds.map(|(without, with)| with.rate / without.rate).collect())
+    /// The median over the rounds of the part that is left of the calls without a log: as
+    /// measured, and if all conversion had its time from calls.
+    fn ratio(&self, of: &Measured) -> (f64, f64) {
+        let Some(without) = self.0.first() else { return (0.0, 0.0) };
+        let rounds = || without.windows.iter().zip(&of.windows);
+        let measured = rounds().map(|(without, with)| with.rate / without.rate);
+        let kept = rounds().map(|(without, with)| {
+            with.rate / without.rate * with.cpu_us / (with.cpu_us + with.later_us)
+        });
+        (median(measured.collect()), median(kept.collect()))
     }
 
     pub(super) fn broken(&self, lenient: bool) -> Vec<String> {
@@ -189,7 +215,7 @@ impl Throughput {
             }
             holds(*dropped == 0, format!("{dropped} rows were dropped"));
             holds(written == answered, format!("{written} rows of {answered} answers"));
-            let ratio = self.ratio(measured);
+            let (_, ratio) = self.ratio(measured);
             // What durable calls cost is told beside it.
             let enough = lenient || *name != "lossy" || ratio >= LEAST;
             holds(enough, format!("{ratio:.3} of the calls without, {LEAST} at least"));
@@ -206,10 +232,12 @@ impl Throughput {
             let cpu = measured.median(|window| window.cpu_us);
             let mut text = format!("{rate:.0} calls/s, {cpu:.1} µs CPU per call");
             if *written > 0 {
-                let ratio = self.ratio(measured);
+                let (ratio, kept) = self.ratio(measured);
+                let later = measured.median(|window| window.later_us);
                 text += &format!(
-                    ", {ratio:.3} of those without; {converted} of {written} rows converted \
-                     meanwhile, {lag:.1?} behind, the rest in {catch_up:.1?}"
+                    ", {ratio:.3} of those without, {kept:.3} with all conversion at their cost; \
+                     {converted} of {written} rows converted meanwhile, {lag:.1?} behind, the rest \
+                     in {catch_up:.1?} at {later:.1} µs CPU per call"
                 );
             }
             row(&[name, &text])
@@ -223,13 +251,15 @@ impl Throughput {
                 "log": measured.name,
                 "calls_per_second": measured.windows.iter().map(|w| w.rate).collect::<Vec<_>>(),
                 "cpu_us_per_call": measured.windows.iter().map(|w| w.cpu_us).collect::<Vec<_>>(),
-                "ratio": self.ratio(measured),
+                "cpu_us_later": measured.windows.iter().map(|w| w.later_us).collect::<Vec<_>>(),
+                "ratio": self.ratio(measured).0,
+                "ratio_kept_up": self.ratio(measured).1,
                 "failed": measured.failed,
                 "dropped": measured.dropped,
                 "rows": measured.written,
                 "converted_meanwhile": measured.converted,
-                "conversion_lag_ms": measured.lag.as_millis() as u64,
-                "catch_up_ms": measured.catch_up.as_millis() as u64,
+                "conversion_lag_seconds": measured.lag.as_secs_f64(),
+                "catch_up_seconds": measured.catch_up.as_secs_f64(),
             })
         };
         self.0.iter().map(tell).collect()
@@ -242,15 +272,17 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_rounds_and_no_figure_of_another_machine_hour() {
-        let of = |name, rates: [f64; 3]| {
-            let windows = rates.map(|rate| Window { rate, cpu_us: 1.0 }).to_vec();
+        let of = |name, rates: [f64; 3], later_us| {
+            let windows = rates.map(|rate| Window { rate, cpu_us: 90.0, later_us }).to_vec();
             Measured { windows, ..Measured::new(name) }
         };
-        let both =
-            Throughput(vec![of("no log", [100.0, 50.0, 10.0]), of("lossy", [70.0, 45.0, 9.5])]);
-        assert!((both.ratio(&both.0[1]) - 0.9).abs() < 1e-9);
+        let none = of("no log", [100.0, 50.0, 10.0], 0.0);
+        let both = Throughput(vec![none, of("lossy", [70.0, 45.0, 9.5], 10.0)]);
+        let (measured, kept) = both.ratio(&both.0[1]);
+        assert!((measured - 0.9).abs() < 1e-9 && (kept - 0.81).abs() < 1e-9);
         assert_eq!(both.broken(false), [""; 0]);
-        let slow = Throughput(vec![of("no log", [100.0; 3]), of("lossy", [79.0; 3])]);
+        let slow = [of("no log", [100.0; 3], 0.0), of("lossy", [79.0; 3], 0.0)];
+        let slow = Throughput(slow.into());
         assert_eq!(slow.broken(true), [""; 0]);
         let told = "throughput, lossy: 0.790 of the calls without, 0.8 at least";
         assert_eq!(slow.broken(false), [told]);
