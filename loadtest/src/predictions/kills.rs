@@ -1,4 +1,5 @@
-//! The gateway is killed at random moments under load, again and again, on the same log.
+//! The gateway is killed at random moments under load, again and again, on the same log; now and
+//! then while its disk is full or stalls.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,17 +13,21 @@ use crate::report::row;
 use super::Arguments;
 use super::callers::Crowd;
 use super::ledger::{self, Ledger, Prediction};
+use super::shim::Mood;
 use super::site::{Guarantee, Site};
 
 /// When the process is killed, counted from the first call.
 const EARLIEST: u64 = 30;
 const LATEST: u64 = 500;
+/// How the disk is when it is killed, in turns, and for how long it has been so at most.
+const MOODS: [Mood; 3] = [Mood::Well, Mood::Full, Mood::Stalled];
+const LONGEST: u64 = 200;
 /// Calls before this, at the clock of the gateway, are of an earlier round.
 const MARGIN_US: i64 = 2_000_000;
 /// Rows that may wait, and so be lost with the process.
 const QUEUE: u64 = 4096;
-/// So that lossy rows are lost for no other reason, the rows of what callers saw just before the
-/// kill alone may be missing.
+/// So that lossy rows are lost for no other reason: where the disk was well, rows of what callers
+/// saw just before the kill alone may be missing.
 const RECENT: Duration = Duration::from_millis(500);
 
 /// What the kills left.
@@ -35,7 +40,7 @@ pub(super) struct Kills {
     /// Answers without a row, in all and of one kill at most.
     missing: u64,
     most: u64,
-    /// How long before its kill the first of them had come.
+    /// How long before its kill the first of them had come, where the disk was well.
     oldest: Duration,
     /// Answers that were there and are not any more once all is converted, or now twice.
     finally_missing: u64,
@@ -49,7 +54,8 @@ pub(super) struct Kills {
 /// # Errors
 /// When a gateway does not come back, or the log cannot be read.
 pub(super) async fn perform(arguments: &Arguments, guarantee: Guarantee) -> anyhow::Result<Kills> {
-    let mut site = Site::new(&arguments.scene, arguments.identity)?;
+    let site = Site::new(&arguments.scene, arguments.identity)?;
+    let mut site = site.on_trial().await?;
     let result = under_load(&mut site, arguments, guarantee).await;
     result.map_err(|error| site.explain(&error))
 }
@@ -72,19 +78,28 @@ async fn under_load(
         site.start(&log).await.with_context(|| format!("start {}", number + 1))?;
         let crowd = Crowd::begin(site, arguments.callers).await?;
         sleep(Duration::from_millis(EARLIEST + random.below(LATEST - EARLIEST))).await;
+        let mood = MOODS[number % MOODS.len()];
+        let shim = site.shim.as_ref().context("the disk is on trial")?;
+        if mood != Mood::Well {
+            shim.be(mood)?;
+            sleep(Duration::from_millis(random.below(LONGEST))).await;
+        }
         let killed = Instant::now();
         site.gateway()?.kill()?;
         crowd.end();
         site.bury().await?;
+        site.shim.as_ref().context("the disk is on trial")?.be(Mood::Well)?;
         let tally = crowd.finish().await?;
-        // With what the process left, and once more after the next one has begun to convert it.
+        // As the process left it; all of it is read once more in the end.
         let audit = Ledger::read(&site.log(), Some(began_us))?.audit(&tally.answered);
         kills.kills += 1;
         kills.nameless += tally.nameless;
         kills.missing += audit.missing.len() as u64;
         kills.most = kills.most.max(audit.missing.len() as u64);
         let oldest = audit.missing.iter().min().map(|at| killed.saturating_duration_since(*at));
-        kills.oldest = kills.oldest.max(oldest.unwrap_or_default());
+        if mood == Mood::Well {
+            kills.oldest = kills.oldest.max(oldest.unwrap_or_default());
+        }
         kills.doubled += audit.doubled;
         kills.answered.extend(tally.answered);
     }
@@ -162,7 +177,10 @@ impl Kills {
             self.answered.len()
         );
         if *missing > 0 {
-            text += &format!("; {most} at most by one kill, answered up to {oldest:?} before it");
+            text += &format!("; {most} at most by one kill");
+        }
+        if !oldest.is_zero() {
+            text += &format!(", answered up to {oldest:.1?} before one while the disk was well");
         }
         row(&[&format!("killed, {}", self.guarantee.word()), &text])
     }
