@@ -27,14 +27,24 @@ impl RepositoryCopy {
         Ok(copy)
     }
 
+    /// A repository without a model.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn empty() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("penstock-loadtest-").tempdir()?;
+        let copy = Self { folder };
+        fs::create_dir(copy.path())?;
+        Ok(copy)
+    }
+
     /// A repository with one model of the name, which answers its input of so many numbers: every
     /// build of the gateway runs it.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn of_identity(model: &str, numbers: u32) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("penstock-loadtest-").tempdir()?;
-        let copy = Self { folder };
+        let copy = Self::empty()?;
         let own = copy.path().join(model);
         fs::create_dir_all(own.join("1"))?;
         let side =

@@ -63,7 +63,9 @@ impl Site {
         let (repository, model, data) = if identity {
             (RepositoryCopy::of_identity(IDENTITY, NUMBERS)?, IDENTITY, None)
         } else {
-            let repository = RepositoryCopy::of(&scene.repository)?;
+            // Alone, as the gateway is started very often.
+            let repository = RepositoryCopy::empty()?;
+            repository.add_model(&scene.repository, DIGITS)?;
             repository.serve_only(DIGITS, &[1])?;
             (repository, DIGITS, Some(scene.data.clone()))
         };

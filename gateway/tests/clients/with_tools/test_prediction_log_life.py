@@ -3,6 +3,7 @@ clock that goes backwards, and models whose tensors change."""
 
 from __future__ import annotations
 
+import http.client
 import os
 import struct
 import subprocess
@@ -106,11 +107,11 @@ class Load:
         while not self._over.is_set():
             try:
                 answer = wire.infer(self._gateway.http, MODEL, BODY)
-            except OSError:
-                if not self._over.wait(0.01):
-                    continue
-                return
-            except Exception as error:  # noqa: BLE001
+            except (OSError, AttributeError):
+                # The last is what Python says of a connection that is closed while a call is sent.
+                self._over.wait(0.01)
+                continue
+            except http.client.HTTPException as error:
                 # An answer that was cut off in the middle.
                 self.wrong.append(repr(error))
                 continue
