@@ -6,6 +6,7 @@ the same means, so that a search that finds nothing has looked.
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import urllib.request
@@ -268,6 +269,12 @@ def test_what_rules_take_away_is_nowhere(tmp_path: Path, repository: Path) -> No
     assert search(rows, needles() | {"the caller's name": IDENTITY.encode()}) == []
     for text in (*control, str(OPEN_NUMBER), str(ROUNDED)):
         assert text.encode() in done.stdout, text
+    # What is to be hashed is neither kept nor dropped.
+    for column in ("in_hashed", "out_hashed_too"):
+        kept = re.findall(rf"'{column}\w*': '([0-9a-f]{{32}})'".encode(), done.stdout)
+        assert len(kept) >= len(CALLERS) and len(set(kept)) == 1, column
+    kept = re.findall(rb"'in_numbered\w*': (-?[0-9]+)[,}]", done.stdout)
+    assert len(kept) >= len(CALLERS) and len(set(kept)) == 1
     # Every call has its row: answered, repeated and refused.
     for status in (b"'answered'", b"'replayed'", b"'refused'"):
         assert done.stdout.count(status) >= len(CALLERS) * 10, status
