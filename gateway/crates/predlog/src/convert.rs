@@ -17,7 +17,7 @@ use std::sync::Arc;
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 
-pub(crate) use file::{COVERED, CRC};
+pub(crate) use file::{COVERED, CRC, SCHEMA};
 pub use partition::Partition;
 
 use crate::columns::{Batch, Columns, Fitted};
