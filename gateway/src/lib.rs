@@ -32,6 +32,7 @@ pub mod pipeline;
 pub mod control;
 pub mod traffic;
 pub mod reload;
+pub mod replay;
 
 // The wire, the sockets, the process.
 pub mod api;
