@@ -200,7 +200,8 @@ impl Upstream {
         headers: HeaderMap,
     ) -> Result<Arc<Self>, Vec<Problem>> {
         let path = settings.name.clone();
-        let tls = Tls { headers, ..Tls::new(settings.tls.as_ref(), settings.protocol, &path)? };
+        let mut tls = Tls::new(settings.tls.as_ref(), settings.protocol, &path)?;
+        tls.headers = headers;
         let fleet = Fleet::new(settings, &tls, &path)?;
         Ok(Arc::new(Self::start(tls, config::Breaker::default(), Arc::new(fleet), None)))
     }

@@ -21,7 +21,8 @@ use crate::snapshot::{ServedModel, SnapshotCell};
 use crate::tasks;
 use crate::telemetry::WireMetrics;
 use crate::types::{
-    Call, Caller, Inputs, ModelName, NamedTensor, Patience, Protocol, Schedule, Signature, Version,
+    Call, Caller, Identity, Inputs, ModelName, NamedTensor, Origin, Patience, Peer, Protocol,
+    Roles, Schedule, Signature, Version,
 };
 
 /// How often threads are looked at that may be stuck.
@@ -42,6 +43,7 @@ pub struct Local {
     loader: Arc<Loader>,
     served: Arc<ServedVersion>,
     limiter: Arc<Limiter>,
+    caller: Caller,
     version: String,
     threads: usize,
 }
@@ -89,8 +91,10 @@ impl Local {
             comparer: Comparer::start().context("cannot start a thread")?,
             timeouts: Patience::default(),
         };
+        let identity = Arc::new(Identity::anonymous(Roles::all()));
+        let caller = Caller::new(identity, Peer::plain(Origin::Unix));
         let version = served.version.to_string();
-        Ok(Self { pipeline, loader, served, limiter: Arc::default(), version, threads })
+        Ok(Self { pipeline, loader, served, limiter: Arc::default(), caller, version, threads })
     }
 
     #[must_use]
@@ -118,7 +122,7 @@ impl Local {
     /// Answers a call as a gateway would.
     pub(super) async fn infer(&self, inputs: Vec<NamedTensor>) -> Result<Vec<Tensor>, Rejection> {
         let call = Call {
-            caller: Caller::local(),
+            caller: self.caller.clone(),
             id: None,
             model: self.served.model.as_str().to_owned(),
             version: Some(self.version.clone()),

@@ -72,7 +72,7 @@ impl Tally {
             }
         };
         self.count_origin(&ready);
-        let words = replayed.as_ref().err().map(Rejection::public_message);
+        let words = replayed.as_ref().err().map(|error| error.public_message().to_owned());
         let Ready { prediction, caller_id, recorded, ran_by, inclusion, .. } = ready;
         let pair =
             Pair { prediction, live: recorded, shadow: replayed.map_err(|error| error.kind()) };

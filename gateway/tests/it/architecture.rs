@@ -55,7 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["reload"]),
     ("nvml_wrapper", &["telemetry"]),
     ("object_store", &["delivery"]),
-    ("predlog", &["predictions", "delivery", "replay"]),
+    ("predlog", &["predictions", "delivery", "replay", "cli"]),
     ("proto", &["codec", "upstream", "api"]),
     ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
@@ -82,6 +82,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
 /// that does not.
 const WALL_CLOCK: &[(&str, &str)] = &[
+    ("cli", "what `-1h` means to a command"),
     ("identity", "when tokens are valid"),
     (
         "models",

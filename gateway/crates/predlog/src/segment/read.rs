@@ -7,7 +7,7 @@ use std::path::Path;
 use prost::{DecodeError, Message};
 
 use super::frames::{Frame, Frames};
-use super::{CLOSED, Damage, Head, Kind, Reason, Record};
+use super::{ASIDE, CLOSED, Damage, Head, Kind, Reason, Record};
 use crate::{Feedback, Row, Schema, SchemaId};
 
 /// The whole records of a segment, in the order in which they were written. One that is being
@@ -28,7 +28,11 @@ impl Reader {
     pub fn open(path: &Path) -> io::Result<Self> {
         let frames = Frames::new(File::open(path)?)?;
         let head = frames.head().unwrap_or_default();
-        Ok(Self { frames, head, is_closed: path.extension().is_some_and(|of| of == CLOSED) })
+        Ok(Self {
+            frames,
+            head,
+            is_closed: path.extension().is_some_and(|of| of == CLOSED || of == ASIDE),
+        })
     }
 
     #[must_use]
