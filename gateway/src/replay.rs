@@ -105,6 +105,13 @@ impl Target {
         }
     }
 
+    /// Ends what it runs on.
+    pub async fn close(self) {
+        if let Self::Here(local) = self {
+            local.close().await;
+        }
+    }
+
     fn asked(&self) -> Asked {
         match self {
             Self::Here(local) => local.asked(),
