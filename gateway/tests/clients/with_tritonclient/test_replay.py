@@ -147,8 +147,8 @@ def test_a_running_gateway_answers_recorded_calls_and_knows_them(
     """Its own rows of them are marked, and are not replayed themselves."""
     recorded.ask()
     url = f"{scheme}://{getattr(recorded.gateway, scheme)}"
-    asked = ("--model", "same", "--version", "1", "--gateway", url, "--speed", "max")
-    report = recorded.replay(*asked, "--max-in-flight", "8")
+    asked = ("--model", "same", "--version", "1", "--gateway", url)
+    report = recorded.replay(*asked, "--speed", "max", "--max-in-flight", "8")
     assert seen(report) == (CALLS, CALLS, 0), report
     again = recorded.replay(*asked, "--speed", "1000")
     assert seen(again) == (CALLS, CALLS, 0), again
