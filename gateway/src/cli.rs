@@ -69,7 +69,7 @@ enum Command {
     /// Let a running gateway read its configuration file again
     Reload(reload::Arguments),
     /// Ask another version, or the same one, what a prediction log holds, and compare the answers
-    Replay(replay::Arguments),
+    Replay(Box<replay::Arguments>),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
     /// Look into a prediction log: what it holds, whether it is whole, its rows for others

@@ -18,11 +18,14 @@ pub(super) enum Cells {
     Nothing,
     /// One for each scalar, and that of values that are no text.
     Scalars(Vec<ArrayRef>, Option<ArrayRef>),
-    List {
-        values: ListArray,
-        shape: Option<ListArray>,
-        binary: Option<ListArray>,
-    },
+    List(Box<Lists>),
+}
+
+/// The values, their shapes where they differ, and the values that are no text.
+pub(super) struct Lists {
+    values: ListArray,
+    shape: Option<ListArray>,
+    binary: Option<ListArray>,
 }
 
 /// What lines had of a tensor so far.
@@ -57,7 +60,8 @@ impl Cells {
                     list(wanted(tensor.names.get(index).ok_or_else(none)?)?)
                 };
                 let shape = with_shape.then(|| own(1)).transpose()?;
-                Self::List { values: own(0)?, shape, binary: binary.map(list).transpose()? }
+                let binary = binary.map(list).transpose()?;
+                Self::List(Box::new(Lists { values: own(0)?, shape, binary }))
             }
         })
     }
@@ -87,19 +91,22 @@ impl Gathered {
                     (_, None) => push(DataType::Bytes, binary, line..line + 1, &mut self.data)?,
                 }
             }
-            Cells::List { values, .. } if values.is_valid(line) => {
+            Cells::List(lists) if lists.values.is_valid(line) => {
+                let values = &lists.values;
                 let ends = values.value_offsets();
                 let (start, end) = (place(ends[line]), place(ends[line + 1]));
                 push(tensor.datatype, values.values(), start..end, &mut self.data)?;
             }
-            Cells::List { binary: Some(lists), .. } if lists.is_valid(line) => {
-                self.frame_all(lists, line)?;
-            }
-            Cells::Scalars(..) | Cells::List { .. } => return Ok(()),
+            Cells::List(lists) => match lists.binary.as_ref().filter(|list| list.is_valid(line)) {
+                Some(binary) => self.frame_all(binary, line)?,
+                None => return Ok(()),
+            },
+            Cells::Scalars(..) => return Ok(()),
         }
         self.lines += 1;
         if self.shape.is_none()
-            && let Cells::List { shape: Some(shapes), .. } = cells
+            && let Cells::List(lists) = cells
+            && let Some(shapes) = &lists.shape
             && shapes.is_valid(line)
         {
             let own = shapes.value(line);
