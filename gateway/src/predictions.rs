@@ -7,6 +7,7 @@
 //! is not known here.
 
 mod bell;
+mod closing;
 mod lane;
 mod notes;
 mod redact;
@@ -17,6 +18,7 @@ mod settings;
 mod state;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
@@ -25,7 +27,7 @@ use std::time::Duration;
 use predlog::Folder;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{self, Problem};
 use crate::error::{Kind, Rejection};
@@ -33,7 +35,7 @@ use crate::tasks;
 use crate::telemetry::{LostRow, PredictionMetrics};
 
 pub use lane::{Refusal, Ticket};
-pub use notes::{About, Features, Notes, Of, Sides};
+pub use notes::{About, Names, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
 pub use settings::Settings;
 
@@ -43,6 +45,19 @@ use writer::{Terms, Writer};
 
 /// How long the log may fail before durable calls are refused at their beginning.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Other settings for a log.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub log: Arc<PredictionLog>,
+    pub settings: Arc<Settings>,
+}
+
+impl Change {
+    pub fn apply(self) {
+        self.log.apply(self.settings);
+    }
+}
+
 /// When trying again may help.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -80,10 +95,13 @@ impl PredictionLog {
         let (log, writer) = Self::assemble(settings, config, folder, (path, instance));
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+        let shared = log.shared.clone();
         let started = tasks::thread("predictions", move || {
-            writer.run();
-            // Nobody may wait for it.
-            let _heard = done.send(());
+            match catch_unwind(AssertUnwindSafe(|| writer.run())) {
+                // Nobody may wait for it.
+                Ok(()) => drop(done.send(())),
+                Err(_) => shared.break_down(Instant::now()),
+            }
         });
         started.map_err(wrong)?;
         Ok(log)
@@ -151,7 +169,8 @@ impl PredictionLog {
     /// # Errors
     /// `Overloaded` while nothing has been written for a while.
     pub fn admit(&self) -> Result<(), Rejection> {
-        if self.shared.health.lasts(Instant::now()) < PATIENCE {
+        let stalled = self.settings().commit_timeout;
+        if !self.shared.health.stands_still(Instant::now(), PATIENCE, stalled) {
             return Ok(());
         }
         Err(self.uncommitted("the prediction log cannot be written"))
@@ -170,7 +189,9 @@ impl PredictionLog {
             let mut freed = pin!(self.shared.lanes.room.freed.notified());
             // What is given back from now on is told.
             freed.as_mut().enable();
-            match push() {
+            // Making a row ready costs more than this look.
+            let is_full = self.shared.lanes.room.is_full();
+            match if is_full { Err(Refusal::Full) } else { push() } {
                 Ok(ticket) => break ticket,
                 Err(Refusal::Full) => {
                     self.shared.bell.ring();
@@ -231,7 +252,13 @@ impl PredictionLog {
         self.shared.bell.ring();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // A disk that stalls is not waited for beyond that.
-        !matches!(ended.recv_timeout(limit + RETRY), Err(mpsc::RecvTimeoutError::Timeout))
+        if ended.recv_timeout(limit + RETRY).is_ok() {
+            return true;
+        }
+        let (rows, _) = self.shared.lanes.room.held();
+        self.shared.metrics.dropped(LostRow::Stopping, rows as u64);
+        error!(rows, "rows of the prediction log were lost: the disk stands still");
+        false
     }
 }
 

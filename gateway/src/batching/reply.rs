@@ -173,6 +173,7 @@ fn joined(parts: Vec<Done>) -> Ending {
         input: sum(|timings| timings.input),
         infer: sum(|timings| timings.infer),
         output: sum(|timings| timings.output),
+        batch: parts.iter().map(|part| part.timings.batch).max().unwrap_or_default(),
     };
     Ok(Done { outputs, timings })
 }

@@ -102,7 +102,9 @@ fn calls_that_wait_together_run_together() {
     rig.stub.release();
     answer(first);
     for (value, receiver) in (1..=10).zip(waiting) {
-        assert_eq!(answer(receiver), [value]);
+        let done = receiver.blocking_recv().unwrap().unwrap();
+        assert_eq!(done.outputs[0].data()[..], [value]);
+        assert_eq!(done.timings.batch, if value <= 8 { 8 } else { 2 });
     }
     assert_eq!(rig.stub.batches(), [1, 8, 2]);
 }
@@ -269,7 +271,9 @@ fn a_device_that_does_not_recover_is_taken_out_of_service() {
 fn a_call_larger_than_a_batch_runs_in_parts_and_comes_back_whole() {
     let rig = rig(4, 100);
     let values: Vec<u8> = (0..11).collect();
-    assert_eq!(answer(rig.submit(&values)), values);
+    let done = rig.submit(&values).blocking_recv().unwrap().unwrap();
+    assert_eq!(done.outputs[0].data()[..], values);
+    assert_eq!(done.timings.batch, 4);
     assert_eq!(rig.stub.batches(), [4, 4, 3]);
 }
 

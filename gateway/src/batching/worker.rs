@@ -290,6 +290,7 @@ impl Hand<'_> {
         self.judge.answered(tickets.len(), (&findings, look), time);
         self.settle_last();
         let Run { input, infer, output, .. } = run;
+        let items = u32::try_from(batch.rows()).unwrap_or(u32::MAX);
         let mut findings = findings.into_iter();
         let mut post = Post::default();
         for (ticket, outputs) in tickets.into_iter().zip(pieces) {
@@ -297,7 +298,7 @@ impl Hand<'_> {
                 Some(Finding::Failed(failure)) => Err(failure),
                 Some(Finding::Nan) | None => {
                     let waited = started.duration_since(ticket.enqueued);
-                    let timings = Timings { queue: waited, input, infer, output };
+                    let timings = Timings { queue: waited, input, infer, output, batch: items };
                     Ok(Done { outputs, timings })
                 }
             };

@@ -97,11 +97,12 @@ impl Chunk {
 }
 
 impl Room {
-    fn take(&self, bytes: usize) -> bool {
+    /// Takes room for a row, however full it is if the row `is_owed`.
+    fn take(&self, bytes: usize, is_owed: bool) -> bool {
         // Before the look at whether the writer sleeps, as the writer sees it.
         let rows = self.rows.fetch_add(1, Ordering::SeqCst);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if rows < self.max_rows && held.saturating_add(bytes) <= self.max_bytes {
+        if is_owed || (rows < self.max_rows && held.saturating_add(bytes) <= self.max_bytes) {
             return true;
         }
         self.give_back(1, bytes);
@@ -121,6 +122,12 @@ impl Room {
     pub(super) fn give_back(&self, rows: usize, bytes: usize) {
         self.rows.fetch_sub(rows, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether no row finds room, however small.
+    pub(super) fn is_full(&self) -> bool {
+        let (rows, bytes) = self.held();
+        rows >= self.max_rows || bytes >= self.max_bytes
     }
 
     /// Rows and bytes that wait.
@@ -149,16 +156,19 @@ impl Lanes {
 
     /// Takes a row in, of at most so many bytes with its head. Never waits for whoever writes.
     /// Says whether a buffer became full.
+    ///
+    /// A row that is owed is small and corrects one that was taken in: it comes in beyond the
+    /// bound, by as many rows as durable calls are under way at most.
     pub(super) fn push(
         &self,
         (guarantee, known): (Guarantee, Option<&Arc<Known>>),
-        at_most: usize,
+        (at_most, is_owed): (usize, bool),
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(Ticket, bool), Refusal> {
         if at_most > self.room.max_bytes {
             return Err(Refusal::Large);
         }
-        if !self.room.take(at_most) {
+        if !self.room.take(at_most, is_owed) {
             return Err(Refusal::Full);
         }
         let index = own(self.lanes.len());

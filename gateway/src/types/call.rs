@@ -117,7 +117,7 @@ impl fmt::Display for AnsweredBy {
     }
 }
 
-/// Where the time of one call went.
+/// Where the time of one call went, and how many items shared it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Waiting for an engine thread.
@@ -128,4 +128,7 @@ pub struct Timings {
     pub infer: Duration,
     /// Copying outputs out of the engine.
     pub output: Duration,
+    /// Items of all calls that ran together: of the largest batch, where the call was divided;
+    /// 0 where it did not run here.
+    pub batch: u32,
 }

@@ -57,7 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object_store", &["delivery"]),
     ("predlog", &["predictions", "delivery", "replay", "cli"]),
     ("proto", &["codec", "upstream", "api"]),
-    ("prost", &["predictions", "upstream", "api"]),
+    ("prost", &["predictions", "upstream", "replay", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
     ("rustls", &["identity", "upstream", "server", "cli"]),
     ("sd_notify", &["app"]),
