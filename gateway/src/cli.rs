@@ -11,6 +11,7 @@ mod log;
 mod models;
 mod reference;
 mod reload;
+mod replay;
 mod revisions;
 mod rollback;
 mod route;
@@ -70,6 +71,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Send feedback about predictions, and write rows with what is known of them
     Feedback(feedback::Arguments),
+    /// Ask another version, or the same one, what a prediction log holds, and compare the answers
+    Replay(Box<replay::Arguments>),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
     /// Look into a prediction log: what it holds, whether it is whole, its rows for others
@@ -100,6 +103,7 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Revisions(arguments) => revisions::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Feedback(arguments) => feedback::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

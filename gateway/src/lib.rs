@@ -33,6 +33,7 @@ pub mod pipeline;
 pub mod control;
 pub mod traffic;
 pub mod reload;
+pub mod replay;
 
 // The wire, the sockets, the process.
 pub mod api;

@@ -3,7 +3,7 @@
 
 pub(super) mod export;
 mod stats;
-mod time;
+pub(super) mod time;
 mod verify;
 
 use std::path::PathBuf;
