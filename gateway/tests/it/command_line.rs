@@ -512,13 +512,17 @@ fn check_tells_when_a_rule_of_the_log_names_what_no_model_has() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 
     let sampling = "[prediction_log.sampling]\nconfidence_output = 'x'\nconfidence_below = 0.5\n";
-    let wrong = rules(&["in.x", "in.y", "out.x"]) + sampling;
+    let of_model = |name| format!("{}model = '{name}'\n", rules(&["in.x"]));
+    let wrong =
+        rules(&["in.x", "in.y", "out.x"]) + &of_model("echo") + &of_model("ecco") + sampling;
     let output = penstock(&["check", &logging(folder.path(), &wrong)]);
     assert_eq!(output.status.code(), Some(64));
     let errors = text(&output.stderr);
+    assert_eq!(errors.lines().count(), 4, "{errors}");
     for expected in [
         "prediction_log.redact[1].field: names 'y', which is no input and no feature of one",
         "prediction_log.redact[2].field: names 'x', which is no output and no feature of one",
+        "prediction_log.redact[4].model: is 'ecco', the repository has no such model",
         "prediction_log.sampling.confidence_output: names 'x', which is no output",
     ] {
         assert!(errors.contains(expected), "{errors}");
