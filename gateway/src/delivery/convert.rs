@@ -53,9 +53,10 @@ impl Parquet {
 
 impl Convert for Parquet {
     fn convert(&self, segment: &Path, folder: &Path) -> Result<Made, String> {
-        let converted = predlog::convert::convert(segment, &folder.join("files"), &self.0)
+        let converted = predlog::convert::convert(segment, folder, &self.0)
             .map_err(|error| error.to_string())?;
-        let files = converted.files.iter().map(|file| named(&file.path, folder));
+        let files = converted.files.iter().map(|file| &file.path);
+        let files = files.chain(&converted.feedback_files).map(|path| named(path, folder));
         let gaps: Vec<_> = converted.gaps.iter().map(ToString::to_string).collect();
         Ok(Made {
             files: files.collect::<Result<_, _>>()?,

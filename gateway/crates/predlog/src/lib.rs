@@ -20,7 +20,7 @@ pub mod export;
 
 pub use convert::{ConvertError, Converted, Options, Written, convert};
 pub use export::{ExportError, Format, export};
-pub use feedback::{Feedback, Label};
+pub use feedback::{Feedback, Label, Labels};
 pub use folder::Folder;
 pub use read::{Query, ReadError, scan};
 pub use row::{Row, RowRef, State, Status, TensorRef, TensorValue};

@@ -59,6 +59,8 @@ pub enum ReadError {
     Parquet { path: PathBuf, source: ParquetError },
     #[error(transparent)]
     Columns(#[from] ArrowError),
+    #[error("there is more feedback than {0}, which is what is held in memory: ask for less time")]
+    TooMany(usize),
 }
 
 impl ReadError {

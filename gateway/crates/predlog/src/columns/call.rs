@@ -196,7 +196,7 @@ fn int(value: usize) -> i32 {
 }
 
 /// The usual text of a UUID; nothing for what is none.
-fn hyphenated<'a>(id: &[u8], buffer: &'a mut [u8; 36]) -> &'a str {
+pub(crate) fn hyphenated<'a>(id: &[u8], buffer: &'a mut [u8; 36]) -> &'a str {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if id.len() != 16 {
         return "";

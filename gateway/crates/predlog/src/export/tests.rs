@@ -96,7 +96,7 @@ fn an_export_of_nothing_has_the_names_that_are_known() {
     assert_eq!(text(query, Format::Csv), (0, String::new()));
     let log = log();
     let segment = log.path().join("segments/00000001.segment");
-    crate::convert(&segment, &log.path().join("files"), &crate::Options::default()).unwrap();
+    crate::convert(&segment, log.path(), &crate::Options::default()).unwrap();
     std::fs::remove_file(segment).unwrap();
     let query = Query { from_us: Some(START + 5), ..columns(&["item", "out_list"]) };
     let mut out = vec![];

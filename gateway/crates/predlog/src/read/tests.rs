@@ -40,7 +40,7 @@ fn log() -> (TempDir, crate::segment::Writer) {
 
 fn to_files(log: &Path, segment: &Path) {
     let options = Options { instance: 0xab, ..Options::default() };
-    convert(segment, &log.join("files"), &options).unwrap();
+    convert(segment, log, &options).unwrap();
 }
 
 fn read(log: &Path, query: Query) -> Vec<Value> {

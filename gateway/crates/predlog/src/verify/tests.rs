@@ -27,7 +27,7 @@ fn log() -> TempDir {
         [(1, (1..100).map(call).collect::<Vec<_>>()), (2, vec![call(101), late(call(102))])]
     {
         let segment = segment(log.path(), number, &[&numbers()], &rows);
-        convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+        convert(&segment, log.path(), &Options::default()).unwrap();
         fs::remove_file(segment).unwrap();
     }
     segment(log.path(), 5, &[&numbers()], &[call(1), call(2)]);
