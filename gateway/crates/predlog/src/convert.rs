@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 
-pub(crate) use file::{COVERED, CRC};
+pub(crate) use file::{COVERED, CRC, SCHEMA};
 pub use partition::Partition;
 pub(crate) use partition::{date_folder, day, parse_date};
 

@@ -2,7 +2,7 @@
 //!
 //! This crate knows nothing of tokio, clocks or the gateway; it reads and writes files. Reading
 //! order: [`row`], [`schema`], [`feedback`], [`segment`], [`folder`], [`convert`], [`read`],
-//! [`verify`], [`export`].
+//! [`calls`], [`verify`], [`export`].
 #![forbid(unsafe_code)]
 
 pub mod row;
@@ -15,6 +15,7 @@ mod columns;
 mod testing;
 pub mod convert;
 pub mod read;
+pub mod calls;
 pub mod verify;
 pub mod export;
 

@@ -74,17 +74,17 @@ impl ReadError {
 }
 
 impl Query {
-    fn takes(&self, model: &str, version: &str) -> bool {
+    pub(crate) fn takes(&self, model: &str, version: &str) -> bool {
         self.model.as_ref().is_none_or(|wanted| wanted == model)
             && self.version.as_ref().is_none_or(|wanted| wanted == version)
     }
 
-    fn takes_time(&self, arrived_us: i64) -> bool {
+    pub(crate) fn takes_time(&self, arrived_us: i64) -> bool {
         self.from_us.is_none_or(|from| from <= arrived_us)
             && self.until_us.is_none_or(|until| arrived_us < until)
     }
 
-    fn takes_partition(&self, partition: &Partition) -> bool {
+    pub(crate) fn takes_partition(&self, partition: &Partition) -> bool {
         self.takes(&partition.model, &partition.version)
             && self.until_us.is_none_or(|until| partition.start_us() < until)
             && self.from_us.is_none_or(|from| from < partition.end_us())
@@ -226,7 +226,8 @@ impl Scan {
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 file => {
                     let file = file.map_err(ReadError::io(&path))?;
-                    let reader = self.query.reader(file).map_err(ReadError::parquet(&path))?;
+                    let reader =
+                        self.query.reader(file, LINES).map_err(ReadError::parquet(&path))?;
                     Some(Current::File { reader, partition, path })
                 }
             };
@@ -257,8 +258,12 @@ impl Scan {
 }
 
 impl Query {
-    /// Reads the wanted columns and lines of a file.
-    fn reader(&self, file: File) -> Result<ParquetRecordBatchReader, ParquetError> {
+    /// Reads the wanted columns and lines of a file, so many lines at a time.
+    pub(crate) fn reader(
+        &self,
+        file: File,
+        lines: usize,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
         let fields = metadata.schema().fields();
         let roots = |wanted: &dyn Fn(&str) -> bool| {
@@ -270,7 +275,7 @@ impl Query {
         let mask = roots(&is_wanted);
         let mut builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-                .with_batch_size(LINES)
+                .with_batch_size(lines)
                 .with_projection(mask);
         if self.from_us.is_some() || self.until_us.is_some() {
             let query = self.clone();

@@ -191,7 +191,7 @@ impl ExtraCells {
                 (_, cells) => cells.nulls(lines.len()),
             },
             (Extra::Binary(index), cells) => match (&fitted.tensors[*index], cells) {
-                (Fit::Binary(values, is_batched), cells) => {
+                (Fit::Binary(_, values, is_batched), cells) => {
                     let items = is_batched.then_some(fitted.lines);
                     let part = Part { items, lines: lines.clone() };
                     for values in part.of(values) {

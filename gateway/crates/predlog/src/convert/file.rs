@@ -24,7 +24,7 @@ use crate::{Schema, SchemaId};
 /// are so many; Parquet's own checksums of pages are something that its writer here lacks.
 pub(crate) const CRC: &str = "penstock.crc32";
 pub(crate) const COVERED: &str = "penstock.crc32_bytes";
-const SCHEMA: &str = "penstock.schema";
+pub(crate) const SCHEMA: &str = "penstock.schema";
 const SCHEMA_ID: &str = "penstock.schema_id";
 const MODEL: &str = "penstock.model";
 const VERSION: &str = "penstock.version";
