@@ -19,7 +19,7 @@ fn both(schemas: &[&Schema], rows: &[Row]) -> (Vec<Recorded>, Vec<Recorded>) {
     let path = segment(log.path(), 1, schemas, rows);
     let early = read(log.path(), &Query::default());
     let options = Options { row_group_bytes: 4096, ..Options::default() };
-    convert(&path, &log.path().join("files"), &options).unwrap();
+    convert(&path, log.path(), &options).unwrap();
     assert_eq!(read(log.path(), &Query::default()), early);
     std::fs::remove_file(path).unwrap();
     (early, read(log.path(), &Query::default()))
@@ -176,7 +176,7 @@ fn calls_come_by_arrival_whatever_order_and_place_they_are_in() {
     let first = segment(log.path(), 1, &[&schema], &[at(3, 3), at(1, 1), at(2, 2), at(9, 7200)]);
     segment(log.path(), 2, &[&schema], &[at(6, 6), at(4, 2), at(5, 5)]);
     let _open = begin(log.path(), 3, &[&schema], &[at(10, 7300), at(8, 3600)]);
-    convert(&first, &log.path().join("files"), &Options::default()).unwrap();
+    convert(&first, log.path(), &Options::default()).unwrap();
     let in_order = [1, 2, 4, 3, 5, 6, 8, 9, 10];
     assert_eq!(ids(&read(log.path(), &Query::default())), in_order);
     std::fs::remove_file(&first).unwrap();
@@ -215,7 +215,7 @@ fn a_segment_that_is_converted_while_it_is_read_loses_nothing() {
     let log = tempfile::tempdir().unwrap();
     let path = segment(log.path(), 1, &[&schema], &[row(1, 1, &schema), row(2, 1, &schema)]);
     let calls = calls(log.path(), Query::default()).unwrap();
-    convert(&path, &log.path().join("files"), &Options::default()).unwrap();
+    convert(&path, log.path(), &Options::default()).unwrap();
     std::fs::remove_file(&path).unwrap();
     let found: Vec<_> = calls.map(Result::unwrap).collect();
     assert_eq!(ids(&found), [1, 2]);
@@ -235,7 +235,7 @@ fn lines_that_are_not_there_are_counted() {
     // A file that somebody filtered: three items are said, two are there.
     let log = tempfile::tempdir().unwrap();
     let path = segment(log.path(), 1, &[&schema], &[call(1, 3, 0), call(2, 3, 0)]);
-    let converted = convert(&path, &log.path().join("files"), &Options::default()).unwrap();
+    let converted = convert(&path, log.path(), &Options::default()).unwrap();
     std::fs::remove_file(&path).unwrap();
     without_lines(&converted.files[0].path, &[1, 3]);
     let found = read(log.path(), &Query::default());
