@@ -19,10 +19,10 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
 use std::time::Duration;
 
-use predlog::Folder;
+use predlog::{Folder, folder::Lock};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -53,6 +53,8 @@ pub struct PredictionLog {
     settings: RwLock<Arc<Settings>>,
     path: PathBuf,
     instance: u32,
+    /// Of the folder; the writer holds it.
+    lock: Mutex<Weak<Lock>>,
     /// Told when everything is written and closed.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -71,13 +73,19 @@ impl PredictionLog {
         let mut folder = Folder::open(&config.path).map_err(wrong)?;
         for recovered in folder.recover().map_err(wrong)? {
             let (path, rows) = (recovered.path.display(), recovered.rows);
+            if let Some(problem) = recovered.problem {
+                warn!(%path, problem, "a segment was left open and stays as it is");
+                continue;
+            }
             match recovered.damage {
                 None => info!(%path, rows, "a segment was left open and is closed"),
                 Some(damage) => warn!(%path, rows, %damage, "a segment was left damaged"),
             }
         }
         let (path, instance) = (folder.path().to_owned(), folder.instance());
+        let lock = Arc::downgrade(folder.lock());
         let (log, writer) = Self::assemble(settings, config, folder, (path, instance));
+        *log.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
         let started = tasks::thread("predictions", move || {
@@ -107,7 +115,8 @@ impl PredictionLog {
         let writer = Writer::new(shared.clone(), sink, Terms::from(config));
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
-        (Arc::new(Self { shared, settings, path, instance, ended }), writer)
+        let lock = Mutex::default();
+        (Arc::new(Self { shared, settings, path, instance, lock, ended }), writer)
     }
 
     /// The folder of the log.
@@ -120,6 +129,13 @@ impl PredictionLog {
     #[must_use]
     pub fn instance(&self) -> u32 {
         self.instance
+    }
+
+    /// What keeps other gateways away from the folder, for those who go on there when everything is
+    /// written; `None` once that is so.
+    #[must_use]
+    pub fn lock(&self) -> Option<Arc<Lock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Tells the number of the last segment whenever one was closed.

@@ -75,6 +75,7 @@ fn process_with(folder: &TempDir, has_store: bool, format: Box<dyn Convert>) -> 
         outbox: parts.outbox.clone(),
         format,
         metrics: parts.metrics.clone(),
+        _lock: None,
     };
     parts.tidy(true);
     Process { parts, converter }
@@ -210,6 +211,78 @@ fn what_can_be_read_of_a_damaged_segment_is_kept_and_the_rest_put_aside() {
     assert_eq!(parquet(&folder).len(), 1);
 }
 
+#[test]
+fn a_segment_with_records_of_a_later_version_is_put_aside_and_not_deleted() {
+    let folder = folder();
+    let segments = folder.path().join("segments");
+    let mut writer = Writer::create(&segments, 1, DAY, INSTANCE.into()).unwrap();
+    let mut framed = vec![];
+    let row = RowRef { arrived_us: DAY, model: "m", version: "1", items: 1, ..RowRef::default() };
+    frame(Kind::Row, &mut framed, |out| row.encode(out));
+    let at = framed.len();
+    frame(Kind::Feedback, &mut framed, |out| out.extend_from_slice(b"of tomorrow"));
+    // The kind, under the checksum of the record's head.
+    framed[at + 8] = 9;
+    let check = crc32(&framed[at..at + 9]);
+    framed[at + 9..at + 13].copy_from_slice(&check.to_le_bytes());
+    writer.append(&framed).unwrap();
+    writer.close().unwrap();
+    process(&folder, false).convert_all();
+    assert_eq!(self::segments(&folder), ["00000001.damaged"]);
+    assert_eq!(parquet(&folder).len(), 1);
+}
+
+/// CRC-32 as segments have it, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
+    })
+}
+
+/// Converts when it is let.
+struct Slow {
+    real: convert::Parquet,
+    begun: std::sync::mpsc::SyncSender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Convert for Slow {
+    fn convert(&self, segment: &Path, folder: &Path) -> Result<Made, String> {
+        self.begun.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.real.convert(segment, folder)
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_the_folder_while_a_segment_is_being_converted_there() {
+    let place = TempDir::new().unwrap();
+    let folder = predlog::Folder::open(place.path()).unwrap();
+    segment(&place, 1, 3);
+    let ((begun, begins), (go_on, goes_on)) =
+        (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel(1));
+    let settings = Settings {
+        folder: place.path().to_owned(),
+        lock: Some(folder.lock().clone()),
+        instance: INSTANCE,
+        disk: Disk { keep: None, keep_size: None, min_free: 0 },
+        store: None,
+        hold: Box::new(|_| {}),
+    };
+    let real = convert::Parquet::new(INSTANCE);
+    let format = Box::new(Slow { real, begun, go_on: Mutex::new(goes_on) });
+    let delivery = Delivery::start_with(settings, format).unwrap();
+    drop(folder);
+    begins.recv().unwrap();
+    delivery.finish(Duration::ZERO).await;
+    assert!(predlog::Folder::open(place.path()).is_err());
+    go_on.send(()).unwrap();
+    while predlog::Folder::open(place.path()).is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(segments(&place), [""; 0], "it went on to the end");
+}
+
 /// Fails or panics for some segments.
 struct Faulty {
     real: convert::Parquet,
@@ -269,6 +342,7 @@ async fn a_gateway_converts_delivers_and_ends() {
     let config = crate::config::parse(&text, Path::new("")).unwrap().prediction_log.unwrap();
     let delivery = Delivery::start(Settings {
         folder: folder.path().to_owned(),
+        lock: None,
         instance: INSTANCE,
         disk: Disk { keep: None, keep_size: None, min_free: 0 },
         store: config.store,

@@ -234,12 +234,7 @@ impl Scan {
             return Ok(true);
         }
         let Some((number, path)) = self.segments.pop_front() else { return Ok(false) };
-        let reader = Reader::open(&path).or_else(|error| match error.kind() {
-            // Closed since it was listed.
-            ErrorKind::NotFound => Reader::open(&path.with_extension("segment")),
-            _ => Err(error),
-        });
-        match reader {
+        match Reader::open(&path) {
             Ok(reader) => self.current = Some(Current::Segment(SegmentScan::new(path, reader))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
