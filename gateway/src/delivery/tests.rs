@@ -30,7 +30,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// A closed segment with so many rows.
+/// A closed segment with so many rows; from the fourth on of other versions too.
 fn segment(folder: &TempDir, number: u64, rows: u64) {
     let segments = folder.path().join("segments");
     let mut writer = Writer::create(&segments, number, DAY, INSTANCE.into()).unwrap();
@@ -39,11 +39,16 @@ fn segment(folder: &TempDir, number: u64, rows: u64) {
         let prediction = u128::from(number * 1000 + row).to_be_bytes();
         let status = Ended::Answered as i32;
         let model = "digits";
+        let version = match row {
+            3 => "2",
+            4 => "3",
+            _ => "1",
+        };
         let row = RowRef {
             prediction,
             arrived_us: DAY,
             model,
-            version: "1",
+            version,
             status,
             items: 1,
             ..RowRef::default()
@@ -127,7 +132,7 @@ fn segments(folder: &TempDir) -> Vec<String> {
 fn a_segment_goes_when_its_files_are_there() {
     let folder = folder();
     segment(&folder, 1, 3);
-    segment(&folder, 2, 4);
+    segment(&folder, 2, 3);
     process(&folder, false).convert_all();
     assert_eq!(segments(&folder), [""; 0]);
     let names: Vec<_> = parquet(&folder).into_keys().collect();
@@ -149,36 +154,62 @@ fn a_segment_without_rows_leaves_no_file() {
     assert_eq!(files(folder.path()), BTreeMap::new());
 }
 
+/// How far a process came with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Came {
+    Nowhere,
+    /// Of several files one has its name.
+    ToTheFirstFile,
+    ToFiles,
+    ToTheNote,
+    ToTheEnd,
+}
+
 #[test]
 fn a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing_twice() {
-    let expected = {
+    let original = folder();
+    segment(&original, 1, 5);
+    let bytes = fs::read(original.path().join("segments/00000001.segment")).unwrap();
+    process(&original, true).convert_all();
+    let expected = parquet(&original);
+    assert_eq!(expected.len(), 3);
+    for came in [
+        Came::Nowhere,
+        Came::ToTheFirstFile,
+        Came::ToFiles,
+        Came::ToTheNote,
+        Came::ToTheEnd,
+    ] {
         let folder = folder();
-        segment(&folder, 1, 5);
-        process(&folder, true).convert_all();
-        parquet(&folder)
-    };
-    for steps in 0..=3 {
-        let folder = folder();
-        segment(&folder, 1, 5);
+        fs::write(folder.path().join("segments/00000001.segment"), &bytes).unwrap();
         let first = process(&folder, true);
         let claim = first.claim();
-        if steps > 0 {
+        if came > Came::Nowhere {
             let made = first.converter.make(&claim).unwrap();
-            if steps > 1 {
+            if came == Came::ToTheFirstFile {
+                for file in &made.files[1..] {
+                    let path = folder.path().join(file);
+                    let name = path.file_name().unwrap().to_str().unwrap();
+                    fs::rename(&path, path.with_file_name(format!(".{name}.tmp"))).unwrap();
+                }
+            }
+            if came >= Came::ToTheNote {
                 first.converter.note(&claim, &made).unwrap();
             }
-            if steps > 2 {
+            if came >= Came::ToTheEnd {
                 first.converter.retire(&claim, &made).unwrap();
             }
         }
         drop(first);
         let second = process(&folder, true);
         second.convert_all();
-        assert_eq!(segments(&folder), [""; 0], "after {steps} steps");
-        assert_eq!(parquet(&folder), expected, "after {steps} steps");
+        assert_eq!(segments(&folder), [""; 0], "{came:?}");
+        assert!(parquet(&folder) == expected, "{came:?}");
+        let left = files(&folder.path().join("files"));
+        assert_eq!(left.len(), expected.len(), "nothing half done is left: {came:?}");
         let outbox = second.parts.outbox.as_ref().unwrap();
-        assert_eq!(outbox.figures().0, 1, "after {steps} steps");
-        assert!(outbox.holds(expected.keys().next().unwrap()));
+        assert_eq!(outbox.figures().0, expected.len(), "{came:?}");
+        assert!(expected.keys().all(|name| outbox.holds(name)));
     }
 }
 
