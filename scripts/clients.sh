@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Calls the gateway with real, unmodified clients, and checks what it is deployed with: pytest in
-# Python environments of its own (.venv/tritonclient, .venv/kserve and .venv/tools, made on first
-# use; the clients have one each, because both register the same protobuf symbols).
+# Python environments of its own (.venv/tritonclient, .venv/kserve, .venv/tools and .venv/tables,
+# made on first use; the clients have one each, because both register the same protobuf symbols).
 #
 #   scripts/clients.sh                 makes the environments
 #   scripts/clients.sh --run [ARG…]    runs every test suite; ARGs go to pytest
@@ -97,7 +97,7 @@ make_venv() {
 
 make_venvs() {
   local name
-  for name in tritonclient kserve tools; do
+  for name in tritonclient kserve tools tables; do
     is_complete "$name" || { check_needs && make_venv "$name"; }
   done
 }
@@ -160,7 +160,7 @@ make_promtool() {
 # Each suite prints its own closing line; the first failure is the exit status, after all ran.
 run_suites() {
   local name status=0 failed
-  for name in tritonclient kserve tools; do
+  for name in tritonclient kserve tools tables; do
     say "testing the gateway with $name"
     failed=0
     PYTHONDONTWRITEBYTECODE=1 "$ROOT/.venv/$name/bin/python" -m pytest \

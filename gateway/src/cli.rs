@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod inspect;
 mod key;
+mod log;
 mod models;
 mod reference;
 mod reload;
@@ -68,6 +69,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
+    /// Look into a prediction log: what it holds, whether it is whole, its rows for others
+    Log(log::Arguments),
     /// Show what a running gateway does
     Status(status::Arguments),
     /// Print a completion script for a shell
@@ -94,6 +97,7 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Revisions(arguments) => revisions::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
+        Command::Log(arguments) => log::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Completions { shell } => {
             let mut command = Arguments::command();

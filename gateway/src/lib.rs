@@ -25,6 +25,7 @@ pub mod batching;
 pub mod models;
 pub mod upstream;
 pub mod delivery;
+pub mod feedback;
 
 // What is served, and the path of a request through it.
 pub mod snapshot;

@@ -7,16 +7,20 @@
 //! is not known here.
 
 mod bell;
+mod closing;
 mod lane;
 mod notes;
+mod recent;
 mod redact;
 mod sample;
 mod schema;
 mod segments;
 mod settings;
 mod state;
+mod told;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
@@ -25,7 +29,7 @@ use std::time::Duration;
 use predlog::{Folder, folder::Lock};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{self, Problem};
 use crate::error::{Kind, Rejection};
@@ -35,6 +39,7 @@ use crate::telemetry::{LostRow, PredictionMetrics};
 pub use lane::{Refusal, Ticket};
 pub use notes::{About, Features, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
+pub use recent::{Met, Recent, Target, Word};
 pub use settings::Settings;
 
 use lane::Lanes;
@@ -55,6 +60,8 @@ pub struct PredictionLog {
     instance: u32,
     /// Of the folder; the writer holds it.
     lock: Mutex<Weak<Lock>>,
+    /// The predictions that feedback may come to soon; `None`: nothing is remembered.
+    recent: Option<Recent>,
     /// Told when everything is written and closed.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -88,10 +95,13 @@ impl PredictionLog {
         *log.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+        let shared = log.shared.clone();
         let started = tasks::thread("predictions", move || {
-            writer.run();
-            // Nobody may wait for it.
-            let _heard = done.send(());
+            match catch_unwind(AssertUnwindSafe(|| writer.run())) {
+                // Nobody may wait for it.
+                Ok(()) => drop(done.send(())),
+                Err(_) => shared.break_down(Instant::now()),
+            }
         });
         started.map_err(wrong)?;
         Ok(log)
@@ -116,7 +126,8 @@ impl PredictionLog {
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
         let lock = Mutex::default();
-        (Arc::new(Self { shared, settings, path, instance, lock, ended }), writer)
+        let recent = config.feedback.as_ref().map(Recent::new);
+        (Arc::new(Self { shared, settings, path, instance, lock, recent, ended }), writer)
     }
 
     /// The folder of the log.
@@ -151,6 +162,12 @@ impl PredictionLog {
         self.shared.bell.ring();
     }
 
+    /// The predictions that feedback may come to soon; `None` where nothing is remembered.
+    #[must_use]
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
+    }
+
     /// What is in force for a call that comes now.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {
@@ -167,7 +184,8 @@ impl PredictionLog {
     /// # Errors
     /// `Overloaded` while nothing has been written for a while.
     pub fn admit(&self) -> Result<(), Rejection> {
-        if self.shared.health.lasts(Instant::now()) < PATIENCE {
+        let stalled = self.settings().commit_timeout;
+        if !self.shared.health.stands_still(Instant::now(), PATIENCE, stalled) {
             return Ok(());
         }
         Err(self.uncommitted("the prediction log cannot be written"))
@@ -186,7 +204,9 @@ impl PredictionLog {
             let mut freed = pin!(self.shared.lanes.room.freed.notified());
             // What is given back from now on is told.
             freed.as_mut().enable();
-            match push() {
+            // Making a row ready costs more than this look.
+            let is_full = self.shared.lanes.room.is_full();
+            match if is_full { Err(Refusal::Full) } else { push() } {
                 Ok(ticket) => break ticket,
                 Err(Refusal::Full) => {
                     self.shared.bell.ring();
@@ -247,7 +267,13 @@ impl PredictionLog {
         self.shared.bell.ring();
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         // A disk that stalls is not waited for beyond that.
-        !matches!(ended.recv_timeout(limit + RETRY), Err(mpsc::RecvTimeoutError::Timeout))
+        if ended.recv_timeout(limit + RETRY).is_ok() {
+            return true;
+        }
+        let (rows, _) = self.shared.lanes.room.held();
+        self.shared.metrics.dropped(LostRow::Stopping, rows as u64);
+        error!(rows, "rows of the prediction log were lost: the disk stands still");
+        false
     }
 }
 

@@ -1,10 +1,11 @@
 //! `penstock check`: every problem of a configuration and of the models it names.
 
+mod predictions;
 mod routes;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -47,6 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let (more, models) = check_repository(&config);
             problems.extend(more);
             problems.extend(state_folder(&config.state));
+            problems.extend(config.prediction_log.iter().flat_map(predictions::check));
             problems.extend(identity::check(&config.auth).err().into_iter().flatten());
             let (clients, routes) = (clients(&config.auth), routes::rows(&config.routes));
             (problems, Tables { models, routes, clients })
@@ -135,13 +137,17 @@ fn against(arguments: &Arguments, url: &str) -> anyhow::Result<ExitCode> {
 /// What keeps a gateway from using its state folder, where it needs one from the start on.
 fn state_folder(state: &State) -> Option<Problem> {
     let path = state.path.as_deref().filter(|_| state.is_needed)?;
+    unusable(path).map(|text| Problem::new("state.path", text))
+}
+
+/// Why a folder cannot be written to, or made.
+fn unusable(path: &Path) -> Option<String> {
     // What is missing is made: where it begins to be missing is what has to be written.
     let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
     let is_folder = if there.is_dir() { Ok(()) } else { Err(Errno::NOTDIR) };
     let used = is_folder.and_then(|()| access(there, Rights::WRITE_OK | Rights::EXEC_OK));
     let error = io::Error::from(used.err()?);
-    let text = format!("{}: cannot write {}: {error}", path.display(), there.display());
-    Some(Problem::new("state.path", text))
+    Some(format!("{}: cannot write {}: {error}", path.display(), there.display()))
 }
 
 /// Reads every manifest and says what would be served.
@@ -190,6 +196,10 @@ fn check_repository(config: &Config) -> (Vec<Problem>, Vec<Vec<String>>) {
     }
     problems.extend(routes::check_labels(&models));
     problems.extend(routes::check(&config.routes, &models));
+    // Nobody here knows what models elsewhere have.
+    if let Some(log) = config.prediction_log.as_ref().filter(|_| config.upstreams.is_empty()) {
+        problems.extend(predictions::check_fields(log, &models));
+    }
     (problems, served)
 }
 

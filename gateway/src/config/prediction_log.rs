@@ -1,6 +1,7 @@
 //! `[prediction_log]`: what is kept of every call, how surely, and what of it never reaches a disk.
 
 mod disk;
+mod feedback;
 mod redact;
 mod sampling;
 mod store;
@@ -15,6 +16,7 @@ use super::reader::Section;
 use super::value::Size;
 
 pub use disk::Disk;
+pub use feedback::Memory;
 pub use redact::{Field, How, Redact};
 pub use sampling::{Confidence, LogSampling};
 pub use store::{LogStore, Scheme};
@@ -61,6 +63,8 @@ pub struct PredictionLog {
     /// Where the key of hashes is.
     pub hash_key: Option<HashKey>,
     pub sampling: LogSampling,
+    /// How predictions are remembered for feedback; `None`: they are not.
+    pub feedback: Option<Memory>,
     #[serde(flatten)]
     pub disk: Disk,
     /// Where files are delivered to.
@@ -141,6 +145,7 @@ impl PredictionLog {
             redact: Redact::read_all(&mut section),
             hash_key: section.take::<HashKey>("hash_key").map(|key| key.beside(base)),
             sampling: LogSampling::read(section.section("sampling")),
+            feedback: Memory::read(&mut section),
             disk: Disk::read(&mut section),
             store: LogStore::read(&mut section, base),
         };

@@ -11,6 +11,7 @@ use predlog::{RowRef, Status};
 
 use parts::{List, most_bytes};
 
+use super::recent;
 use super::redact::{self, Hasher};
 use super::sample::{self, Facts};
 use super::schema::{Known, Plan, fits};
@@ -184,11 +185,27 @@ impl Notes {
         }
     }
 
-    /// Puts a row into the lane of this thread. All that the notes hold is filled in.
+    /// Puts a row into the lane of this thread. All that the notes hold is filled in. It is
+    /// remembered for feedback, where that is so configured.
     ///
     /// # Errors
     /// Why it is not there.
     pub fn push(
+        &self,
+        row: RowRef<'_>,
+        of: Option<Of<'_>>,
+        sides: Sides<'_>,
+    ) -> Result<Ticket, Refusal> {
+        let Some(recent) = self.log.recent() else { return self.push_row(row, of, sides) };
+        let seen = recent::Seen::of(&row, of.map(|of| of.signature), sides.outputs);
+        let ticket = self.push_row(row, of, sides)?;
+        if let Some(seen) = seen {
+            recent.remember(self.prediction, &self.text[self.caller_id.clone()], &seen);
+        }
+        Ok(ticket)
+    }
+
+    fn push_row(
         &self,
         row: RowRef<'_>,
         of: Option<Of<'_>>,
@@ -254,7 +271,8 @@ impl Notes {
 
     fn hand_over(&self, row: &RowRef<'_>, known: Option<&Arc<Known>>) -> Result<Ticket, Refusal> {
         let shared = &self.log.shared;
-        let taken = shared.lanes.push((self.guarantee, known), most_bytes(row), |out| {
+        let is_owed = row.amends && self.is_durable();
+        let taken = shared.lanes.push((self.guarantee, known), (most_bytes(row), is_owed), |out| {
             row.encode(out);
         });
         let (ticket, is_full) = taken?;
@@ -353,7 +371,7 @@ impl Notes {
 }
 
 /// Keeps a text behind what `out` holds, as a rule leaves it; where.
-fn noted(
+pub(super) fn noted(
     out: &mut String,
     (how, hasher): (Option<How>, Option<&Hasher>),
     value: Option<&str>,

@@ -35,6 +35,10 @@ impl Segment for segment::Writer {
         Self::sync(self)
     }
 
+    fn forget_unsynced(&mut self) -> io::Result<()> {
+        Self::forget_unsynced(self)
+    }
+
     fn close(&mut self) -> io::Result<u64> {
         Self::close(self)?;
         Ok(self.number())

@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::bell::Bell;
 use super::lane::Lanes;
-use crate::telemetry::PredictionMetrics;
+use crate::telemetry::{LostRow, PredictionMetrics};
 
 /// What the thread that writes shares with those that record.
 #[derive(Debug)]
@@ -81,12 +81,15 @@ impl Health {
         self.lock().at_work = now;
     }
 
-    /// For how long nothing has been written though it should be.
-    pub(super) fn lasts(&self, now: Instant) -> Duration {
+    /// Whether nothing has been written for so long: the disk refused it for longer than
+    /// `refused`, or one step has taken longer than `stalled`.
+    pub(super) fn stands_still(&self, now: Instant, refused: Duration, stalled: Duration) -> bool {
         let state = self.lock();
-        let since =
-            state.trouble.as_ref().map(|(since, _)| *since).into_iter().chain(state.at_work);
-        since.min().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        let has_lasted = |since: Option<Instant>, limit| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+        };
+        has_lasted(state.trouble.as_ref().map(|(since, _)| *since), refused)
+            || has_lasted(state.at_work, stalled)
     }
 
     pub(super) fn hold(&self, why: Option<String>) {
@@ -103,6 +106,15 @@ impl Health {
 }
 
 impl Shared {
+    /// The thread that writes has died: nothing is taken in any more, and what waits is lost.
+    pub(super) fn break_down(&self, now: Instant) {
+        self.health.fails(now, "the thread that writes it has died of a panic");
+        self.lanes.collect(true, |_, chunk| {
+            self.metrics.dropped(LostRow::Disk, chunk.count() as u64);
+            self.lanes.abandon(&chunk);
+        });
+    }
+
     pub(super) fn stop_at(&self) -> Option<Instant> {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }

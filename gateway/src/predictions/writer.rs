@@ -5,30 +5,24 @@
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use predlog::SchemaId;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::closing::{Closing, FIRST_PAUSE, LONGEST_PAUSE};
 use super::lane::Chunk;
 use super::state::Shared;
 use crate::config::{self, Fsync};
-use crate::tasks;
 use crate::telemetry::LostRow;
 
 /// How long rows gather. Waking a thread costs whoever hands a row over more than all the rest.
 const GATHER: Duration = Duration::from_millis(5);
 /// Rounds without a row after which the thread sleeps until there is one.
 const QUIET_ROUNDS: u32 = 200;
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Failures in a row for other reasons than room, after which another segment is tried.
 const MOST_FAILURES: u32 = 3;
-/// Segments that are being closed at a time.
-const MOST_CLOSING: usize = 4;
 
 /// Where segments come from.
 pub(super) trait Sink: Send + 'static {
@@ -44,7 +38,9 @@ pub(super) trait Segment: Send + 'static {
     fn append(&mut self, framed: &[u8]) -> io::Result<()>;
     fn position(&self) -> u64;
     fn sync(&mut self) -> io::Result<()>;
-    /// Ends it; returns its number. May be tried again.
+    /// Takes back what no sync has confirmed.
+    fn forget_unsynced(&mut self) -> io::Result<()>;
+    /// Ends it; returns its number. May be tried again, unless it is `NotFound`.
     fn close(&mut self) -> io::Result<u64>;
 }
 
@@ -81,9 +77,7 @@ pub(super) struct Writer<S: Sink> {
     pause: Duration,
     failures: u32,
     quiet: u32,
-    closing: Vec<JoinHandle<()>>,
-    /// Told when closing must not be tried again.
-    gives_up: Arc<AtomicBool>,
+    closing: Closing,
 }
 
 /// The segment that is being written.
@@ -110,6 +104,7 @@ impl From<&config::PredictionLog> for Terms {
 
 impl<S: Sink> Writer<S> {
     pub(super) fn new(shared: Arc<Shared>, sink: S, terms: Terms) -> Self {
+        let closing = Closing::new(shared.clone());
         Self {
             shared,
             sink,
@@ -120,8 +115,7 @@ impl<S: Sink> Writer<S> {
             pause: FIRST_PAUSE,
             failures: 0,
             quiet: 0,
-            closing: Vec::new(),
-            gives_up: Arc::default(),
+            closing,
         }
     }
 
@@ -149,10 +143,8 @@ impl<S: Sink> Writer<S> {
         self.show_oldest();
         let had_rows = !self.pending.is_empty();
         // The last rows are few beside the room that the disk is to keep.
-        let result = match self.shared.health.held().filter(|_| stop.is_none()) {
-            Some(why) => Err(io::Error::new(ErrorKind::StorageFull, why)),
-            None => self.write(now),
-        };
+        let held = self.shared.health.held().filter(|_| stop.is_none());
+        let result = self.write(now, held);
         self.show_oldest();
         match result {
             Ok(()) => {
@@ -191,16 +183,26 @@ impl<S: Sink> Writer<S> {
         }))
     }
 
-    fn write(&mut self, now: Instant) -> io::Result<()> {
+    /// Writes what is pending, unless it is held back. What was written before is brought to the
+    /// disk either way, and segments end.
+    fn write(&mut self, now: Instant, held: Option<String>) -> io::Result<()> {
         self.shared.health.works_since(Some(now));
-        let result = self.try_to_write(now);
+        self.rotate(now);
+        let written = match held {
+            Some(why) => Err(io::Error::new(ErrorKind::StorageFull, why)),
+            None => self.write_pending(now),
+        };
+        self.shared.health.works_since(Some(Instant::now()));
+        let synced = self.sync_if_due(now);
+        self.rotate(now);
         self.shared.health.works_since(None);
-        result
+        written.and(synced)
     }
 
-    fn try_to_write(&mut self, now: Instant) -> io::Result<()> {
-        self.rotate(now);
+    fn write_pending(&mut self, now: Instant) -> io::Result<()> {
         while let Some((lane, chunk)) = self.pending.pop_front() {
+            // A long way is no standstill.
+            self.shared.health.works_since(Some(Instant::now()));
             if let Err(error) = self.append(now, &chunk) {
                 self.pending.push_front((lane, chunk));
                 return Err(error);
@@ -213,7 +215,7 @@ impl<S: Sink> Writer<S> {
             self.shared.lanes.room.freed.notify_waiters();
             self.rotate(now);
         }
-        self.sync_if_due(now)
+        Ok(())
     }
 
     /// Appends the rows of a buffer, behind the schemas that they name.
@@ -279,33 +281,29 @@ impl<S: Sink> Writer<S> {
                 || now.duration_since(current.began) >= terms.segment_age;
             is_whole && has_end
         };
-        if let Some(current) = self.current.take_if(is_over) {
-            self.close(current.segment);
+        // While the disk is behind with closing, segments become longer.
+        if self.closing.has_room()
+            && let Some(current) = self.current.take_if(is_over)
+        {
+            self.closing.close(current.segment);
         }
     }
 
-    /// Closes a segment on a thread of its own: bringing it to the disk takes its time.
-    fn close(&mut self, segment: S::Segment) {
-        self.closing.retain(|closing| !closing.is_finished());
-        if self.closing.len() >= MOST_CLOSING {
-            // The disk is behind: so is everybody else.
-            drop(self.closing.remove(0).join());
-        }
-        let (shared, gives_up) = (self.shared.clone(), self.gives_up.clone());
-        let started =
-            tasks::thread("predictions-end", move || end_segment(segment, &shared, &gives_up));
-        match started {
-            Ok(closing) => self.closing.push(closing),
-            // It is closed when the gateway starts again.
-            Err(error) => error!(%error, "no thread to close a segment of the prediction log"),
-        }
-    }
-
-    /// Goes on in another segment; what was written of this one is found at the next start.
+    /// Goes on in another segment, where those rows come again that wait for a sync.
     fn leave_segment(&mut self) {
-        self.current = None;
+        let Some(Current { mut segment, .. }) = self.current.take() else { return };
+        if !self.unsynced.is_empty()
+            && let Err(error) = segment.forget_unsynced()
+        {
+            warn!(%error, "rows of the prediction log may be there twice");
+        }
         while let Some(chunk) = self.unsynced.pop_back() {
             self.pending.push_front(chunk);
+        }
+        if self.closing.has_room() {
+            self.closing.close(segment);
+        } else {
+            warn!("a segment of the prediction log is left open until the next start");
         }
     }
 
@@ -329,9 +327,9 @@ impl<S: Sink> Writer<S> {
             if let Err(error) = current.segment.sync() {
                 warn!(%error, "the prediction log may not be on the disk");
             }
-            self.close(current.segment);
+            self.closing.close(current.segment);
         }
-        self.join();
+        self.closing.join();
     }
 
     /// Counts what could not be written by the end.
@@ -346,18 +344,9 @@ impl<S: Sink> Writer<S> {
             error!(rows = lost, "rows of the prediction log were lost: they could not be written");
         }
         if let Some(current) = self.current.take() {
-            self.close(current.segment);
+            self.closing.close(current.segment);
         }
-        self.join();
-    }
-
-    fn join(&mut self) {
-        self.gives_up.store(true, Ordering::Relaxed);
-        for closing in self.closing.drain(..) {
-            if closing.join().is_err() {
-                error!("closing a segment of the prediction log panicked");
-            }
-        }
+        self.closing.join();
     }
 
     fn show_oldest(&self) {
@@ -369,30 +358,4 @@ impl<S: Sink> Writer<S> {
 fn finish(shared: &Shared, lane: usize, chunk: Chunk) {
     shared.metrics.written(&chunk.rows);
     shared.lanes.finish(lane, chunk);
-}
-
-/// Closes a segment, however long a full disk keeps it from that.
-fn end_segment(mut segment: impl Segment, shared: &Shared, gives_up: &AtomicBool) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match segment.close() {
-            Ok(number) => {
-                shared.closed.send_modify(|last| *last = number.max(*last));
-                return;
-            }
-            Err(error) if gives_up.load(Ordering::Relaxed) => {
-                // It is closed when the gateway starts again.
-                warn!(%error, "a segment of the prediction log could not be closed");
-                return;
-            }
-            Err(error) => {
-                shared.metrics.failed();
-                if pause == FIRST_PAUSE {
-                    warn!(%error, "a segment of the prediction log cannot be closed yet");
-                }
-            }
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
 }

@@ -25,6 +25,7 @@ const LAYERS: &[&[&str]] = &[
     &["models"],
     &["upstream"],
     &["delivery"],
+    &["feedback"],
     &["snapshot"],
     &["pipeline"],
     &["control"],
@@ -54,7 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("notify", &["reload"]),
     ("nvml_wrapper", &["telemetry"]),
     ("object_store", &["delivery"]),
-    ("predlog", &["predictions", "delivery"]),
+    ("predlog", &["predictions", "delivery", "feedback", "cli"]),
     ("proto", &["codec", "upstream", "api"]),
     ("prost", &["predictions", "upstream", "api"]),
     ("rustix", &["tasks", "delivery", "app", "cli"]),
@@ -81,6 +82,7 @@ const HOMES: &[(&str, &[&str])] = &[
 /// Modules that may read the wall clock, which jumps; everything that waits or measures uses one
 /// that does not.
 const WALL_CLOCK: &[(&str, &str)] = &[
+    ("cli", "what `-1h` means to a command"),
     ("identity", "when tokens are valid"),
     (
         "models",

@@ -451,3 +451,95 @@ fn check_says_when_the_state_folder_cannot_be_written() {
     let expected = format!("cannot write {}: Not a directory", file.display());
     assert!(errors.contains("state.path: ") && errors.contains(&expected), "{errors}");
 }
+
+/// A configuration with a prediction log that says so much more.
+fn logging(folder: &Path, log: &str) -> String {
+    let text = format!("version = 1\n[repository]\npath = '.'\n[prediction_log]\n{log}");
+    config(folder, &text)
+}
+
+#[test]
+fn check_tells_when_the_folder_of_the_log_cannot_be_used() {
+    let folder = repository(IDENTITY);
+    let path = logging(folder.path(), "path = 'new/log'\n");
+    let output = penstock(&["check", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!folder.path().join("new").exists());
+
+    fs::write(folder.path().join("new"), "").unwrap();
+    let errors = text(&penstock(&["check", &path]).stderr);
+    let (log, file) = (folder.path().join("new/log"), folder.path().join("new"));
+    let expected = format!(
+        "prediction_log.path: {}: cannot write {}: Not a directory",
+        log.display(),
+        file.display()
+    );
+    assert!(errors.contains(&expected), "{errors}");
+
+    // Where a part of it is something else.
+    fs::create_dir_all(folder.path().join("old/segments")).unwrap();
+    fs::write(folder.path().join("old/files"), "").unwrap();
+    let output = penstock(&["check", &logging(folder.path(), "path = 'old'\n")]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("old/files: Not a directory"));
+}
+
+#[test]
+fn check_tells_when_the_key_of_hashes_is_not_there() {
+    let folder = repository(IDENTITY);
+    for (key, expected) in [
+        ("env:PENSTOCK_NO_SUCH_KEY", "the environment has no PENSTOCK_NO_SUCH_KEY"),
+        ("file:missing", "missing: No such file"),
+    ] {
+        let path = logging(folder.path(), &format!("hash_key = '{key}'\n"));
+        let output = penstock(&["check", &path]);
+        assert_eq!(output.status.code(), Some(64));
+        let errors = text(&output.stderr);
+        assert!(errors.contains("prediction_log.hash_key: "), "{errors}");
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn check_tells_when_a_rule_of_the_log_names_what_no_model_has() {
+    let folder = repository(IDENTITY);
+    let rules = |fields: &[&str]| -> String {
+        let rule = |field| format!("[[prediction_log.redact]]\nfield = '{field}'\nhow = 'drop'\n");
+        fields.iter().map(rule).collect()
+    };
+    let path = logging(folder.path(), &rules(&["in.x", "out.y", "caller_id"]));
+    let output = penstock(&["check", &path]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+
+    let sampling = "[prediction_log.sampling]\nconfidence_output = 'x'\nconfidence_below = 0.5\n";
+    let wrong = rules(&["in.x", "in.y", "out.x"]) + sampling;
+    let output = penstock(&["check", &logging(folder.path(), &wrong)]);
+    assert_eq!(output.status.code(), Some(64));
+    let errors = text(&output.stderr);
+    for expected in [
+        "prediction_log.redact[1].field: names 'y', which is no input and no feature of one",
+        "prediction_log.redact[2].field: names 'x', which is no output and no feature of one",
+        "prediction_log.sampling.confidence_output: names 'x', which is no output",
+    ] {
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn the_log_command_says_where_it_looked_in_vain() {
+    let folder = repository(IDENTITY);
+    let shown = folder.path().display().to_string();
+    let plain = config(folder.path(), "version = 1\n[repository]\npath = '.'\n");
+    for (arguments, status, expected) in [
+        (&["stats", "--path", &shown][..], 1, format!("{shown}: here is no prediction log")),
+        (&["verify", "--config", &plain], 1, format!("{plain} has no [prediction_log]")),
+        (&["stats", "--config", &shown], 64, "cannot read".to_owned()),
+        (&["export", "--path", &shown, "--from", "soon"], 2, "'soon' is no time".to_owned()),
+        (&["stats", "--path", &shown, "--config", &plain], 2, "cannot be used with".to_owned()),
+    ] {
+        let output = penstock(&[&["log"], arguments].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{errors}");
+        assert!(errors.contains(&expected), "{errors}");
+    }
+}

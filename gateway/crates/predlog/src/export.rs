@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -50,15 +50,32 @@ pub fn export(
     log: &Path,
     query: Query,
     format: Format,
+    out: impl Write + Send,
+) -> Result<u64, ExportError> {
+    let scan = scan(log, query)?;
+    // JSON lines need none, and for the others segments are read once more.
+    let schema = match format {
+        Format::JsonLines => Schema::empty(),
+        Format::Parquet | Format::Csv => scan.schema()?,
+    };
+    write(format, schema, scan, out)
+}
+
+/// Writes batches; `schema` has all columns, but for JSON lines.
+pub(crate) fn write(
+    format: Format,
+    schema: Schema,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
     mut out: impl Write + Send,
 ) -> Result<u64, ExportError> {
+    let schema = Arc::new(schema);
     let rows = match format {
-        Format::Parquet => parquet(log, query, &mut out)?,
-        Format::Csv => csv(log, query, &mut out)?,
+        Format::Parquet => parquet(&schema, batches, &mut out)?,
+        Format::Csv => csv(&schema, batches, &mut out)?,
         Format::JsonLines => {
             let mut writer = arrow_json::LineDelimitedWriter::new(&mut out);
             let mut rows = 0;
-            for batch in scan(log, query)? {
+            for batch in batches {
                 let batch = printable(&batch?)?;
                 writer.write(&batch)?;
                 rows += batch.num_rows() as u64;
@@ -71,17 +88,19 @@ pub fn export(
     Ok(rows)
 }
 
-fn parquet(log: &Path, query: Query, out: impl Write + Send) -> Result<u64, ExportError> {
-    let scan = scan(log, query)?;
-    let schema = Arc::new(scan.schema()?);
+fn parquet(
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
+    out: impl Write + Send,
+) -> Result<u64, ExportError> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_bytes(Some(ROW_GROUP))
         .build();
-    let mut writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(out, Arc::clone(schema), Some(properties))?;
     let mut rows = 0;
-    for batch in scan {
-        let batch = conform(&batch?, &schema)?;
+    for batch in batches {
+        let batch = conform(&batch?, schema)?;
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
@@ -89,19 +108,21 @@ fn parquet(log: &Path, query: Query, out: impl Write + Send) -> Result<u64, Expo
     Ok(rows)
 }
 
-fn csv(log: &Path, query: Query, out: impl Write) -> Result<u64, ExportError> {
-    let scan = scan(log, query)?;
-    let schema = Arc::new(scan.schema()?);
+fn csv(
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
+    out: impl Write,
+) -> Result<u64, ExportError> {
     let mut writer = arrow_csv::Writer::new(out);
     let mut rows = 0;
-    for batch in scan {
-        let batch = flat(&conform(&batch?, &schema)?)?;
+    for batch in batches {
+        let batch = flat(&conform(&batch?, schema)?)?;
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
     if rows == 0 && !schema.fields().is_empty() {
         // The names are there all the same.
-        writer.write(&flat(&RecordBatch::new_empty(schema))?)?;
+        writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
     }
     Ok(rows)
 }

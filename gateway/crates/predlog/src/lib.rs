@@ -2,7 +2,7 @@
 //!
 //! This crate knows nothing of tokio, clocks or the gateway; it reads and writes files. Reading
 //! order: [`row`], [`schema`], [`feedback`], [`segment`], [`folder`], [`convert`], [`read`],
-//! [`calls`], [`verify`], [`export`].
+//! [`calls`], [`verify`], [`export`], [`join`].
 #![forbid(unsafe_code)]
 
 pub mod row;
@@ -18,6 +18,7 @@ pub mod read;
 pub mod calls;
 pub mod verify;
 pub mod export;
+pub mod join;
 
 pub use convert::{ConvertError, Converted, Options, Written, convert};
 pub use export::{ExportError, Format, export};

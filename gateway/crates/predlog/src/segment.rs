@@ -118,6 +118,7 @@ impl fmt::Display for Damage {
 
 const OPEN: &str = "open";
 const CLOSED: &str = "segment";
+const ASIDE: &str = "damaged";
 
 fn open_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:08}.{OPEN}"))
@@ -143,6 +144,16 @@ pub fn list(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 /// What reading the folder gives.
 pub fn list_open(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     numbered(folder, OPEN)
+}
+
+/// Closed segments that were put aside by this name because parts of them could not be read; what
+/// could is in files. By number.
+///
+/// # Errors
+///
+/// What reading the folder gives.
+pub fn list_aside(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    numbered(folder, ASIDE)
 }
 
 fn numbered(folder: &Path, extension: &str) -> io::Result<Vec<(u64, PathBuf)>> {

@@ -15,7 +15,7 @@ use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition, stem};
 use crate::read::{ReadError, files, held, instance, stem_of};
-use crate::segment::{Damage, Reader, Record};
+use crate::segment::{self, Damage, Reader, Record};
 
 /// What was found out about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct SegmentCheck {
     pub path: PathBuf,
     /// Calls that can be read.
     pub rows: u64,
+    /// Whether it was put aside for its damage: its calls are in files.
+    pub is_aside: bool,
     /// What cannot be read.
     pub gaps: Vec<Damage>,
     /// Why the rest could not be read, where the file system or the format kept us from it.
@@ -65,9 +67,13 @@ impl Verification {
 /// What listing its folders gives.
 pub fn verify(log: &Path) -> Result<Verification, ReadError> {
     let held = held(log).map_err(ReadError::io(log))?;
+    let aside = match segment::list_aside(&log.join("segments")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => vec![],
+        listed => listed.map_err(ReadError::io(log))?,
+    };
     let files = files(log).map_err(ReadError::io(log))?;
     let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
-    let mut numbers: BTreeSet<u64> = held.iter().map(|(number, _)| *number).collect();
+    let mut numbers: BTreeSet<u64> = held.iter().chain(&aside).map(|(number, _)| *number).collect();
     numbers.extend(files.iter().filter_map(|(_, path)| {
         let text = stem_of(path)?;
         let number = text.split('-').nth(1)?.parse().ok()?;
@@ -75,7 +81,12 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
     }));
     let steps = numbers.iter().zip(numbers.iter().skip(1));
     Ok(Verification {
-        segments: held.into_iter().filter_map(|(number, path)| segment(number, path)).collect(),
+        segments: held
+            .into_iter()
+            .map(|(number, path)| (number, path, false))
+            .chain(aside.into_iter().map(|(number, path)| (number, path, true)))
+            .filter_map(|(number, path, is_aside)| check_segment(number, path, is_aside))
+            .collect(),
         files: files.into_iter().filter_map(|(partition, path)| file(partition, path)).collect(),
         missing: steps
             .filter(|(before, after)| *before + 1 < **after)
@@ -85,8 +96,8 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
 }
 
 /// `None`: it was converted and removed meanwhile.
-fn segment(number: u64, path: PathBuf) -> Option<SegmentCheck> {
-    let mut check = SegmentCheck { number, path, rows: 0, gaps: vec![], problem: None };
+fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCheck> {
+    let mut check = SegmentCheck { number, path, rows: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
         let mut reader = Reader::open(&check.path)?;
         while let Some(record) = reader.next()? {

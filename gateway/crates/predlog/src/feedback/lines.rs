@@ -7,14 +7,17 @@ use arrow_array::builder::{
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema, TimeUnit};
 use bytes::Bytes;
 
-use super::{Feedback, Label, parse_id};
+use super::{Feedback, Joined, Label, parse_id};
 use crate::columns::hyphenated;
 
-/// The columns of feedback, of which the first three say what it is about.
+/// So many columns come first that say what feedback is about.
+const ABOUT: usize = 3;
+
+/// The columns of feedback.
 pub(crate) fn fields() -> Vec<Field> {
     let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let columns = [
@@ -76,6 +79,35 @@ pub(crate) fn batch<'a>(
     let columns =
         vec![prediction, caller, items, id, label, number, reward, event, received, source, note];
     RecordBatch::try_new(Arc::new(ArrowSchema::new(fields())), columns)
+}
+
+/// The columns that feedback adds to the lines of rows, and those of what is known of each line.
+/// What is of the latest, and not of the latest that has one, is all but label and reward.
+pub(crate) fn joined(known: &[Option<Joined<'_>>]) -> Result<RecordBatch, ArrowError> {
+    let merged: Vec<Feedback> = known
+        .iter()
+        .map(|known| {
+            known.map_or_else(Feedback::default, |known| Feedback {
+                label: known.label.cloned(),
+                reward: known.reward,
+                ..known.latest.clone()
+            })
+        })
+        .collect();
+    let all = batch(&merged)?;
+    let counts = known.iter().map(|known| known.map_or(0, |known| known.count as i64));
+    let mut fields: Vec<Field> = fields().into_iter().skip(ABOUT).collect();
+    fields.push(Field::new("feedback", DataType::Int64, true));
+    let mut columns: Vec<ArrayRef> = all.columns().iter().skip(ABOUT).cloned().collect();
+    for time in ["event_time", "received"] {
+        let place = fields.iter().position(|field| field.name() == time).unwrap_or(0);
+        let times = columns[place].as_primitive::<TimestampMicrosecondType>();
+        let lines = times.iter().zip(known).map(|(time, known)| time.filter(|_| known.is_some()));
+        let times: TimestampMicrosecondArray = lines.collect();
+        columns[place] = Arc::new(times.with_timezone("UTC"));
+    }
+    columns.push(Arc::new(Int64Array::from_iter_values(counts)));
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns)
 }
 
 /// Reads what [`batch`] made; columns that a file of somebody else lacks, or has of another type,

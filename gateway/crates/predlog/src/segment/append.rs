@@ -31,6 +31,8 @@ pub(super) struct Appender<S> {
     marker: u64,
     /// Where the last whole record ends.
     position: u64,
+    /// The part of it that survives the end of the machine.
+    synced: u64,
     /// Bytes since the last mark.
     unmarked: u64,
     /// Whether there may be bytes behind the last whole record.
@@ -48,6 +50,7 @@ impl<S: Storage> Appender<S> {
             storage,
             marker,
             position,
+            synced: position,
             unmarked: MARK_EVERY,
             is_torn: true,
             has_ended: false,
@@ -80,7 +83,22 @@ impl<S: Storage> Appender<S> {
         if self.is_lost {
             return Err(io::Error::other("an earlier sync of the segment failed"));
         }
-        self.storage.sync().inspect_err(|_| self.is_lost = true)
+        self.storage.sync().inspect_err(|_| self.is_lost = true)?;
+        self.synced = self.position;
+        Ok(())
+    }
+
+    /// Whether a sync failed, so that no other one is worth trying.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Takes back what no sync has confirmed.
+    pub(super) fn forget_unsynced(&mut self) -> io::Result<()> {
+        (self.is_torn, self.position) = (true, self.synced);
+        // Whatever marks there were may be behind that.
+        self.unmarked = MARK_EVERY;
+        self.mend()
     }
 
     /// Cuts the file behind its last whole record, where that may be needed.

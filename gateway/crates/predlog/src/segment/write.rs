@@ -17,6 +17,8 @@ pub struct Writer {
     folder: PathBuf,
     number: u64,
     file: Appender<fs::File>,
+    /// Whether it has its last name.
+    is_renamed: bool,
 }
 
 impl Writer {
@@ -42,7 +44,7 @@ impl Writer {
             return Err(error);
         }
         let file = Appender::new(file, marker, HEAD as u64);
-        Ok(Self { folder: folder.to_owned(), number, file })
+        Ok(Self { folder: folder.to_owned(), number, file, is_renamed: false })
     }
 
     /// Appends whole records, as [`frame`](super::frame()) writes them: all of them or none. What
@@ -80,20 +82,32 @@ impl Writer {
         self.file.sync()
     }
 
+    /// Takes back what no sync has confirmed, for those who write it to another segment.
+    ///
+    /// # Errors
+    ///
+    /// What the file system gives; the records may then still be here.
+    pub fn forget_unsynced(&mut self) -> io::Result<()> {
+        self.file.forget_unsynced()
+    }
+
     /// Ends the segment, syncs it and gives it its last name; its path. This may take long, and
     /// may be done on another thread while the next segment is being written.
     ///
     /// # Errors
     ///
-    /// What the file system gives; it may be tried again. Where a sync failed the segment stays
-    /// as it is, for [`recover`](super::recover).
+    /// What the file system gives; it may be tried again. A sync that failed is not: what the
+    /// system could not write shows when the segment is read. [`NotFound`](ErrorKind::NotFound)
+    /// where somebody has taken the file away.
     pub fn close(&mut self) -> io::Result<PathBuf> {
-        self.file.end()?;
-        self.file.sync()?;
         let closed = closed_path(&self.folder, self.number);
-        let open = open_path(&self.folder, self.number);
-        if open.try_exists()? || !closed.try_exists()? {
-            fs::rename(open, &closed)?;
+        if !self.is_renamed {
+            self.file.end()?;
+            if !self.file.is_lost() {
+                self.file.sync()?;
+            }
+            fs::rename(open_path(&self.folder, self.number), &closed)?;
+            self.is_renamed = true;
         }
         sync_folder(&self.folder)?;
         Ok(closed)

@@ -100,6 +100,21 @@ fn a_damaged_segment_is_named_with_what_can_be_read_of_it() {
 }
 
 #[test]
+fn a_segment_that_was_put_aside_is_named_with_its_damage() {
+    let log = log();
+    let [path, aside] =
+        ["segment", "damaged"].map(|of| log.path().join("segments/00000005").with_extension(of));
+    let bytes = fs::read(path).unwrap();
+    // It ends before the record with which it was closed.
+    fs::write(&aside, &bytes[..bytes.len() - 40]).unwrap();
+    let verification = verify(log.path()).unwrap();
+    assert!(!verification.is_whole());
+    let [whole, damaged] = &verification.segments[..] else { panic!("{verification:?}") };
+    assert!(!whole.is_aside && whole.gaps.is_empty());
+    assert!(damaged.is_aside && damaged.path == aside && !damaged.gaps.is_empty());
+}
+
+#[test]
 fn statistics_come_from_metadata() {
     let log = log();
     let stats = stats(log.path()).unwrap();
