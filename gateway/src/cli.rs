@@ -4,6 +4,7 @@
 
 mod check;
 mod client;
+mod feedback;
 mod inspect;
 mod key;
 mod log;
@@ -67,6 +68,8 @@ enum Command {
     Revisions(revisions::Arguments),
     /// Let a running gateway read its configuration file again
     Reload(reload::Arguments),
+    /// Send feedback about predictions, and write rows with what is known of them
+    Feedback(feedback::Arguments),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
     /// Look into a prediction log: what it holds, whether it is whole, its rows for others
@@ -96,6 +99,7 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Revisions(arguments) => revisions::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Feedback(arguments) => feedback::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -42,6 +42,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("arc_swap", &["identity", "snapshot"]),
     ("axum", &["api", "server"]),
     ("clap", &["cli"]),
+    ("csv", &["cli"]),
     ("dashmap", &["limits"]),
     ("engine_torch", &["app", "cli", "main"]),
     ("flate2", &["api"]),

@@ -14,6 +14,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition, stem};
+use crate::feedback;
 use crate::read::{ReadError, files, held, instance, stem_of};
 use crate::segment::{self, Damage, Reader, Record};
 
@@ -22,6 +23,7 @@ use crate::segment::{self, Damage, Reader, Record};
 pub struct Verification {
     pub segments: Vec<SegmentCheck>,
     pub files: Vec<FileCheck>,
+    pub feedback: Vec<FeedbackCheck>,
     /// Numbers of segments between others of which neither the segment is here nor a file of it:
     /// they had no rows, were delivered or removed, or are lost.
     pub missing: Vec<RangeInclusive<u64>>,
@@ -33,6 +35,8 @@ pub struct SegmentCheck {
     pub path: PathBuf,
     /// Calls that can be read.
     pub rows: u64,
+    /// Feedback that can be read.
+    pub feedback: u64,
     /// Whether it was put aside for its damage: its calls are in files.
     pub is_aside: bool,
     /// What cannot be read.
@@ -51,12 +55,23 @@ pub struct FileCheck {
     pub problem: Option<String>,
 }
 
+/// A file of feedback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedbackCheck {
+    pub path: PathBuf,
+    /// Lines.
+    pub rows: u64,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
 impl Verification {
     /// Whether all that is here can be read.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.segments.iter().all(|segment| segment.gaps.is_empty() && segment.problem.is_none())
             && self.files.iter().all(|file| file.problem.is_none())
+            && self.feedback.iter().all(|file| file.problem.is_none())
     }
 }
 
@@ -72,9 +87,11 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
         listed => listed.map_err(ReadError::io(log))?,
     };
     let files = files(log).map_err(ReadError::io(log))?;
+    let feedback = feedback::files(log).map_err(ReadError::io(log))?;
     let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     let mut numbers: BTreeSet<u64> = held.iter().chain(&aside).map(|(number, _)| *number).collect();
-    numbers.extend(files.iter().filter_map(|(_, path)| {
+    let paths = files.iter().map(|(_, path)| path).chain(feedback.iter().map(|(_, path)| path));
+    numbers.extend(paths.filter_map(|path| {
         let text = stem_of(path)?;
         let number = text.split('-').nth(1)?.parse().ok()?;
         (text == stem(own, number)).then_some(number)
@@ -88,6 +105,7 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
             .filter_map(|(number, path, is_aside)| check_segment(number, path, is_aside))
             .collect(),
         files: files.into_iter().filter_map(|(partition, path)| file(partition, path)).collect(),
+        feedback: feedback.into_iter().filter_map(|(_, path)| feedback_file(path)).collect(),
         missing: steps
             .filter(|(before, after)| *before + 1 < **after)
             .map(|(before, after)| before + 1..=after - 1)
@@ -97,11 +115,16 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
 
 /// `None`: it was converted and removed meanwhile.
 fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCheck> {
-    let mut check = SegmentCheck { number, path, rows: 0, is_aside, gaps: vec![], problem: None };
+    let mut check =
+        SegmentCheck { number, path, rows: 0, feedback: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
         let mut reader = Reader::open(&check.path)?;
         while let Some(record) = reader.next()? {
-            check.rows += u64::from(matches!(record, Record::Row(_)));
+            match record {
+                Record::Row(_) => check.rows += 1,
+                Record::Feedback(_) => check.feedback += 1,
+                Record::Schema(..) => {}
+            }
         }
         check.gaps = reader.gaps().to_vec();
         Ok(())
@@ -116,16 +139,26 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
 
 /// `None`: its time was over meanwhile.
 fn file(partition: Partition, path: PathBuf) -> Option<FileCheck> {
-    let mut check = FileCheck { partition, path, rows: 0, problem: None };
-    match File::open(&check.path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => check.problem = Some(error.to_string()),
-        Ok(file) => match read(&file) {
-            Ok(rows) => check.rows = rows,
-            Err(problem) => check.problem = Some(problem),
-        },
+    let (rows, problem) = whole(&path)?;
+    Some(FileCheck { partition, path, rows, problem })
+}
+
+/// `None`: its time was over meanwhile.
+fn feedback_file(path: PathBuf) -> Option<FeedbackCheck> {
+    let (rows, problem) = whole(&path)?;
+    Some(FeedbackCheck { path, rows, problem })
+}
+
+/// The lines of a file, and what is wrong with it; `None`: it is gone.
+fn whole(path: &Path) -> Option<(u64, Option<String>)> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some((0, Some(error.to_string()))),
+        Ok(file) => Some(match read(&file) {
+            Ok(rows) => (rows, None),
+            Err(problem) => (0, Some(problem)),
+        }),
     }
-    Some(check)
 }
 
 /// Reads a whole file; gives its lines or what is wrong.
@@ -240,6 +273,27 @@ fn times(metadata: &ParquetMetaData) -> impl Iterator<Item = (i64, i64)> {
             _ => None,
         }
     })
+}
+
+/// How many files of feedback a log has, their lines and their bytes, by their metadata alone.
+///
+/// # Errors
+///
+/// What reading gives.
+pub fn feedback_stats(log: &Path) -> Result<(u64, u64, u64), ReadError> {
+    let mut all = (0, 0, 0);
+    for (_, path) in feedback::files(log).map_err(ReadError::io(log))? {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            file => file.map_err(ReadError::io(&path))?,
+        };
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+            .map_err(ReadError::parquet(&path))?;
+        all.0 += 1;
+        all.1 += metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        all.2 += file.metadata().map_err(ReadError::io(&path))?.len();
+    }
+    Ok(all)
 }
 
 /// Segments that are not converted yet, the one that is being written too: how many, and their

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use predlog::verify::{Stats, stats, waiting};
+use predlog::verify::{Stats, feedback_stats, stats, waiting};
 use serde_json::{Value, json};
 
 use super::{Source, bytes, time};
@@ -25,13 +25,18 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, log: PathBuf) -> anyhow::Result<ExitCode> {
     let hours = stats(&log)?;
     let (segments, waiting) = waiting(&log)?;
+    let (files, lines, size) = feedback_stats(&log)?;
     if arguments.json {
         let hours: Vec<Value> = hours.iter().map(shown).collect();
+        let feedback = json!({ "files": files, "lines": lines, "bytes": size });
         let waiting = json!({ "segments": segments, "bytes": waiting });
-        println!("{}", json!({ "partitions": hours, "waiting": waiting }));
+        println!("{}", json!({ "partitions": hours, "feedback": feedback, "waiting": waiting }));
         return Ok(ExitCode::SUCCESS);
     }
     print!("{}", table::render(&rows(&hours, arguments.hours)));
+    if files > 0 {
+        println!("\nfeedback: {lines} in {files} files ({})", bytes(size));
+    }
     println!("\nsegments that are not files yet: {segments} ({})", bytes(waiting));
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::convert::{Options, convert};
-use crate::testing::{HOUR, START, floats, row, schema, segment, spec};
+use crate::testing::{HOUR, START, begin, floats, row, schema, segment, spec, told};
 use crate::{Row, Schema};
 
 fn numbers() -> Schema {
@@ -130,4 +130,30 @@ fn statistics_come_from_metadata() {
     assert_eq!(stats.iter().map(|of| of.bytes).sum::<u64>(), bytes);
     let segment = log.path().join("segments/00000005.segment");
     assert_eq!(waiting(log.path()).unwrap(), (1, segment.metadata().unwrap().len()));
+}
+
+#[test]
+fn feedback_is_read_and_counted_like_rows() {
+    let log = TempDir::new().unwrap();
+    fs::write(log.path().join("instance"), "00000000 4\n").unwrap();
+    for number in [1, 2] {
+        let mut writer = begin(log.path(), number, &[], &[]);
+        writer.append(&crate::testing::feedback(&[told(1), told(2)])).unwrap();
+        let segment = writer.close().unwrap();
+        if number == 1 {
+            convert(&segment, log.path(), &Options::default()).unwrap();
+            fs::remove_file(segment).unwrap();
+        }
+    }
+    let verification = verify(log.path()).unwrap();
+    assert!(verification.is_whole() && verification.missing.is_empty(), "{verification:?}");
+    assert_eq!((verification.feedback[0].rows, verification.segments[0].feedback), (2, 2));
+    let path = verification.feedback[0].path.clone();
+    let (files, lines, bytes) = feedback_stats(log.path()).unwrap();
+    assert_eq!((files, lines, bytes), (1, 2, path.metadata().unwrap().len()));
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[20] ^= 4;
+    fs::write(&path, damaged).unwrap();
+    let verification = verify(log.path()).unwrap();
+    assert!(!verification.is_whole() && verification.feedback[0].problem.is_some());
 }
