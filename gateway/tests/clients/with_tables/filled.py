@@ -150,7 +150,6 @@ class Filled:
     answered: list[list[str]] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     sampled_calls: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def applicants(call: int, features: int, shift: float) -> list[list[float]]:
@@ -175,17 +174,21 @@ def write_models(repository: Path, features: list[str]) -> None:
         (repository / name / "model.toml").write_text(head + capped + mark + rest)
 
 
+def figure(gateway: harness.Gateway, name: str) -> float:
+    """A metric of the log."""
+    return harness.metric(gateway, f"penstock_prediction_log_{name}")
+
+
+def is_converted(gateway: harness.Gateway) -> bool:
+    """Whether all rows are in files."""
+    written = figure(gateway, "rows_total")
+    return figure(gateway, "queue_rows") == 0 and figure(gateway, "converted_rows_total") == written
+
+
 def end(gateway: harness.Gateway, seconds: float = 120) -> None:
     """Stops a gateway once all of its rows are in files."""
-
-    def figure(name: str) -> float:
-        return harness.metric(gateway, f"penstock_prediction_log_{name}")
-
-    harness.wait_until(
-        lambda: figure("queue_rows") == 0 and figure("converted_rows_total") == figure("rows_total"),
-        seconds,
-    )
-    assert figure("dropped_rows_total") == 0
+    harness.wait_until(lambda: is_converted(gateway), seconds)
+    assert figure(gateway, "dropped_rows_total") == 0
     gateway.stop()
 
 
@@ -219,7 +222,10 @@ def run_day(folder: Path, filled: Filled, features: list[str], shift: float) -> 
         answered.append(answer["parameters"]["prediction_id"] if "parameters" in answer else "")
     filled.answered.append(answered)
     # Another shape than the model has; more than the log takes; what JSON cannot say.
-    wrong = {"applicant": ("FP32", [1, 9], floats([[1.0] * 9])), "name": ("BYTES", [1, 1], texts([b"n"]))}
+    wrong = {
+        "applicant": ("FP32", [1, 9], floats([[1.0] * 9])),
+        "name": ("BYTES", [1, 1], texts([b"n"])),
+    }
     for _ in range(10):
         status, _ = caller.call("loans", wrong, {"x-user-id": "wrong"})
         assert status == 400
@@ -232,7 +238,9 @@ def run_day(folder: Path, filled: Filled, features: list[str], shift: float) -> 
         assert status == 200, answer
     filled.sampled_calls += 400
     harness.wait_until(
-        lambda: harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101,
+        lambda: (
+            harness.metric(gateway, "penstock_shadow_requests_total", outcome="compared") >= 101
+        ),
         120,
     )
     caller.close()

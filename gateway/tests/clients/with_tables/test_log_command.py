@@ -1,4 +1,4 @@
-"""`penstock log` on the folder of a log, beside the gateway that writes it and after it has ended."""
+"""`penstock log` on the folder of a log, beside the gateway that writes it and after it ended."""
 
 from __future__ import annotations
 
@@ -74,11 +74,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Rig:
     rig = Rig(tmp_path_factory.mktemp("ended"), "300ms")
     for _ in range(2):
         rig.call(CALLS // 2)
-        converted = "penstock_prediction_log_converted_rows_total"
-        rows = "penstock_prediction_log_rows_total"
-        harness.wait_until(
-            lambda: harness.metric(rig.gateway, converted) == harness.metric(rig.gateway, rows)
-        )
+        harness.wait_until(lambda: filled.is_converted(rig.gateway), 60)
     rig.caller.close()
     rig.gateway.stop()
     return rig
@@ -163,9 +159,9 @@ def test_a_range_of_time_and_a_version_are_chosen(ended: Rig) -> None:
 
 def test_progress_is_told_to_a_terminal_alone(ended: Rig, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
-    words = [harness.gateway_binary(), "log", "export", "--path", ended.log]
+    words = [str(harness.gateway_binary()), "log", "export", "--path", str(ended.log)]
     done = subprocess.run(
-        [*words, "--out", tmp_path / "rows.csv"], stderr=follower, stdout=follower, timeout=60
+        [*words, "--out", str(tmp_path / "rows.csv")], stderr=follower, stdout=follower, timeout=60
     )
     os.close(follower)
     assert done.returncode == 0
@@ -174,7 +170,15 @@ def test_progress_is_told_to_a_terminal_alone(ended: Rig, tmp_path: Path) -> Non
 
 
 def test_a_reader_that_has_enough_is_no_failure(ended: Rig) -> None:
-    words = [harness.gateway_binary(), "log", "export", "--format", "csv", "--path", ended.log]
+    words = [
+        str(harness.gateway_binary()),
+        "log",
+        "export",
+        "--format",
+        "csv",
+        "--path",
+        str(ended.log),
+    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
@@ -207,6 +211,8 @@ def test_what_is_damaged_is_named_and_is_a_failure(ended: Rig, live: Rig) -> Non
     (copy / "segments" / "00000007.segment").write_bytes(data)
     found = live.run("verify", "--path", str(copy), path=False)
     assert found.returncode == 1
-    assert f"{copy}/segments/00000007.segment: " in found.stderr and "bytes from byte" in found.stderr
+    assert (
+        f"{copy}/segments/00000007.segment: " in found.stderr and "bytes from byte" in found.stderr
+    )
     told = json.loads(live.run("verify", "--json", "--path", str(copy), path=False).stdout)
     assert told["segments"][0]["gaps"][0]["length"] > 0 and told["segments"][0]["calls"] < CALLS

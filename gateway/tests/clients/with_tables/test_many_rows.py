@@ -92,7 +92,10 @@ class Rows:
         call = str(uuid.uuid4())
         for kind, body in (
             ("request", {"id": call, "inputs": data}),
-            ("response", {"id": call, "model_name": "people", "model_version": "1", "outputs": data}),
+            (
+                "response",
+                {"id": call, "model_name": "people", "model_version": "1", "outputs": data},
+            ),
         ):
             text = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
             yield {
@@ -161,19 +164,25 @@ def in_pandas(log: Path, rows: Rows) -> pd.DataFrame:
     key = ["in_visits", "in_income", "in_years"]
     given = pd.DataFrame({"in_visits": rows.visits[:, 0], "in_income": rows.numbers[:, 1],
                           "in_years": rows.numbers[:, 3]})  # fmt: skip
-    assert given.sort_values(key).reset_index(drop=True).equals(
-        frame[key].sort_values(key).reset_index(drop=True)
+    assert (
+        given.sort_values(key)
+        .reset_index(drop=True)
+        .equals(frame[key].sort_values(key).reset_index(drop=True))
     )
     return frame
 
 
 def in_duckdb(log: Path, rows: Rows) -> None:
     """The log in DuckDB."""
-    lines, calls, missing, members, visits = duckdb.sql(f"""
+    lines, calls, missing, members, visits = (
+        duckdb.connect()
+        .execute(f"""
         SELECT count(*), count(DISTINCT prediction_id), count(*) FILTER (isnan(in_age)),
                count(*) FILTER (in_is_member), sum(in_visits)
-        FROM read_parquet('{log}/files/**/*.parquet', union_by_name = true, hive_partitioning = true)
-    """).fetchall()[0]
+        FROM read_parquet('{log}/files/**/*.parquet', hive_partitioning = true)
+    """)
+        .fetchall()[0]
+    )
     assert lines == len(rows.numbers)
     assert missing == np.isnan(rows.numbers[:, 0]).sum() and members == rows.is_member.sum()
     assert visits == rows.visits.sum() and 0 < calls <= lines

@@ -63,7 +63,7 @@ def recipes(log: filled.Filled) -> dict[str, Recipe]:
             if language == "sql":
                 for statement in filter(str.strip, text.split(";\n")):
                     table = database.sql(statement)
-                    if statement.lstrip().startswith("SELECT"):
+                    if table is not None and statement.lstrip().startswith("SELECT"):
                         recipe.tables.append(table.df())
             elif language == "python":
                 exec(compile(text, heading, "exec"), names)
@@ -81,10 +81,14 @@ def single(recipe: Recipe) -> pd.DataFrame:
     return table
 
 
-def incomes(shift: float) -> list[float]:
-    """The incomes of a day's calls of one route, NaN for those that miss."""
-    rows = [row for call in range(100) for row in filled.applicants(call, 2, shift)]
-    return [row[1] for row in rows]
+def sampled_ids(log: filled.Filled, day: pd.Timestamp) -> list[str]:
+    """Ids of sampled calls that are in the log, read another way."""
+    folder = log.folder / "files"
+    frame = pd.concat(
+        pd.read_parquet(path, columns=["prediction_id", "route"], partitioning=None)
+        for path in folder.glob(f"model=*/version=*/date={day:%Y-%m-%d}/hour=*/*.parquet")
+    )
+    return list(frame[frame.route == "clicks"].prediction_id.unique())
 
 
 def check_reading(recipe: Recipe, log: filled.Filled) -> None:
@@ -111,18 +115,8 @@ def check_errors(recipe: Recipe, log: filled.Filled) -> None:
         (SECOND, "credit", "1"): 11, (SECOND, "credit", "2"): 0,
     })  # fmt: skip
     first = totals.loc[FIRST].calls
-    kept = len(single_clicks(log, FIRST))
+    kept = len(sampled_ids(log, FIRST))
     assert first.sum() == 100 + 10 + 2 + kept
-
-
-def single_clicks(log: filled.Filled, day: pd.Timestamp) -> list[str]:
-    """Ids of sampled calls that are in the log, read another way."""
-    folder = log.folder / "files"
-    frame = pd.concat(
-        pd.read_parquet(path, columns=["prediction_id", "route"], partitioning=None)
-        for path in folder.glob(f"model=*/version=*/date={day:%Y-%m-%d}/hour=*/*.parquet")
-    )
-    return list(frame[frame.route == "clicks"].prediction_id.unique())
 
 
 def check_missing(recipe: Recipe, log: filled.Filled) -> None:
@@ -166,7 +160,7 @@ def check_agreement(recipe: Recipe, log: filled.Filled) -> None:
 def check_sampled(recipe: Recipe, log: filled.Filled) -> None:
     table = single(recipe).set_index("date")
     for day in (FIRST, SECOND):
-        kept = len(single_clicks(log, day))
+        kept = len(sampled_ids(log, day))
         assert table.kept[day] == kept and table.calls[day] == pytest.approx(2 * kept)
         # Six standard deviations about the 400 calls that were made.
         assert abs(table.calls[day] - 400) < 120
