@@ -95,4 +95,8 @@ fn rules_that_could_not_do_what_they_say_are_refused() {
     assert!(found[2].starts_with("prediction_log.redact[2].field: names nothing"), "{found:?}");
     assert!(read("slices = ['header:authorization']").unwrap_err()[0].contains("holds secrets"));
     assert!(read("slices = ['header:a', 'parameter:a']").is_err());
+    assert!(
+        read("slices = ['header:a', 'parameter:A']").is_err(),
+        "DuckDB has no two such columns"
+    );
 }
