@@ -104,10 +104,8 @@ impl ConvertError {
 /// Records of a segment, to be read more than once.
 pub(crate) trait Records {
     fn next(&mut self) -> io::Result<Option<Record>>;
-    /// After the end: what could not be read.
-    fn gaps(&self) -> Vec<Damage>;
-    /// After the end: records that mean nothing here.
-    fn unknown(&self) -> u64;
+    /// After the end: what could not be read, and how many records mean nothing here.
+    fn left(&self) -> (Vec<Damage>, u64);
 }
 
 impl Records for Reader {
@@ -115,12 +113,8 @@ impl Records for Reader {
         Self::next(self)
     }
 
-    fn gaps(&self) -> Vec<Damage> {
-        Self::gaps(self).to_vec()
-    }
-
-    fn unknown(&self) -> u64 {
-        Self::unknown(self)
+    fn left(&self) -> (Vec<Damage>, u64) {
+        (self.gaps().to_vec(), self.unknown())
     }
 }
 
@@ -182,7 +176,7 @@ impl Conversion<'_> {
                 }
             }
             converted.rows = rows;
-            (converted.gaps, converted.unknown) = (records.gaps(), records.unknown());
+            (converted.gaps, converted.unknown) = records.left();
             let is_last = !pass.has_more;
             done.extend(pass.finish(&mut converted.files)?);
             if is_last {
