@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use engine::{DataType, Tensor, TensorSpec};
 use http::HeaderValue;
 use penstock::config;
-use penstock::predictions::{About, Notes, Of, PredictionLog, RowRef, Sides};
+use penstock::predictions::{About, Names, Notes, Of, PredictionLog, RowRef, Sides};
 use penstock::types::{
     Call, Caller, Identity, Inputs, NamedTensor, Origin, OutputSpec, Peer, PredictionId, Protocol,
     Roles, Schedule, Signature,
@@ -108,7 +108,8 @@ fn recording(c: &mut Criterion) {
             notes.keep_inputs(&call.inputs);
             let kept = outputs.to_vec();
             let row = RowRef { model: "digits", version: "1", items: 1, ..RowRef::default() };
-            let of = Of { model: "digits", signature: &signature, features: None };
+            let (inputs, outputs) = (&signature, &signature);
+            let of = Of { model: "digits", inputs, outputs, names: &Names::default };
             notes.push(row, Some(of), Sides { has_inputs: true, outputs: &kept }).unwrap()
         });
     });

@@ -37,7 +37,7 @@ pub use listen::Listen;
 pub use overload::Overload;
 pub use prediction_log::{
     Confidence, Disk, Field, Fsync, Guarantee, HashKey, How, LogSampling, LogStore, Memory,
-    PredictionLog, Redact, Scheme, Slice, SliceSource,
+    PredictionLog, Redact, SECRET_HEADERS, Scheme, Slice, SliceSource,
 };
 pub use rates::{
     Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,

@@ -35,6 +35,7 @@ use crate::types::{
 
 use answer::Account;
 use attempt::{Ran, Terms, has_passed};
+use logged::Said;
 use record::Record;
 use refusal::Refused;
 use shadowed::Seen;
@@ -82,20 +83,22 @@ impl Pipeline {
     async fn execute(&self, call: Call, limiter: &Limiter) -> Result<(Answer, Record), Refused> {
         let prediction = PredictionId::new();
         // Only the destination is kept: holding the snapshot would keep all that it shows alive.
-        let (found, revision) = {
+        let (found, said) = {
             let snapshot = self.snapshots.load();
-            (snapshot.resolve(&call, prediction), snapshot.routing().revision)
+            let said = self.log.as_ref().map(|_| Said::of(&snapshot, &call.model));
+            (snapshot.resolve(&call, prediction), said.unwrap_or_default())
         };
         let destination = match found {
             Ok(destination) => destination,
             Err(rejection) => {
                 self.wire.count(call.protocol, Outcome::Refused(rejection.kind()));
-                self.record_lost(&call, prediction, &rejection);
+                let outcome = Outcome::Refused(rejection.kind());
+                self.record_lost(&call, (prediction, Some(said)), (outcome, None));
                 return Err(rejection.into());
             }
         };
         let mut record = Record::open((prediction, destination), &call, self.wire.clone());
-        record.logged = self.note(&call, &record, revision);
+        record.logged = self.note(&call, &record, said);
         match self.serve(call, limiter, &mut record).await {
             Ok(answer) => Ok((answer, record)),
             Err(refused) => {
@@ -119,7 +122,7 @@ impl Pipeline {
             Next::Backend(backend) => backend,
             Next::Declared => {
                 let given = stand_in::declared((&call, inputs), limiter, record).await?;
-                return settle(&call, given, record, call.schedule.deadline).await;
+                return settle(&call, given, record).await;
             }
         };
         self.check_memory(&backend, &call.schedule)?;
@@ -140,13 +143,14 @@ impl Pipeline {
                 if let (Some(lot), Some(sent), None) = (lot, sent, record.fallback) {
                     self.show(record, (&call, lot), sent, &ran);
                 }
-                Given { ran, signature: backend.signature().clone(), flags }
+                let (signature, deadline) = (backend.signature().clone(), terms.schedule.deadline);
+                Given { ran, signature, flags, deadline }
             }
             Err(refused) => self.rescue(refused, (&call, sent), &terms, record).await?,
         };
         record.timings = given.ran.timings;
         record.computed = Instant::now();
-        settle(&call, given, record, terms.schedule.deadline).await
+        settle(&call, given, record).await
     }
 
     /// Checks all that a caller asks for before anything is done for it.
@@ -229,15 +233,13 @@ struct Given {
     ran: Ran,
     signature: Arc<Signature>,
     flags: Option<Flags>,
+    /// That of what gave it.
+    deadline: Option<Deadline>,
 }
 
 /// The answer in the caller's words, once its row is where the route wants it.
-async fn settle(
-    call: &Call,
-    given: Given,
-    record: &mut Record,
-    deadline: Option<Deadline>,
-) -> Result<Answer, Refused> {
+async fn settle(call: &Call, given: Given, record: &mut Record) -> Result<Answer, Refused> {
+    let deadline = given.deadline;
     record.keep_outputs(&given);
     let answer = record.answer(call, given)?;
     record.commit(deadline).await?;

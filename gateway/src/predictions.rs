@@ -37,7 +37,7 @@ use crate::tasks;
 use crate::telemetry::{LostRow, PredictionMetrics};
 
 pub use lane::{Refusal, Ticket};
-pub use notes::{About, Features, Notes, Of, Sides};
+pub use notes::{About, Names, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
 pub use recent::{Met, Recent, Target, Word};
 pub use settings::Settings;
@@ -48,6 +48,19 @@ use writer::{Terms, Writer};
 
 /// How long the log may fail before durable calls are refused at their beginning.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Other settings for a log.
+#[derive(Debug, Clone)]
+pub struct Change {
+    pub log: Arc<PredictionLog>,
+    pub settings: Arc<Settings>,
+}
+
+impl Change {
+    pub fn apply(self) {
+        self.log.apply(self.settings);
+    }
+}
+
 /// When trying again may help.
 const RETRY: Duration = Duration::from_secs(1);
 

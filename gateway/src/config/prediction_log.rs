@@ -20,7 +20,7 @@ pub use feedback::Memory;
 pub use redact::{Field, How, Redact};
 pub use sampling::{Confidence, LogSampling};
 pub use store::{LogStore, Scheme};
-pub use terms::{HashKey, Slice, SliceSource};
+pub use terms::{HashKey, SECRET_HEADERS, Slice, SliceSource};
 
 /// Beneath the folder of the state, where the file names no other.
 const FOLDER: &str = "predictions";

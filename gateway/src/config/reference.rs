@@ -193,7 +193,9 @@ mod tests {
 
     /// What has keys only where it is there.
     const PRESENT: &str = "version = 1\nauth.jwt.jwks_file = 'keys'\nauth.jwt.audience = ['x']\n\
-                           prediction_log.hash_key = 'env:X'\nprediction_log.store.url = 's3://bucket/prefix'\n";
+                           prediction_log.hash_key = 'env:X'\nprediction_log.store.url = 's3://bucket/prefix'\n\
+                           prediction_log.sampling.slow_than = '1s'\nprediction_log.sampling.confidence_output = 'y'\n\
+                           prediction_log.sampling.confidence_below = 0.5\n";
 
     fn lists() -> impl Iterator<Item = &'static Key> {
         CONFIG.iter().copied().flatten().filter(|key| key.kind == Type::Tables)

@@ -75,6 +75,7 @@ fn of_bearer(value: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SECRET_HEADERS;
 
     fn of(headers: &[(&'static str, &str)]) -> Result<Option<(String, bool)>, Refusal> {
         let mut map = HeaderMap::new();
@@ -83,6 +84,11 @@ mod tests {
         }
         let found = presented(&map)?;
         Ok(found.map(|c| (String::from_utf8(c.text.to_vec()).unwrap(), c.may_be_token)))
+    }
+
+    #[test]
+    fn no_credential_may_be_in_the_prediction_log() {
+        assert!([AUTHORIZATION, API_KEY].iter().all(|name| SECRET_HEADERS.contains(name)));
     }
 
     #[test]

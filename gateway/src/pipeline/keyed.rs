@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Pipeline;
 use super::answer::{Account, Answer, Reply};
-use super::logged::Repeated;
+use super::logged::{Origin, Repeated};
 use super::record::Record;
 use super::refusal::Refused;
 use crate::error::{Kind, Rejection};
@@ -35,6 +35,8 @@ pub struct Given {
     answer: Answer,
     /// `None` for an answer that nothing computed.
     metrics: Option<Arc<VersionMetrics>>,
+    /// For the rows of repeats; `None` where the call left none.
+    origin: Option<Origin>,
 }
 
 /// How a run ended, for all who wait for it.
@@ -58,7 +60,8 @@ pub(super) struct Repeat {
 
 /// Counts a call that waits for another one's run, should it leave or be refused.
 struct Waiting<'a> {
-    wire: &'a WireMetrics,
+    pipeline: &'a Pipeline,
+    call: Option<&'a Call>,
     protocol: Protocol,
     outcome: Option<Outcome>,
 }
@@ -88,21 +91,33 @@ impl Pipeline {
                 }
                 Ok(Entered::Joined(flight)) => {
                     let deadline = call.as_ref().and_then(|call| self.deadline(call));
-                    let Some(ended) = self.join(flight, protocol, deadline).await else { continue };
+                    let joined = self.join(flight, (protocol, call.as_ref()), deadline);
+                    let Some(ended) = joined.await else { continue };
                     return self.replay(ended, protocol, call.as_ref());
                 }
                 Ok(Entered::Replayed(kept)) => {
-                    if kept.is_err() {
+                    if let Err(rejection) = &kept {
                         self.wire.count(protocol, Outcome::Replayed);
+                        let outcome = (Outcome::Replayed, Some(rejection.kind()));
+                        self.record_unrun(call.as_ref(), outcome);
                     }
                     return self.replay(kept, protocol, call.as_ref());
                 }
                 Err(refusal) => {
                     let rejection = refused(refusal);
-                    self.wire.count(protocol, Outcome::Refused(rejection.kind()));
+                    let outcome = Outcome::Refused(rejection.kind());
+                    self.wire.count(protocol, outcome);
+                    self.record_unrun(call.as_ref(), (outcome, None));
                     return Err(rejection);
                 }
             }
+        }
+    }
+
+    /// Records a call that was told something without a run of its own.
+    fn record_unrun(&self, call: Option<&Call>, outcome: (Outcome, Option<Kind>)) {
+        if let Some(call) = call {
+            self.record_lost(call, (PredictionId::new(), None), outcome);
         }
     }
 
@@ -111,7 +126,7 @@ impl Pipeline {
         let (result, record) = match self.execute(call, &limiter).await {
             Ok((answer, record)) => {
                 let metrics = record.backend.as_ref().map(|backend| backend.metrics().clone());
-                let given = Given { answer, metrics };
+                let given = Given { answer, metrics, origin: record.origin() };
                 claim.keep(given.answer.size(), || Ok(Arc::new(given.detached())));
                 (Ok(Arc::new(given)), Some(record))
             }
@@ -141,11 +156,11 @@ impl Pipeline {
     async fn join(
         &self,
         flight: Flight<Ended>,
-        protocol: Protocol,
+        (protocol, call): (Protocol, Option<&Call>),
         deadline: Option<Deadline>,
     ) -> Option<Kept> {
         let outcome = Some(Outcome::Refused(Kind::Cancelled));
-        let mut waiting = Waiting { wire: &self.wire, protocol, outcome };
+        let mut waiting = Waiting { pipeline: self, call, protocol, outcome };
         let ended = match deadline {
             None => Some(flight.await),
             Some(Deadline(at)) => timeout_at(at, flight).await.ok(),
@@ -181,7 +196,8 @@ impl Pipeline {
         let given = kept.map_err(Rejection::into_replayed)?;
         let outcome = Outcome::Refused(Kind::Cancelled);
         let (metrics, wire) = (given.metrics.clone(), self.wire.clone());
-        let logged = call.and_then(|call| self.note_repeat(call, &given.answer));
+        let logged =
+            call.and_then(|call| self.note_repeat(call, &given.answer, given.origin.as_ref()));
         let repeat = Repeat { metrics, wire, protocol, logged, outcome };
         Ok(given.reply(Some(Account::Repeat(repeat)), true))
     }
@@ -218,7 +234,11 @@ impl Given {
             (*index, same.unwrap_or_else(|_| tensor.clone()))
         };
         let outputs = self.answer.outputs.iter().map(own).collect();
-        Self { answer: Answer { outputs, ..self.answer.clone() }, metrics: self.metrics.clone() }
+        Self {
+            answer: Answer { outputs, ..self.answer.clone() },
+            metrics: self.metrics.clone(),
+            origin: self.origin.clone(),
+        }
     }
 }
 
@@ -237,7 +257,8 @@ impl Drop for Repeat {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome {
-            self.wire.count(self.protocol, outcome);
+            self.pipeline.wire.count(self.protocol, outcome);
+            self.pipeline.record_unrun(self.call, (outcome, None));
         }
     }
 }

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use engine::Tensor;
 use tokio::time::Instant;
 
-use words::{NO_TENSORS, NO_TIME, Runner, ended, engine_us, micros, routed, shortened};
+use words::{NO_TENSORS, NO_TIME, Runner, ended, engine_us, micros, names, routed, shortened};
 
 use super::answer::Answer;
 use super::attempt::Ran;
 use super::record::Record;
 use super::{Given, Pipeline};
+use crate::config::Guarantee;
 use crate::error::{Kind, Rejection};
 use crate::predictions::{About, Notes, Of, PredictionLog, Refusal, RowRef, Sides, Ticket};
-use crate::snapshot::{Assigned, Backend, Shadow, StandIn};
+use crate::snapshot::{Assigned, Backend, Shadow, Snapshot, StandIn};
 use crate::telemetry::Outcome;
 use crate::types::{AnsweredBy, ArmName, Call, Deadline, Inputs, PredictionId, Signature, Timings};
 
@@ -32,6 +33,10 @@ pub(super) struct Logged {
     outputs: Vec<Tensor>,
     /// Of what gave the outputs.
     signature: Option<Arc<Signature>>,
+    /// Of what would have taken the inputs, where it did not run.
+    takes: Option<Backend>,
+    /// Items that the inputs have, by what the caller says.
+    claimed: usize,
     answered_by: Option<AnsweredBy>,
     /// Whether a row says already that the call was answered.
     is_handed_over: bool,
@@ -60,43 +65,77 @@ pub(super) struct Repeated {
     notes: Notes,
     arrived: Instant,
     called: Box<str>,
+    model: Arc<str>,
     version: AnsweredBy,
     arm: Option<ArmName>,
 }
 
+/// What rows of repeats have from the call that ran.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    model: Arc<str>,
+    guarantee: Guarantee,
+}
+
+/// What the snapshot that a call met says of its row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said {
+    revision: u64,
+    /// What the route of its name says, also of calls that go past it.
+    guarantee: Option<Guarantee>,
+}
+
+impl Said {
+    pub(super) fn of(snapshot: &Snapshot, called: &str) -> Self {
+        let route = snapshot.route(called);
+        let guarantee = route.and_then(|route| route.plan.route.log);
+        Self { revision: snapshot.routing().revision, guarantee }
+    }
+}
+
 impl Pipeline {
     /// Begins the row of a call whose destination is known.
-    pub(super) fn note(&self, call: &Call, record: &Record, revision: u64) -> Option<Box<Logged>> {
+    pub(super) fn note(&self, call: &Call, record: &Record, said: Said) -> Option<Box<Logged>> {
         let log = self.log.as_ref()?;
         let route = record.assigned.as_ref().map(|assigned| &assigned.route);
         let about = About {
             prediction: record.prediction,
-            guarantee: route.and_then(|route| route.plan.route.log),
+            guarantee: said.guarantee,
             sticky_key: route.and_then(|route| route.key(call)),
         };
         let notes = Notes::take(log, call, about)?;
         let bucket = route.map(|route| u32::from(route.bucket(call, record.prediction)));
         Some(Box::new(Logged {
             notes,
-            place: Place { revision, bucket },
+            place: Place { revision: said.revision, bucket },
             outputs: Vec::new(),
             signature: None,
+            takes: None,
+            claimed: 0,
             answered_by: None,
             is_handed_over: false,
             is_committed: false,
         }))
     }
 
-    /// Records a call that leads nowhere.
-    pub(super) fn record_lost(&self, call: &Call, prediction: PredictionId, rejection: &Rejection) {
-        let about = About { prediction, guarantee: None, sticky_key: None };
-        let notes = self.log.as_ref().and_then(|log| Notes::take(log, call, about));
-        let Some(notes) = notes else { return };
-        let (status, error) = ended(Outcome::Refused(rejection.kind()));
+    /// Records a call that leads nowhere, or that another one's end is told to.
+    pub(super) fn record_lost(
+        &self,
+        call: &Call,
+        (prediction, said): (PredictionId, Option<Said>),
+        outcome: (Outcome, Option<Kind>),
+    ) {
+        let Some(log) = &self.log else { return };
+        let said = said.unwrap_or_else(|| Said::of(&self.snapshots.load(), &call.model));
+        let about = About { prediction, guarantee: said.guarantee, sticky_key: None };
+        let Some(notes) = Notes::take(log, call, about) else { return };
+        let (status, error) = ended(outcome.0);
         let row = RowRef {
             called: shortened(&call.model),
+            draw: "direct",
+            revision: said.revision,
             status,
-            error,
+            error: outcome.1.map_or(error, Kind::label),
             total_us: micros(call.arrived.elapsed()),
             ..RowRef::default()
         };
@@ -104,19 +143,25 @@ impl Pipeline {
     }
 
     /// Begins the row of a call that gets the answer of another one.
-    pub(super) fn note_repeat(&self, call: &Call, answer: &Answer) -> Option<Repeated> {
-        let log: &Arc<PredictionLog> = self.log.as_ref()?;
+    pub(super) fn note_repeat(
+        &self,
+        call: &Call,
+        answer: &Answer,
+        origin: Option<&Origin>,
+    ) -> Option<Repeated> {
+        let (log, origin): (&Arc<PredictionLog>, _) = (self.log.as_ref()?, origin?);
         let snapshot = self.snapshots.load();
         let route = answer.routed.as_ref().and_then(|_| snapshot.route(&call.model));
         let about = About {
             prediction: answer.prediction,
-            guarantee: route.and_then(|route| route.plan.route.log),
+            guarantee: Some(origin.guarantee),
             sticky_key: route.and_then(|route| route.key(call)),
         };
         Some(Repeated {
             notes: Notes::take(log, call, about)?.unhurried(),
             arrived: call.arrived,
             called: answer.model.as_str().into(),
+            model: origin.model.clone(),
             version: answer.version.clone(),
             arm: answer.routed.as_ref().and_then(|routed| routed.arm.clone()),
         })
@@ -130,6 +175,7 @@ impl Repeated {
         let version = self.version.to_string();
         let row = RowRef {
             called: &self.called,
+            model: &self.model,
             version: &version,
             arm: self.arm.as_ref().map_or("", ArmName::as_str),
             status,
@@ -154,7 +200,25 @@ impl Record {
     pub(super) fn keep_inputs(&mut self, inputs: &Inputs) {
         if let Some(logged) = &mut self.logged {
             logged.notes.keep_inputs(inputs);
+            let batches = |backend: &Backend| backend.signature().max_batch_size > 0;
+            let has_items = self.backend.as_ref().is_none_or(batches);
+            logged.claimed = if has_items { inputs.rows() } else { 1 };
         }
+    }
+
+    /// Notes what would have taken the inputs, before something that takes none stands in for it.
+    pub(super) fn keep_taker(&mut self) {
+        let Some(logged) = &mut self.logged else { return };
+        let known = || self.assigned.as_ref().and_then(|assigned| assigned.route.known());
+        logged.takes = self.backend.clone().or_else(known);
+    }
+
+    /// What rows of repeats need.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        let logged = self.logged.as_ref()?;
+        let mut digits = itoa::Buffer::new();
+        let ran = Runner::of(self.backend.as_ref(), &mut digits);
+        Some(Origin { model: ran.model.into(), guarantee: logged.notes.guarantee() })
     }
 
     /// Keeps what the call came to.
@@ -271,13 +335,19 @@ impl Logged {
             engine_us: engine_us(&record.timings),
             total_us: micros(now.duration_since(record.arrived)),
             batch_size: record.timings.batch,
-            items: u32::try_from(record.rows).unwrap_or(u32::MAX),
+            items: u32::try_from(record.rows.max(self.claimed)).unwrap_or(u32::MAX),
             amends: self.is_handed_over,
             ..routed(assigned, self.place)
         };
-        let signature = self.signature.as_ref().or(record.backend.as_ref().map(Backend::signature));
-        let of =
-            signature.map(|signature| Of { model: ran.model, signature, features: ran.features });
+        let takes = record.backend.as_ref().or(self.takes.as_ref());
+        let inputs = takes.map(Backend::signature).or(self.signature.as_ref());
+        let names = || names(takes, assigned);
+        let of = inputs.map(|inputs| Of {
+            model: ran.model,
+            inputs,
+            outputs: self.signature.as_ref().unwrap_or(inputs),
+            names: &names,
+        });
         take(row, of, Sides { has_inputs: true, outputs: &self.outputs })
     }
 }
@@ -313,7 +383,8 @@ impl Watched {
             ..routed(Some(&self.assigned), self.place)
         };
         let signature = backend.signature();
-        let of = Of { model: ran.model, signature, features: ran.features };
-        self.notes.record(row, Some(of), Sides { has_inputs: false, outputs });
+        let names = || names(Some(backend), Some(&self.assigned));
+        let of = Of { model: ran.model, inputs: signature, outputs: signature, names: &names };
+        self.notes.record(row, Some(of), Sides { has_inputs: true, outputs });
     }
 }

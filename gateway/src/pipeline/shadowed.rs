@@ -104,13 +104,21 @@ async fn run(
             Ok(Answer { signature: backend.signature().clone(), outputs, time })
         }
         Ok(Err(refused)) => match unsaid(&refused) {
-            Some(outcome) => return place.end(outcome),
+            Some(outcome) => {
+                if refused.rejection.kind() == Kind::DeadlineExceeded {
+                    record(Err(Kind::DeadlineExceeded));
+                }
+                return place.end(outcome);
+            }
             None => {
                 record(Err(refused.rejection.kind()));
                 Err(refused.rejection.kind())
             }
         },
-        Err(_) => return place.end(ShadowOutcome::Expired),
+        Err(_) => {
+            record(Err(Kind::DeadlineExceeded));
+            return place.end(ShadowOutcome::Expired);
+        }
     };
     let time = time(&timings, is_remote || matches!(backend, Backend::Remote(_)));
     let live = Answer { signature, outputs, time };

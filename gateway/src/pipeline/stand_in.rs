@@ -48,11 +48,13 @@ impl Pipeline {
             Next::Declared => {
                 let batches = record.batches();
                 let Ok(given) = record.declare(call, batches) else { return Err(refused) };
-                if has_passed(terms.schedule.deadline) {
+                let deadline = terms.schedule.deadline;
+                if has_passed(deadline) {
                     return Err(refused);
                 }
+                record.keep_taker();
                 record.turn_to(None, reason);
-                Ok(given)
+                Ok(Given { deadline, ..given })
             }
             Next::Backend(other) => {
                 let Ok(ready) = self.prepare(&other, call, inputs) else { return Err(refused) };
@@ -60,7 +62,8 @@ impl Pipeline {
                 record.rows = ready.inputs.rows;
                 let terms = Terms { schedule: ready.schedule, ..*terms };
                 let ran = attempt::run(&other, ready.inputs, &terms).await?;
-                Ok(Given { ran, signature: other.signature().clone(), flags: ready.flags })
+                let (signature, deadline) = (other.signature().clone(), terms.schedule.deadline);
+                Ok(Given { ran, signature, flags: ready.flags, deadline })
             }
         }
     }
@@ -89,6 +92,7 @@ pub(super) async fn declared(
     let demand = Demand { caller: &call.caller, model: &call.model, rows: record.rows, bytes };
     record.permits = limiter.admit(&demand).await?;
     let batches = known.is_none_or(|known| known.signature().max_batch_size > 0);
+    record.keep_taker();
     record.declare(call, batches)
 }
 
@@ -158,7 +162,8 @@ impl Record {
         wanted(&call.outputs, signature)?;
         let (answered_by, timings) = (AnsweredBy::Declared, Timings::default());
         let ran = Ran { outputs, answered_by, timings };
-        Ok(Given { ran, signature: signature.clone(), flags: None })
+        let (signature, deadline) = (signature.clone(), call.schedule.deadline);
+        Ok(Given { ran, signature, flags: None, deadline })
     }
 
     /// Which arm answered.
@@ -175,7 +180,7 @@ impl Record {
 
     /// The answer in the caller's words.
     pub(super) fn answer(&self, call: &Call, given: Given) -> Result<Answer, Refused> {
-        let Given { ran, signature, flags } = given;
+        let Given { ran, signature, flags, .. } = given;
         let outputs = super::pick(ran.outputs, &wanted(&call.outputs, &signature)?);
         Ok(Answer {
             prediction: self.prediction,

@@ -1,7 +1,9 @@
 //! What the log keeps of a call until it has ended, and the row that becomes of it.
 
+mod inputs;
 mod parts;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,10 @@ use super::redact::{self, Hasher};
 use super::sample::{self, Facts};
 use super::schema::{Known, Plan, fits};
 use super::segments::wall_us;
-use super::settings::Settings;
+use super::settings::{Rule, Settings};
 use super::{PredictionLog, Refusal, Ticket};
 use crate::codec::numbers;
-use crate::config::{Guarantee, How, SliceSource};
+use crate::config::{Guarantee, SliceSource};
 use crate::types::{Call, Inputs, PredictionId, Signature};
 
 /// Longest part of a text that a caller chose, in bytes.
@@ -51,22 +53,31 @@ pub struct Notes {
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     pub prediction: PredictionId,
-    /// What the call's route says; `None`: nothing.
+    /// What the route of the name that was called says; `None`: nothing.
     pub guarantee: Option<Guarantee>,
     /// What keeps the caller with its arm.
     pub sticky_key: Option<&'a [u8]>,
 }
 
-/// Names of the scalars of inputs and of outputs; empty where they have none.
-pub type Features<'a> = (&'a [Vec<String>], &'a [Vec<String>]);
+/// Names of the scalars of each input and of each output; empty where they have none.
+pub type Names = [Vec<Vec<String>>; 2];
 
 /// What ran a call, for the schema of its row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Of<'a> {
     pub model: &'a str,
-    pub signature: &'a Arc<Signature>,
-    /// Names of the scalars of inputs and outputs.
-    pub features: Option<Features<'a>>,
+    /// What declares the inputs.
+    pub inputs: &'a Arc<Signature>,
+    /// What declares the outputs: another one where the answer is not from what took the inputs.
+    pub outputs: &'a Arc<Signature>,
+    /// Asked once for each schema.
+    pub names: &'a dyn Fn() -> Names,
+}
+
+impl std::fmt::Debug for Of<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Of").field("model", &self.model).finish_non_exhaustive()
+    }
 }
 
 /// Which tensors a row has.
@@ -88,29 +99,29 @@ impl Notes {
         }
         let waited = i64::try_from(call.arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
         let mut text = String::new();
-        let hasher = settings.hasher.as_ref();
         let identity = call.caller.identity.known_name().map(str::as_bytes);
         let key = call.key.as_ref().map(|key| key.as_str());
-        let mut kept = |how, value: Option<&str>| noted(&mut text, (how, hasher), value);
-        let caller_id = kept(settings.caller_id, call.id.as_deref());
-        let idempotency_key = kept(settings.idempotency_key, key);
-        let slices = settings.slices.iter().enumerate().filter_map(|(index, (slice, how))| {
+        let mut kept = |rule: &Rule, value: Option<&str>| noted(&mut text, rule, value);
+        let caller_id = kept(&settings.caller_id, call.id.as_deref());
+        let idempotency_key = kept(&settings.idempotency_key, key);
+        let slices = settings.slices.iter().enumerate().filter_map(|(index, (slice, rule))| {
             let value = match &slice.source {
                 SliceSource::Header(name) => call.headers.get(name)?.to_str().ok(),
                 SliceSource::Parameter(name) => call.parameter(name),
             };
-            let range = kept(*how, value);
+            let range = kept(rule, value);
             (!range.is_empty()).then_some((index, range))
         });
         let slices = slices.collect();
-        let mut hashed = |value: Option<&[u8]>| {
+        let mut hashed = |hasher: Option<&Hasher>, value: Option<&[u8]>| {
             let start = text.len();
             if let (Some(hasher), Some(value)) = (hasher, value) {
                 hasher.write(value, &mut text);
             }
             start..text.len()
         };
-        let (sticky_key, identity) = (hashed(about.sticky_key), hashed(identity));
+        let sticky_key = hashed(settings.sticky_key.as_ref(), about.sticky_key);
+        let identity = hashed(settings.identity.as_ref(), identity);
         let prediction = about.prediction;
         Some(Self {
             log: log.clone(),
@@ -137,6 +148,11 @@ impl Notes {
     }
 
     #[must_use]
+    pub fn guarantee(&self) -> Guarantee {
+        self.guarantee
+    }
+
+    #[must_use]
     pub fn log(&self) -> &Arc<PredictionLog> {
         &self.log
     }
@@ -153,6 +169,7 @@ impl Notes {
     }
 
     /// The same for a row that nobody waits for: what a shadow makes of the call, or a repeat.
+    /// Where calls are sampled it has the inputs, too: the row of the live call may be left out.
     #[must_use]
     pub fn unhurried(&self) -> Self {
         let guarantee = match self.guarantee {
@@ -169,16 +186,18 @@ impl Notes {
             sticky_key: self.sticky_key.clone(),
             identity: self.identity.clone(),
             slices: self.slices.clone(),
-            inputs: None,
+            inputs: self.inputs.clone().filter(|_| guarantee == Guarantee::Sampled),
             ..*self
         }
     }
 
     /// Records a call that has ended. What finds no room is dropped and counted.
-    pub fn record(&self, row: RowRef<'_>, of: Option<Of<'_>>, sides: Sides<'_>) {
+    pub fn record(&self, row: RowRef<'_>, of: Option<Of<'_>>, mut sides: Sides<'_>) {
         let Some(row) = self.sampled(row, of, sides) else {
             return self.log.shared.metrics.unsampled.increment(1);
         };
+        // The live call is kept by the same part, with its inputs.
+        sides.has_inputs &= row.shadow.is_empty() || row.stratum != sample::REST;
         match self.push(row, of, sides) {
             Ok(_) => {}
             Err(refusal) => self.log.lost(refusal),
@@ -197,7 +216,7 @@ impl Notes {
         sides: Sides<'_>,
     ) -> Result<Ticket, Refusal> {
         let Some(recent) = self.log.recent() else { return self.push_row(row, of, sides) };
-        let seen = recent::Seen::of(&row, of.map(|of| of.signature), sides.outputs);
+        let seen = recent::Seen::of(&row, of.map(|of| of.outputs), sides.outputs);
         let ticket = self.push_row(row, of, sides)?;
         if let Some(seen) = seen {
             recent.remember(self.prediction, &self.text[self.caller_id.clone()], &seen);
@@ -223,12 +242,12 @@ impl Notes {
         row.slices = &slices;
         let Some(known) = &known else { return self.hand_over(&row, None) };
         row.schema = known.id.0;
-        let given = match sides.has_inputs {
-            true => self.given(known.signature()),
-            false => vec![],
+        let (given, unfit) = match sides.has_inputs {
+            true => self.given(&known.inputs),
+            false => (vec![], vec![]),
         };
-        let mut outputs = Vec::new();
-        let specs = known.signature().outputs.iter().map(|output| &output.spec);
+        let mut outputs = Vec::with_capacity(sides.outputs.len());
+        let specs = known.outputs.outputs.iter().map(|output| &output.spec);
         for (index, (spec, tensor)) in specs.zip(sides.outputs).enumerate() {
             if fits(spec, tensor) {
                 outputs.push((index, tensor));
@@ -241,10 +260,11 @@ impl Notes {
             true => 0,
             false => self.settings.tensor_limit,
         };
-        let specs = &known.signature().inputs;
+        let specs = &known.inputs.inputs;
         let inputs =
-            List::new(&given, |index| &specs[index], (&known.rules[0], &changed[0]), limit);
-        let specs = &known.signature().outputs;
+            List::new(&given, |index| &specs[index], (&known.rules[0], &changed[0]), limit)
+                .with(&unfit);
+        let specs = &known.outputs.outputs;
         let outputs =
             List::new(&outputs, |index| &specs[index].spec, (&known.rules[1], &changed[1]), limit);
         let row = RowRef { inputs: inputs.all(), outputs: outputs.all(), ..row };
@@ -298,7 +318,7 @@ impl Notes {
         let facts = Facts {
             is_refused: !answered.contains(&row.status),
             total: Duration::from_micros(row.total_us),
-            is_unsure: of.is_some_and(|of| self.is_unsure(of.signature, sides.outputs)),
+            is_unsure: of.is_some_and(|of| self.is_unsure(of.outputs, sides.outputs)),
             propensity: row.propensity,
         };
         let fill = self.log.shared.lanes.room.fill();
@@ -320,34 +340,7 @@ impl Notes {
     }
 
     fn known(&self, of: Of<'_>) -> Arc<Known> {
-        let names = || of.features.map(|(inputs, outputs)| (inputs.to_vec(), outputs.to_vec()));
-        self.settings.schemas.of((of.model, of.signature), names, &self.settings.tensors)
-    }
-
-    /// The inputs that are what the signature declares. Others have no rules that would be known
-    /// to be theirs, so nothing of them is kept.
-    fn given(&self, signature: &Signature) -> Vec<(usize, std::borrow::Cow<'_, Tensor>)> {
-        use std::borrow::Cow;
-        match &self.inputs {
-            None => vec![],
-            Some(Inputs::Named(given)) => {
-                let mut found = Vec::with_capacity(given.len());
-                for input in given {
-                    let index = signature.inputs.iter().position(|spec| spec.name == input.name);
-                    if let Some(index) = index
-                        && fits(&signature.inputs[index], &input.tensor)
-                        && !found.iter().any(|(known, _)| *known == index)
-                    {
-                        found.push((index, Cow::Borrowed(&input.tensor)));
-                    }
-                }
-                found
-            }
-            Some(Inputs::Raw(bytes)) => match signature.raw(bytes.clone()) {
-                Ok(ordered) => ordered.tensors.into_iter().map(Cow::Owned).enumerate().collect(),
-                Err(_) => vec![],
-            },
-        }
+        self.settings.schemas.of(of, &self.settings.tensors)
     }
 
     /// What becomes of the tensors of a side that rules change, in their order; nothing where no
@@ -361,25 +354,27 @@ impl Notes {
         if !known.has_rules() {
             return vec![];
         }
-        let hasher = self.settings.hasher.as_ref();
+        let name = |index: usize| match side {
+            0 => format!("in.{}", known.inputs.inputs[index].name),
+            _ => format!("out.{}", known.outputs.outputs[index].spec.name),
+        };
         let change = |(index, tensor): &(usize, &Tensor)| match &known.rules[side][*index] {
             Plan::Keep => None,
-            plan => redact::tensor(plan, tensor, hasher).map(std::borrow::Cow::into_owned),
+            plan => {
+                let hasher = self.settings.hasher.as_ref().map(|hasher| hasher.of(&name(*index)));
+                redact::tensor(plan, tensor, hasher.as_ref()).map(Cow::into_owned)
+            }
         };
         given.iter().map(change).collect()
     }
 }
 
 /// Keeps a text behind what `out` holds, as a rule leaves it; where.
-pub(super) fn noted(
-    out: &mut String,
-    (how, hasher): (Option<How>, Option<&Hasher>),
-    value: Option<&str>,
-) -> Range<usize> {
+pub(super) fn noted(out: &mut String, rule: &Rule, value: Option<&str>) -> Range<usize> {
     let start = out.len();
     if let Some(value) = value {
         let value = &value[..value.floor_char_boundary(LONGEST_TEXT)];
-        if !redact::text(how, value, hasher, out) {
+        if !redact::text(rule.how, value, rule.hasher.as_ref(), out) {
             out.truncate(start);
         }
     }

@@ -182,9 +182,10 @@ impl Recent {
 
     /// Counts what was said; false where there is no such item.
     fn count(&self, known: &Known, word: &Word) -> bool {
-        let items = known.classes.items();
+        // A call that was refused before its items were counted is one line too.
+        let items = known.classes.items().max(1);
         let concerned = match word.item {
-            None => 0..items.max(1),
+            None => 0..items,
             Some(item) if item < items => item..item + 1,
             Some(_) => return false,
         };

@@ -43,6 +43,15 @@ impl Hasher {
         Self { inner: state(0x36), outer: state(0x5c) }
     }
 
+    /// The hasher of one field: whoever chooses the values of one and reads the log learns nothing
+    /// of another.
+    pub(super) fn of(&self, field: &str) -> Self {
+        let mut own = self.clone();
+        own.inner.update(field);
+        own.inner.update([0]);
+        own
+    }
+
     pub(super) fn hash(&self, value: &[u8]) -> [u8; KEPT] {
         let mut inner = self.inner.clone();
         inner.update(value);

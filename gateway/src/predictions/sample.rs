@@ -10,6 +10,9 @@ use crate::config::LogSampling;
 /// Another one than those by which callers are divided, so that the sample has some of each arm.
 const SEED: u64 = 0x7072_6564_6c6f_6721;
 
+/// The stratum of calls that nothing else fits.
+pub(super) const REST: &str = "rest";
+
 /// From how full a queue on which part of what is asked for is kept.
 const STEPS: &[(f64, f64)] = &[(0.95, 0.0625), (0.875, 0.125), (0.75, 0.25), (0.5, 0.5)];
 
@@ -47,7 +50,7 @@ pub(super) fn decide(terms: &LogSampling, place: u64, facts: &Facts, fill: f64) 
 /// The largest part that is asked for of calls like this one, and why.
 fn stratum(terms: &LogSampling, facts: &Facts) -> (f64, &'static str) {
     let strata = [
-        (true, terms.rate, "rest"),
+        (true, terms.rate, REST),
         (facts.is_refused, terms.refusals, "refused"),
         (terms.slow_than.is_some_and(|limit| facts.total > limit), terms.slow, "slow"),
         (facts.is_unsure, terms.low_confidence, "unsure"),
@@ -59,7 +62,7 @@ fn stratum(terms: &LogSampling, facts: &Facts) -> (f64, &'static str) {
     ];
     let fitting = strata.into_iter().filter(|(fits, ..)| *fits);
     fitting.fold(
-        (0.0, "rest"),
+        (0.0, REST),
         |best, (_, part, name)| {
             if part > best.0 { (part, name) } else { best }
         },

@@ -8,6 +8,7 @@ use predlog::segment::{Kind, frame};
 use predlog::{Schema, SchemaId};
 use prost::Message;
 
+use super::notes::Of;
 use crate::config::{Field, How, Redact};
 use crate::types::Signature;
 
@@ -22,8 +23,9 @@ pub(super) struct Known {
     pub(super) framed: Vec<u8>,
     /// By input and output of the signature.
     pub(super) rules: [Vec<Plan>; 2],
-    /// Keeps its address from becoming that of another one.
-    signature: Arc<Signature>,
+    /// Keep their addresses from becoming those of others.
+    pub(super) inputs: Arc<Signature>,
+    pub(super) outputs: Arc<Signature>,
 }
 
 /// What becomes of a tensor.
@@ -37,22 +39,17 @@ pub(super) enum Plan {
 
 /// The schemas under which rows are written.
 #[derive(Debug, Default)]
-pub(super) struct Schemas(RwLock<HashMap<usize, Arc<Known>>>);
+pub(super) struct Schemas(RwLock<HashMap<[usize; 2], Arc<Known>>>);
 
 impl Schemas {
-    /// The schema of a signature.
-    pub(super) fn of(
-        &self,
-        (model, signature): (&str, &Arc<Signature>),
-        names: impl FnOnce() -> Option<(Vec<Vec<String>>, Vec<Vec<String>>)>,
-        rules: &[Redact],
-    ) -> Arc<Known> {
-        // It is held by what is kept under it, so that no other one comes to be there.
-        let address = Arc::as_ptr(signature).addr();
+    /// The schema of what runs a call.
+    pub(super) fn of(&self, of: Of<'_>, rules: &[Redact]) -> Arc<Known> {
+        // They are held by what is kept under them, so that no others come to be there.
+        let address = [of.inputs, of.outputs].map(|signature| Arc::as_ptr(signature).addr());
         if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
             return known.clone();
         }
-        let known = Arc::new(Known::new(model, signature, names().unwrap_or_default(), rules));
+        let known = Arc::new(Known::new(of, rules));
         let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MOST {
             all.clear();
@@ -62,27 +59,16 @@ impl Schemas {
 }
 
 impl Known {
-    fn new(
-        model: &str,
-        signature: &Arc<Signature>,
-        (inputs, outputs): (Vec<Vec<String>>, Vec<Vec<String>>),
-        rules: &[Redact],
-    ) -> Self {
-        let is_batched = signature.max_batch_size > 0;
-        let of = |spec: &TensorSpec, features: Option<&Vec<String>>| predlog::TensorSpec {
-            name: spec.name.clone(),
-            datatype: spec.datatype.name().to_owned(),
-            shape: spec.shape.iter().skip(usize::from(is_batched)).copied().collect(),
-            is_batched,
-            features: features.cloned().unwrap_or_default(),
-        };
+    fn new(of: Of<'_>, rules: &[Redact]) -> Self {
+        let Of { model, inputs, outputs, names } = of;
+        let [of_inputs, of_outputs] = names();
         let schema = Schema {
             model: model.to_owned(),
-            inputs: (signature.inputs.iter().enumerate())
-                .map(|(index, spec)| of(spec, inputs.get(index)))
+            inputs: (inputs.inputs.iter().enumerate())
+                .map(|(index, spec)| described(spec, inputs, of_inputs.get(index)))
                 .collect(),
-            outputs: (signature.outputs.iter().enumerate())
-                .map(|(index, output)| of(&output.spec, outputs.get(index)))
+            outputs: (outputs.outputs.iter().enumerate())
+                .map(|(index, output)| described(&output.spec, outputs, of_outputs.get(index)))
                 .collect(),
         };
         let named = |field: &Field| match field {
@@ -92,11 +78,26 @@ impl Known {
         };
         let rules: Vec<_> = rules
             .iter()
+            .filter(|rule| rule.model.as_deref().is_none_or(|only| only == model))
             .filter_map(|rule| named(&rule.field).map(|(side, name)| (side, name, rule.how)))
             .collect();
         let plans = |side: usize, specs: &[predlog::TensorSpec]| {
             let own: Vec<_> = rules.iter().filter(|rule| rule.0 == side).collect();
-            specs.iter().map(|spec| plan(spec, own.iter().map(|rule| (&*rule.1, rule.2)))).collect()
+            let is_known = |name: &str| {
+                specs
+                    .iter()
+                    .any(|spec| spec.name == name || spec.features.iter().any(|own| own == name))
+            };
+            let all_known = own.iter().all(|rule| is_known(&rule.1));
+            let of = |spec: &predlog::TensorSpec| {
+                let plan = plan(spec, own.iter().map(|rule| (&*rule.1, rule.2)));
+                match plan == Plan::Keep && spec.features.is_empty() && !all_known {
+                    // What the rule is about may be among its scalars, which have no names.
+                    true => Plan::Whole(How::Drop),
+                    false => plan,
+                }
+            };
+            specs.iter().map(of).collect()
         };
         let mut framed = Vec::new();
         frame(Kind::Schema, &mut framed, |out| {
@@ -107,7 +108,8 @@ impl Known {
             id: schema.id(),
             framed,
             rules: [plans(0, &schema.inputs), plans(1, &schema.outputs)],
-            signature: signature.clone(),
+            inputs: inputs.clone(),
+            outputs: outputs.clone(),
         }
     }
 
@@ -115,9 +117,21 @@ impl Known {
     pub(super) fn has_rules(&self) -> bool {
         self.rules.iter().flatten().any(|plan| *plan != Plan::Keep)
     }
+}
 
-    pub(super) fn signature(&self) -> &Signature {
-        &self.signature
+/// A tensor of a signature, in the words of schemas.
+fn described(
+    spec: &TensorSpec,
+    signature: &Signature,
+    features: Option<&Vec<String>>,
+) -> predlog::TensorSpec {
+    let is_batched = signature.max_batch_size > 0;
+    predlog::TensorSpec {
+        name: spec.name.clone(),
+        datatype: spec.datatype.name().to_owned(),
+        shape: spec.shape.iter().skip(usize::from(is_batched)).copied().collect(),
+        is_batched,
+        features: features.cloned().unwrap_or_default(),
     }
 }
 

@@ -19,9 +19,12 @@ const SHORTEST_KEY: usize = 16;
 pub struct Settings {
     pub(super) guarantee: Guarantee,
     pub(super) sampling: LogSampling,
-    pub(super) slices: Vec<(Slice, Option<How>)>,
-    pub(super) caller_id: Option<How>,
-    pub(super) idempotency_key: Option<How>,
+    pub(super) slices: Vec<(Slice, Rule)>,
+    pub(super) caller_id: Rule,
+    pub(super) idempotency_key: Rule,
+    /// What stands for those that callers are known by; nothing without a key.
+    pub(super) identity: Option<Hasher>,
+    pub(super) sticky_key: Option<Hasher>,
     pub(super) hasher: Option<Hasher>,
     pub(super) tensors: Vec<Redact>,
     /// Larger tensors are left out, in bytes.
@@ -32,6 +35,13 @@ pub struct Settings {
     pub(super) schemas: Schemas,
 }
 
+/// What becomes of a text.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) how: Option<How>,
+    pub(super) hasher: Option<Hasher>,
+}
+
 impl Settings {
     /// Gets ready what a configuration says.
     ///
@@ -40,11 +50,14 @@ impl Settings {
     pub fn new(config: &config::PredictionLog) -> Result<Arc<Self>, Problem> {
         let hasher = config.hash_key.as_ref().map(read_key).transpose();
         let hasher = hasher.map_err(|text| Problem::new("prediction_log.hash_key", text))?;
-        let rule = |wanted: &dyn Fn(&Field) -> bool| {
-            config.redact.iter().find(|rule| wanted(&rule.field)).map(|rule| rule.how)
+        let hasher = hasher.map(|key| Hasher::new(&key));
+        let own = |field: &str| hasher.as_ref().map(|hasher| hasher.of(field));
+        let rule = |field: &str, wanted: &dyn Fn(&Field) -> bool| {
+            let found = config.redact.iter().find(|rule| wanted(&rule.field));
+            Rule { how: found.map(|rule| rule.how), hasher: own(field) }
         };
         let of_slice = |slice: &Slice| {
-            rule(&|field| match (field, &slice.source) {
+            rule(&format!("slice.{}", slice.name()), &|field| match (field, &slice.source) {
                 (Field::Slice(name), _) => name == slice.name(),
                 (Field::Header(name), SliceSource::Header(own)) => name == own.as_str(),
                 _ => false,
@@ -54,9 +67,11 @@ impl Settings {
             guarantee: config.guarantee,
             sampling: config.sampling.clone(),
             slices: config.slices.iter().map(|slice| (slice.clone(), of_slice(slice))).collect(),
-            caller_id: rule(&|field| *field == Field::CallerId),
-            idempotency_key: rule(&|field| *field == Field::IdempotencyKey),
-            hasher: hasher.map(|key| Hasher::new(&key)),
+            caller_id: rule("caller_id", &|field| *field == Field::CallerId),
+            idempotency_key: rule("idempotency_key", &|field| *field == Field::IdempotencyKey),
+            identity: own("identity"),
+            sticky_key: own("sticky_key"),
+            hasher,
             tensors: config.redact.clone(),
             tensor_limit: config.tensor_limit,
             // One row leaves room for others.

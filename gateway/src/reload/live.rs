@@ -42,18 +42,18 @@ impl Apply for Live {
             let log = self.log.clone().zip(new.prediction_log.clone());
             let log = tasks::blocking(move || {
                 // It reads a file too: the key of hashes.
-                log.map(|(log, config)| predictions::Settings::new(&config).map(|new| (log, new)))
+                log.map(|(log, config)| {
+                    predictions::Settings::new(&config)
+                        .map(|settings| predictions::Change { log, settings })
+                })
             });
             let log = log.await.transpose().map_err(|problem| vec![problem])?;
-            let settings = Settings { limiter: limiter.clone(), breaker, upstreams };
+            let settings = Settings { limiter: limiter.clone(), breaker, upstreams, log };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
-                if let Some((log, settings)) = log {
-                    log.apply(settings);
-                }
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())

@@ -174,7 +174,7 @@ impl Route {
     /// which nobody chooses.
     pub(super) fn assign(&self, call: &Call, prediction: PredictionId) -> (usize, Draw) {
         let key = self.key(call);
-        let bucket = self.bucket(call, prediction);
+        let bucket = self.seed.bucket(key.unwrap_or_else(|| prediction.as_bytes()));
         let draw = match key.is_none() && self.plan.route.sticky != Sticky::Off {
             true => Draw::Keyless,
             false => Draw::Divided,

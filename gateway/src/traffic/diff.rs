@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::config::{Arm, Fallback, Route, Sticky, Target, VersionChoice};
+use crate::config::{Arm, Fallback, Guarantee, Route, Sticky, Target, VersionChoice};
 use crate::routing::{RoutePlan, Source, moved, reshuffles};
 use crate::types::Share;
 
@@ -130,6 +130,9 @@ fn settings(old: &Route, new: &Route, say: &mut impl FnMut(String)) {
     if old.fallback != new.fallback {
         say(format!("fallback {} -> {}", fallback(&old.fallback), fallback(&new.fallback)));
     }
+    if old.log != new.log {
+        say(format!("prediction log {} -> {}", guarantee(old.log), guarantee(new.log)));
+    }
     if old.testers != new.testers {
         say("testers changed".to_owned());
     }
@@ -149,6 +152,10 @@ pub fn target(target: &Target) -> String {
             format!("{upstream}: {model}/{version}")
         }
     }
+}
+
+fn guarantee(guarantee: Option<Guarantee>) -> &'static str {
+    guarantee.map_or("as all", Guarantee::word)
 }
 
 fn sticky(sticky: &Sticky) -> String {

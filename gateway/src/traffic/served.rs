@@ -80,7 +80,11 @@ impl Target for Served {
     fn commit(&self, revision: u64, plans: &[Arc<RoutePlan>], settings: Option<Settings>) {
         let plans = plans.to_vec();
         match settings {
-            Some(Settings { limiter, breaker, upstreams }) => {
+            Some(Settings { limiter, breaker, upstreams, log }) => {
+                // No call of a new route meets old rules of redaction.
+                if let Some(log) = log {
+                    log.apply();
+                }
                 let routing = Routing { revision, plans, upstreams };
                 self.control.commit_file(routing, limiter, breaker);
             }

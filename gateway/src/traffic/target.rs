@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use crate::config::{Breaker, Problem};
 use crate::control::Pins;
 use crate::limits::Limiter;
+use crate::predictions;
 use crate::routing::RoutePlan;
 use crate::upstream::Upstreams;
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub limiter: Arc<Limiter>,
     pub breaker: Breaker,
     pub upstreams: Arc<Upstreams>,
+    /// What the prediction log takes; `None` where there is none.
+    pub log: Option<predictions::Change>,
 }
 
 /// A route that is to change, with what it newly needs. Arms whose share shrinks are not marked:

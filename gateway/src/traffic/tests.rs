@@ -534,6 +534,7 @@ async fn a_file_that_changes_no_route_has_one_line_and_one_that_is_tried_again_n
         limiter: Arc::default(),
         breaker: config::Breaker::default(),
         upstreams: Arc::default(),
+        log: None,
     };
     let apply =
         |routes, by| rig.traffic.apply_file(routes, "h3".into(), Some(settings.clone()), by);

@@ -16,6 +16,8 @@ const MAX_RULES: usize = 1000;
 pub struct Redact {
     pub field: Field,
     pub how: How,
+    /// The only model whose tensors it is about; `None`: those of all.
+    pub model: Option<String>,
 }
 
 /// What a rule is about.
@@ -52,8 +54,9 @@ impl Redact {
         let tables = bounded(log, "redact", MAX_RULES).into_iter();
         let rules = tables.map(|mut section| {
             let (field, how) = (section.required("field"), section.required("how"));
+            let model = section.take("model");
             section.finish();
-            Some(Self { field: field?, how: how? })
+            Some(Self { field: field?, how: how?, model })
         });
         // What could not be read has been reported.
         rules.collect::<Vec<_>>().into_iter().flatten().collect()
@@ -63,6 +66,9 @@ impl Redact {
     pub(super) fn problem(&self, log: &PredictionLog) -> Option<(&'static str, String)> {
         if self.how == How::Hash && log.hash_key.is_none() {
             return Some(("how", "is \"hash\", which needs prediction_log.hash_key".to_owned()));
+        }
+        if self.model.is_some() && !matches!(self.field, Field::Input(_) | Field::Output(_)) {
+            return Some(("model", "is for inputs and outputs alone".to_owned()));
         }
         let is_known = match &self.field {
             Field::Slice(name) => log.slices.iter().any(|slice| slice.name() == name),

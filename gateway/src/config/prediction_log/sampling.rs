@@ -53,6 +53,15 @@ impl LogSampling {
                 None
             }
         };
+        if section.has("slow") && !section.has("slow_than") {
+            section.problem("slow_than", "is missing beside slow");
+        }
+        if section.has("low_confidence") && confidence.is_none() {
+            section.problem("confidence_output", "is missing beside low_confidence");
+        }
+        if confidence.as_ref().is_some_and(|confidence| !confidence.below.is_finite()) {
+            section.problem("confidence_below", "must be a finite number");
+        }
         let sampling = Self {
             rate: part(&mut section, "rate", 0.1),
             refusals: part(&mut section, "refusals", 1.0),

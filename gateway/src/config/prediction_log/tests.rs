@@ -38,7 +38,7 @@ fn rules_are_read_as_people_write_them() {
          [[prediction_log.redact]]\nfield = 'out.scores'\nhow = 'bucket:0.25'",
     );
     let log = log.unwrap();
-    let rule = |field, how| Redact { field, how };
+    let rule = |field, how| Redact { field, how, model: None };
     assert_eq!(
         log.redact,
         [
@@ -93,7 +93,10 @@ fn rules_that_could_not_do_what_they_say_are_refused() {
     );
     assert!(found[1].starts_with("prediction_log.redact[1].field: names nothing"), "{found:?}");
     assert!(found[2].starts_with("prediction_log.redact[2].field: names nothing"), "{found:?}");
-    assert!(read("slices = ['header:authorization']").unwrap_err()[0].contains("holds secrets"));
+    for name in ["authorization", "Authorization", "proxy-authorization", "Cookie", "X-API-Key"] {
+        let refused = read(&format!("slices = ['header:{name}']")).unwrap_err();
+        assert!(refused[0].contains("holds secrets"), "{name}");
+    }
     assert!(read("slices = ['header:a', 'parameter:a']").is_err());
     assert!(
         read("slices = ['header:a', 'parameter:A']").is_err(),

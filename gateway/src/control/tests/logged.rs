@@ -178,3 +178,87 @@ async fn a_shadow_leaves_a_row_beside_the_live_one() {
     assert_eq!(told, [("", ANSWERED, "2", 1, 1), ("next", ANSWERED, "1", 0, 1)]);
     assert_eq!(rows[0].prediction, rows[1].prediction);
 }
+
+#[tokio::test]
+async fn what_a_route_says_holds_for_all_calls_of_its_name() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    rig.log(folder.path(), "");
+    let log = Some(config::Guarantee::Off);
+    rig.route(1, vec![config::Route { log, ..routes::route("100%") }]);
+    // By its number a version is called past the route.
+    rig.infer(rig.call(Some("1"))).await.unwrap().encoded();
+    rig.infer(rig.call(None)).await.unwrap().encoded();
+    assert!(rig.infer(rig.call(Some("nobody"))).await.is_err());
+    assert_eq!(rig.told(), []);
+}
+
+#[tokio::test]
+async fn a_declared_answer_has_the_inputs_that_its_arm_would_have_taken() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    rig.log(folder.path(), "");
+    let output = config::StaticOutput {
+        name: "y".into(),
+        datatype: "UINT8".into(),
+        shape: vec![1],
+        data: vec![9.0],
+    };
+    let fallback = config::Fallback::Static(vec![output]);
+    rig.route(1, vec![config::Route { fallback, ..routes::route("100%") }]);
+    rig.stub.push(StubStep::Panic);
+    rig.infer(rig.call(None)).await.unwrap().encoded();
+    let rows = reading::ended(rig.pipeline.log.as_ref().unwrap());
+    let [row] = &rows[..] else { panic!("{} rows", rows.len()) };
+    assert_eq!((&*row.version, &*row.arm, &*row.fallback), ("static", "static", "engine_failed"));
+    assert_eq!((&*row.inputs[0].name, &row.inputs[0].data[..]), ("x", &[7][..]));
+    assert_eq!((&*row.outputs[0].name, &row.outputs[0].data[..]), ("y", &[9][..]));
+}
+
+#[tokio::test]
+async fn a_refused_call_of_many_items_has_all_of_them() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1], "policy = 'all'").await;
+    rig.log(folder.path(), "");
+    let data = vec![1, 2, 3].into();
+    let tensor = engine::Tensor::new(engine::DataType::Uint8, vec![3, 1], data).unwrap();
+    let inputs = Inputs::Named(vec![NamedTensor { name: "x".into(), tensor }]);
+    let outputs = vec!["nowhere".into()];
+    assert!(rig.infer(Call { inputs, outputs, ..rig.call(None) }).await.is_err());
+    let rows = reading::ended(rig.pipeline.log.as_ref().unwrap());
+    assert_eq!((rows[0].items, &rows[0].inputs[0].data[..]), (3, &[1, 2, 3][..]));
+}
+
+#[tokio::test]
+async fn calls_that_are_told_something_without_a_run_leave_rows_too() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1], "policy = 'all'").await;
+    rig.pipeline.keys = Some(Keys::new(Config::for_repository(folder.path()).idempotency));
+    rig.log(&folder.path().join("log"), "");
+    let keyed = |call: Call| Call { key: IdempotencyKey::read(b"once", 100).ok(), ..call };
+    rig.stub.push(StubStep::Panic);
+    // It fails, its repeat is told so, and another body may not have its key.
+    assert!(rig.infer(keyed(rig.call(None))).await.is_err());
+    assert!(rig.infer(keyed(rig.call(None))).await.is_err());
+    let other = Call { outputs: vec!["y".into()], ..rig.call(None) };
+    assert!(rig.infer(keyed(other)).await.is_err());
+    assert_eq!(
+        rig.told(),
+        [
+            row(FAILED, "engine_failed", "1", ""),
+            row(REPLAYED, "engine_failed", "", ""),
+            row(REFUSED, "idempotency_mismatch", "", ""),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_arm_that_its_caller_names_has_no_propensity() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    rig.log(folder.path(), "");
+    rig.route(1, vec![routes::route("1%")]);
+    rig.infer(rig.call(Some("canary"))).await.unwrap().encoded();
+    let rows = reading::ended(rig.pipeline.log.as_ref().unwrap());
+    assert_eq!((&*rows[0].draw, &*rows[0].arm, rows[0].propensity), ("forced", "canary", None));
+}

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Place;
 use crate::error::Kind;
-use crate::predictions::{Features, RowRef, Sides, Status};
+use crate::predictions::{Names, RowRef, Sides, Status};
 use crate::snapshot::{Assigned, Backend, Draw};
 use crate::telemetry::Outcome;
-use crate::types::Timings;
+use crate::types::{Signature, Timings};
 
 pub(super) const NO_TENSORS: Sides<'static> = Sides { has_inputs: false, outputs: &[] };
 
@@ -26,28 +26,54 @@ pub(super) struct Runner<'a> {
     pub(super) version: &'a str,
     pub(super) file_hash: &'a str,
     pub(super) device: &'a str,
-    pub(super) features: Option<Features<'a>>,
 }
 
 impl<'a> Runner<'a> {
     pub(super) fn of(backend: Option<&'a Backend>, digits: &'a mut itoa::Buffer) -> Self {
         match backend {
             None => Self::default(),
-            Some(Backend::Local(served)) => {
-                let features = &served.manifest.features;
-                Self {
-                    model: served.model.as_str(),
-                    version: digits.format(served.version.0),
-                    file_hash: served.sha256.as_deref().unwrap_or(""),
-                    device: &served.manifest.device,
-                    features: Some((&features.inputs[..], &features.outputs[..])),
-                }
-            }
+            Some(Backend::Local(served)) => Self {
+                model: served.model.as_str(),
+                version: digits.format(served.version.0),
+                file_hash: served.sha256.as_deref().unwrap_or(""),
+                device: &served.manifest.device,
+            },
             Some(Backend::Remote(remote)) => {
                 Self { model: remote.model.model(), ..Self::default() }
             }
         }
     }
+}
+
+/// What the scalars of a backend's tensors are called. Of one elsewhere nobody says so here: they
+/// are called as those of an arm of the same route that takes and gives the same.
+pub(super) fn names(backend: Option<&Backend>, assigned: Option<&Assigned>) -> Names {
+    let of = |backend: &Backend| match backend {
+        Backend::Local(served) => {
+            let features = &served.manifest.features;
+            [features.inputs.clone(), features.outputs.clone()]
+        }
+        Backend::Remote(_) => Names::default(),
+    };
+    let Some(backend) = backend else { return Names::default() };
+    let own = of(backend);
+    if own.iter().flatten().any(|names| !names.is_empty()) {
+        return own;
+    }
+    let arms = assigned.into_iter().flat_map(|assigned| &assigned.route.arms);
+    let alike = |other: &Backend| {
+        let (own, other) = (backend.signature(), other.signature());
+        let outputs = |signature: &Signature| -> Vec<_> {
+            signature.outputs.iter().map(|output| output.spec.clone()).collect()
+        };
+        (own.max_batch_size > 0) == (other.max_batch_size > 0)
+            && own.inputs == other.inputs
+            && outputs(own) == outputs(other)
+    };
+    let mut others = arms.filter_map(|arm| arm.seat.backend());
+    others
+        .find(|other| matches!(other, Backend::Local(_)) && alike(other))
+        .map_or_else(Names::default, |other| of(&other))
 }
 
 /// What a row says of the route that a call took.
@@ -64,7 +90,9 @@ pub(super) fn routed(assigned: Option<&Assigned>, place: Place) -> RowRef<'_> {
             Draw::Forced => "forced",
         },
         bucket: place.bucket,
-        propensity: Some(assigned.route.plan.route.arms[assigned.index].share.part()),
+        // Nobody drew an arm that its caller named.
+        propensity: (assigned.draw != Draw::Forced)
+            .then(|| assigned.route.plan.route.arms[assigned.index].share.part()),
         revision: place.revision,
         ..RowRef::default()
     }

@@ -50,8 +50,16 @@ impl<'a> List<'a> {
         list
     }
 
+    /// The same, and others behind them.
+    pub(super) fn with(mut self, others: &[TensorRef<'a>]) -> Self {
+        if !others.is_empty() {
+            self.many = [self.all(), others].concat();
+        }
+        self
+    }
+
     pub(super) fn all(&self) -> &[TensorRef<'a>] {
-        if self.count > FEW { &self.many } else { &self.few[..self.count] }
+        if self.many.is_empty() { &self.few[..self.count] } else { &self.many }
     }
 }
 

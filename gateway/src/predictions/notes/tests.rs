@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::inputs::UNDECLARED;
 use super::*;
 use crate::predictions::reading;
 use crate::types::{
@@ -108,14 +109,16 @@ fn notes(log: &Arc<PredictionLog>) -> Option<Notes> {
 }
 
 fn record(log: &Arc<PredictionLog>, notes: &Notes) {
-    let features = (
-        vec![vec![], vec!["age".to_owned(), "size".to_owned()]],
-        vec![vec![], vec!["no".to_owned(), "yes".to_owned()]],
-    );
+    record_of(log, notes, &|| {
+        let named = |names: [&str; 2]| vec![vec![], names.map(str::to_owned).to_vec()];
+        [named(["age", "size"]), named(["no", "yes"])]
+    });
+}
+
+fn record_of(log: &Arc<PredictionLog>, notes: &Notes, names: &dyn Fn() -> Names) {
     let outputs = [texts(SECRETS[8]), floats([0.25, 0.75])];
     let signature = signature();
-    let features = Some((&features.0[..], &features.1[..]));
-    let of = Of { model: "m", signature: &signature, features };
+    let of = Of { model: "m", inputs: &signature, outputs: &signature, names };
     let row =
         RowRef { model: "m", version: "1", status: Status::Answered as i32, ..RowRef::default() };
     notes.record(row, Some(of), Sides { has_inputs: true, outputs: &outputs });
@@ -139,7 +142,8 @@ fn redacted_values_are_nowhere_on_the_disk() {
     let [row] = &rows[..] else { panic!("{} rows", rows.len()) };
     let inputs: Vec<_> = row.inputs.iter().map(|input| (&*input.name, input.state)).collect();
     let (redacted, whole) = (State::Redacted as i32, State::Whole as i32);
-    assert_eq!(inputs, [("facts", redacted), ("name", redacted)]);
+    let left_out = State::LeftOut as i32;
+    assert_eq!(inputs, [("facts", redacted), ("name", redacted), (UNDECLARED, left_out)]);
     assert_eq!(row.inputs[0].data, floats([30.0, 2.0]).data());
     assert_eq!((row.outputs[0].state, row.outputs[0].data.len()), (redacted, 0));
     assert_eq!((row.outputs[1].state, &row.outputs[1].data), (whole, floats([0.25, 0.75]).data()));
@@ -163,8 +167,80 @@ fn without_a_key_nobody_is_named_and_everything_else_is_kept_as_it_came() {
     assert_eq!((row.inclusion, &*row.stratum), (1.0, "all"));
     assert_eq!(row.inputs[0].data, floats([37.5, 2.0]).data());
     // What the signature does not declare has no rules that would be known to be its own.
-    assert_eq!(row.inputs.len(), 2);
+    assert_eq!((&*row.inputs[2].name, row.inputs[2].data.len()), (UNDECLARED, 0));
     assert_eq!(row.outputs[0].data, texts(SECRETS[8]).data());
+}
+
+/// What is left of `facts` and of `score`, whose scalars nobody names.
+fn unnamed(rule: &str) -> [i32; 2] {
+    let folder = TempDir::new().unwrap();
+    let log = reading::start(folder.path(), &format!("[[prediction_log.redact]]\n{rule}"));
+    record_of(&log, &notes(&log).unwrap(), &Names::default);
+    let rows = reading::ended(&log);
+    [rows[0].inputs[0].state, rows[0].outputs[1].state]
+}
+
+#[test]
+fn a_rule_that_names_nothing_known_drops_what_it_might_mean() {
+    let (whole, redacted) = (State::Whole as i32, State::Redacted as i32);
+    assert_eq!(unnamed("field = 'in.age'\nhow = 'drop'\nmodel = 'm'"), [redacted, whole]);
+    assert_eq!(unnamed("field = 'out.yes'\nhow = 'drop'"), [whole, redacted]);
+    // It is about a tensor that is there, or about another model.
+    assert_eq!(unnamed("field = 'in.name'\nhow = 'drop'"), [whole, whole]);
+    assert_eq!(unnamed("field = 'in.age'\nhow = 'drop'\nmodel = 'n'"), [whole, whole]);
+}
+
+#[test]
+fn the_same_value_has_another_hash_in_each_field() {
+    let folder = TempDir::new().unwrap();
+    let rules = "slices = ['parameter:tenant']\n\
+        [[prediction_log.redact]]\nfield = 'slice.tenant'\nhow = 'hash'\n\
+        [[prediction_log.redact]]\nfield = 'caller_id'\nhow = 'hash'\n";
+    let log = reading::start(&folder.path().join("log"), &(keyed(folder.path()) + rules));
+    let name = "anna";
+    let identity = Identity { name: name.into(), ..Identity::anonymous(Roles::all()) };
+    let call = Call {
+        caller: Caller::new(Arc::new(identity), Peer::plain(Origin::Unix)),
+        id: Some(name.into()),
+        parameters: vec![("tenant".to_owned(), name.to_owned())],
+        ..call()
+    };
+    let sticky_key = Some(name.as_bytes());
+    let about = About { prediction: PredictionId::new(), guarantee: None, sticky_key };
+    let of = || Notes::take(&log, &call, about).unwrap();
+    of().record(RowRef::default(), None, Sides { has_inputs: false, outputs: &[] });
+    of().record(RowRef::default(), None, Sides { has_inputs: false, outputs: &[] });
+    let rows = reading::ended(&log);
+    let hashes = |row: &reading::Row| {
+        [&row.identity, &row.sticky_key, &row.caller_id, &row.slices[0].value].map(String::clone)
+    };
+    let all: std::collections::HashSet<String> = hashes(&rows[0]).into();
+    assert_eq!((all.len(), hashes(&rows[0]) == hashes(&rows[1])), (4, true));
+}
+
+#[test]
+fn a_shadow_has_the_inputs_where_its_live_call_may_have_no_row() {
+    let folder = TempDir::new().unwrap();
+    let log = reading::start(folder.path(), "");
+    let signature = signature();
+    let names = Names::default;
+    let of = Of { model: "m", inputs: &signature, outputs: &signature, names: &names };
+    let sampled = |rate, refusals| {
+        format!(
+            "guarantee = 'sampled'\n\
+             [prediction_log.sampling]\nrate = '{rate}'\nrefusals = '{refusals}'"
+        )
+    };
+    for lines in [sampled("100%", "0%"), sampled("0%", "100%"), "guarantee = 'lossy'".to_owned()] {
+        log.reload(&lines);
+        let watched = notes(&log).unwrap().unhurried();
+        let status = Status::Failed as i32;
+        let row = RowRef { shadow: "new", status, ..RowRef::default() };
+        watched.record(row, Some(of), Sides { has_inputs: true, outputs: &[] });
+    }
+    let rows = reading::ended(&log);
+    let inputs: Vec<_> = rows.iter().map(|row| (&*row.stratum, row.inputs.len())).collect();
+    assert_eq!(inputs, [("rest", 0), ("refused", 3), ("all", 0)]);
 }
 
 #[test]
@@ -175,7 +251,8 @@ fn large_tensors_are_left_out_and_rows_say_so() {
     let rows = reading::ended(&log);
     let states: Vec<_> =
         rows[0].inputs.iter().map(|input| (input.state, input.data.len())).collect();
-    assert_eq!(states, [(State::Whole as i32, 8), (State::LeftOut as i32, 0)]);
+    let left_out = (State::LeftOut as i32, 0);
+    assert_eq!(states, [(State::Whole as i32, 8), left_out, left_out]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Models {
         let breaker = config::Breaker { consecutive: 1, ..config::Breaker::default() };
         let before = self.control.snapshot().routing().upstreams.clone();
         let upstreams = Upstreams::start_with(&upstreams(text), &breaker, Some(&before)).unwrap();
-        Settings { limiter: Arc::new(Limiter::default()), breaker, upstreams }
+        Settings { limiter: Arc::new(Limiter::default()), breaker, upstreams, log: None }
     }
 
     async fn reload(&self, routes: Vec<Route>, text: &str) -> Result<Outcome, Refused> {

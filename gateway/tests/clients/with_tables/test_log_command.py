@@ -8,7 +8,9 @@ import json
 import os
 import pty
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,33 @@ def test_a_log_is_read_while_it_is_written(live: Rig) -> None:
     assert "segments: 1 with 20 calls  files: 0 with 0 lines" in live.done("verify")
     live.call(1)
     assert len(live.lines()) == (CALLS + 1) * ITEMS
+
+
+def test_each_row_is_read_once_whatever_the_gateway_does_with_its_segments(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "50ms")
+    answered, is_over = [0], threading.Event()
+
+    def go_on() -> None:
+        while not is_over.is_set():
+            rig.call(1)
+            answered[0] += 1
+
+    with ThreadPoolExecutor(1) as threads:
+        calls = threads.submit(go_on)
+        try:
+            for _ in range(8):
+                before = answered[0]
+                lines = [(line["prediction_id"], line["item"]) for line in rig.lines()]
+                assert len(set(lines)) == len(lines)
+                # Its calls are in the log before they are answered.
+                assert len(lines) >= before * ITEMS
+                rig.done("verify")
+        finally:
+            is_over.set()
+        calls.result()
+    assert len(list(rig.log.rglob("*.parquet"))) > 1
+    rig.caller.close()
+    rig.gateway.stop()
 
 
 def test_stats_say_what_files_hold(ended: Rig) -> None:

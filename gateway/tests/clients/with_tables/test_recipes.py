@@ -96,6 +96,9 @@ def check_reading(recipe: Recipe, log: filled.Filled) -> None:
     assert str(frame.arrived.dtype) == "datetime64[us, UTC]"
     assert str(frame.in_income.dtype) == "float32"
     assert set(frame.version) == {"1", "2"} and set(frame.model) == {"credit", "credit_next"}
+    wrong = frame[(frame.status == "refused") & ~frame.amends]
+    assert len(wrong) == 20 and wrong[["in_age", "in_income"]].isna().all(axis=None)
+    assert set(wrong.error) == {"invalid_input"}
     for day, answered in zip(filled.DAYS, log.answered, strict=True):
         kept = frame[(frame.date == day) & frame.prediction_id.isin(answered) & frame.shadow.isna()]
         assert len(kept) == 400 and kept.prediction_id.nunique() == 100

@@ -100,6 +100,27 @@ fn a_damaged_segment_is_named_with_what_can_be_read_of_it() {
 }
 
 #[test]
+fn a_record_that_is_being_written_is_no_damage() {
+    let log = log();
+    let closed = log.path().join("segments/00000005.segment");
+    let open = closed.with_extension("open");
+    fs::rename(&closed, &open).unwrap();
+    let bytes = fs::read(&open).unwrap();
+    // Into the last record of all, and into that of the last call.
+    for (cut, rows) in [(3, 2), (100, 1)] {
+        fs::write(&open, &bytes[..bytes.len() - cut]).unwrap();
+        let verification = verify(log.path()).unwrap();
+        assert!(verification.is_whole(), "{verification:?}");
+        assert_eq!(verification.segments[0].rows, rows);
+    }
+    // What is damaged before is.
+    let mut damaged = bytes[..bytes.len() - 3].to_vec();
+    damaged[40] ^= 1;
+    fs::write(&open, damaged).unwrap();
+    assert!(!verify(log.path()).unwrap().is_whole());
+}
+
+#[test]
 fn a_segment_that_was_put_aside_is_named_with_its_damage() {
     let log = log();
     let [path, aside] =

@@ -90,6 +90,12 @@ pub(super) const KEYS: &[Key] = &[
         "`\"in.NAME\"` or `\"out.NAME\"` (a tensor, or a feature that `model.toml` names), `\"header.NAME\"`, `\"slice.NAME\"`, `\"caller_id\"` or `\"idempotency_key\"`. Required.",
     ),
     key(
+        "prediction_log.redact.model",
+        Type::Text,
+        "",
+        "The only model that a rule for `in.NAME` or `out.NAME` is about. A rule without it is about all of them; a model that has neither a tensor nor a feature of that name keeps nothing of tensors on that side whose scalars have no names (`features` in `model.toml`): what is meant may be among them.",
+    ),
+    key(
         "prediction_log.redact.how",
         Type::Text,
         "",
