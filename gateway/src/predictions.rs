@@ -23,10 +23,10 @@ mod writer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
 use std::time::Duration;
 
-use predlog::Folder;
+use predlog::{Folder, folder::Lock};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
@@ -71,6 +71,8 @@ pub struct PredictionLog {
     settings: RwLock<Arc<Settings>>,
     path: PathBuf,
     instance: u32,
+    /// Of the folder; the writer holds it.
+    lock: Mutex<Weak<Lock>>,
     /// The predictions that feedback may come to soon; `None`: nothing is remembered.
     recent: Option<Recent>,
     /// Told when everything is written and closed.
@@ -91,13 +93,19 @@ impl PredictionLog {
         let mut folder = Folder::open(&config.path).map_err(wrong)?;
         for recovered in folder.recover().map_err(wrong)? {
             let (path, rows) = (recovered.path.display(), recovered.rows);
+            if let Some(problem) = recovered.problem {
+                warn!(%path, problem, "a segment was left open and stays as it is");
+                continue;
+            }
             match recovered.damage {
                 None => info!(%path, rows, "a segment was left open and is closed"),
                 Some(damage) => warn!(%path, rows, %damage, "a segment was left damaged"),
             }
         }
         let (path, instance) = (folder.path().to_owned(), folder.instance());
+        let lock = Arc::downgrade(folder.lock());
         let (log, writer) = Self::assemble(settings, config, folder, (path, instance));
+        *log.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
         let shared = log.shared.clone();
@@ -130,8 +138,9 @@ impl PredictionLog {
         let writer = Writer::new(shared.clone(), sink, Terms::from(config));
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
+        let lock = Mutex::default();
         let recent = config.feedback.as_ref().map(Recent::new);
-        (Arc::new(Self { shared, settings, path, instance, recent, ended }), writer)
+        (Arc::new(Self { shared, settings, path, instance, lock, recent, ended }), writer)
     }
 
     /// The folder of the log.
@@ -144,6 +153,13 @@ impl PredictionLog {
     #[must_use]
     pub fn instance(&self) -> u32 {
         self.instance
+    }
+
+    /// What keeps other gateways away from the folder, for those who go on there when everything is
+    /// written; `None` once that is so.
+    #[must_use]
+    pub fn lock(&self) -> Option<Arc<Lock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Tells the number of the last segment whenever one was closed.

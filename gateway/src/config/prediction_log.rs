@@ -194,8 +194,11 @@ impl PredictionLog {
             section.problem("slices", format!("has more than {MAX_SLICES} entries"));
         }
         for (index, slice) in self.slices.iter().enumerate() {
-            if self.slices[..index].iter().any(|other| other.name() == slice.name()) {
-                section.problem("slices", format!("item {index} has the name of another one"));
+            // Columns are told apart as DuckDB does it.
+            let name = slice.name().to_lowercase();
+            if self.slices[..index].iter().any(|other| other.name().to_lowercase() == name) {
+                let text = "has the name of another one (capital letters are not told apart)";
+                section.problem("slices", format!("item {index} {text}"));
             }
         }
         for (index, rule) in self.redact.iter().enumerate() {

@@ -70,6 +70,8 @@ pub struct Converted {
     pub feedback: u64,
     /// What of the segment could not be read.
     pub gaps: Vec<Damage>,
+    /// Records of kinds that only a later version knows: they are in no file.
+    pub unknown: u64,
 }
 
 /// A file that is safe on disk.
@@ -102,8 +104,8 @@ impl ConvertError {
 /// Records of a segment, to be read more than once.
 pub(crate) trait Records {
     fn next(&mut self) -> io::Result<Option<Record>>;
-    /// After the end: what could not be read.
-    fn gaps(&self) -> Vec<Damage>;
+    /// After the end: what could not be read, and how many records mean nothing here.
+    fn left(&self) -> (Vec<Damage>, u64);
 }
 
 impl Records for Reader {
@@ -111,8 +113,8 @@ impl Records for Reader {
         Self::next(self)
     }
 
-    fn gaps(&self) -> Vec<Damage> {
-        Self::gaps(self).to_vec()
+    fn left(&self) -> (Vec<Damage>, u64) {
+        (self.gaps().to_vec(), self.unknown())
     }
 }
 
@@ -129,7 +131,9 @@ pub fn convert(segment: &Path, log: &Path, options: &Options) -> Result<Converte
         ConvertError::io(segment)(error)
     })?;
     let (files, feedback) = (log.join("files"), log.join("feedback"));
-    let conversion = Conversion { number, files, feedback, options };
+    let tag = Reader::open(segment).map_err(ConvertError::io(segment))?.tag();
+    let stem = format!("{}{tag:08x}-", stem(options.instance, number));
+    let conversion = Conversion { stem, files, feedback, options };
     conversion.run(segment, || Reader::open(segment))
 }
 
@@ -139,7 +143,8 @@ pub(crate) fn stem(instance: u32, number: u64) -> String {
 }
 
 struct Conversion<'a> {
-    number: u64,
+    /// What all its files are called first.
+    stem: String,
     files: PathBuf,
     feedback: PathBuf,
     options: &'a Options,
@@ -171,7 +176,7 @@ impl Conversion<'_> {
                 }
             }
             converted.rows = rows;
-            converted.gaps = records.gaps();
+            (converted.gaps, converted.unknown) = records.left();
             let is_last = !pass.has_more;
             done.extend(pass.finish(&mut converted.files)?);
             if is_last {
@@ -190,7 +195,6 @@ impl Conversion<'_> {
         root: &Path,
         files: impl Iterator<Item = &'f Path>,
     ) -> Result<(), ConvertError> {
-        let stem = stem(self.options.instance, self.number);
         let kept: HashSet<&Path> = files.collect();
         let folders: BTreeSet<&Path> = kept.iter().filter_map(|path| path.parent()).collect();
         let mut changed = BTreeSet::new();
@@ -198,7 +202,7 @@ impl Conversion<'_> {
             for entry in fs::read_dir(folder).map_err(ConvertError::io(folder))? {
                 let path = entry.map_err(ConvertError::io(folder))?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let is_ours = name.trim_start_matches('.').starts_with(&stem);
+                let is_ours = name.trim_start_matches('.').starts_with(&self.stem);
                 if is_ours && !kept.contains(path.as_path()) {
                     fs::remove_file(&path).map_err(ConvertError::io(&path))?;
                 }
@@ -359,7 +363,7 @@ impl Files {
             Some(file) => file,
             none => {
                 self.parts += 1;
-                let stem = stem(conversion.options.instance, conversion.number);
+                let stem = &conversion.stem;
                 let part = if self.parts == 1 { String::new() } else { format!("-{}", self.parts) };
                 let name = format!("{stem}{:016x}{part}.parquet", self.facts.schema_id);
                 let folder = conversion.files.join(self.facts.partition.folder());

@@ -33,6 +33,9 @@ pub enum Format {
 pub enum ExportError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// All but what these name was written, and can be used.
+    #[error("{lines} lines were written; not in them is {}", listed(problems))]
+    Incomplete { lines: u64, problems: Vec<ReadError> },
     #[error("writing: {0}")]
     Write(#[from] io::Error),
     #[error("writing: {0}")]
@@ -45,7 +48,8 @@ pub enum ExportError {
 ///
 /// # Errors
 ///
-/// What reading or writing gives; what was written until then is of no use.
+/// What reading or writing gives; what was written until then is of no use, unless it is
+/// [`Incomplete`](ExportError::Incomplete).
 pub fn export(
     log: &Path,
     query: Query,
@@ -61,6 +65,16 @@ pub fn export(
     write(format, schema, scan, out)
 }
 
+/// The first few, and how many more.
+fn listed(problems: &[ReadError]) -> String {
+    const SHOWN: usize = 3;
+    let texts: Vec<_> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    match problems.len().saturating_sub(SHOWN) {
+        0 => texts.join("; "),
+        more => format!("{}; and {more} more", texts.join("; ")),
+    }
+}
+
 /// Writes batches; `schema` has all columns, but for JSON lines.
 pub(crate) fn write(
     format: Format,
@@ -69,6 +83,14 @@ pub(crate) fn write(
     mut out: impl Write + Send,
 ) -> Result<u64, ExportError> {
     let schema = Arc::new(schema);
+    let mut problems = vec![];
+    let batches = batches.filter_map(|batch| match batch {
+        Err(problem @ (ReadError::Io { .. } | ReadError::Parquet { .. })) => {
+            problems.push(problem);
+            None
+        }
+        batch => Some(batch),
+    });
     let rows = match format {
         Format::Parquet => parquet(&schema, batches, &mut out)?,
         Format::Csv => csv(&schema, batches, &mut out)?,
@@ -85,7 +107,11 @@ pub(crate) fn write(
         }
     };
     out.flush()?;
-    Ok(rows)
+    if problems.is_empty() {
+        Ok(rows)
+    } else {
+        Err(ExportError::Incomplete { lines: rows, problems })
+    }
 }
 
 fn parquet(

@@ -1,7 +1,7 @@
 //! Feedback: what became of a prediction, told later; how it is stored, and what is known by it.
 //!
 //! It is written into segments beside rows and converted to
-//! `feedback/date=YYYY-MM-DD/<instance>-<segment>-feedback.parquet`, by the day on which it was
+//! `feedback/date=YYYY-MM-DD/<instance>-<segment>-<tag>-feedback.parquet`, by the day on which it was
 //! received.
 
 mod files;

@@ -14,18 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter,
 };
 use parquet::errors::ParquetError;
 
-pub(crate) use files::stem_of;
 pub use files::{files, instance};
+pub(crate) use files::{footer, guarded, stem_of};
 
 use crate::convert::{Partition, stem};
 use crate::segment::{self, Reader};
@@ -93,7 +91,8 @@ impl Query {
 
 /// Rows of a log as batches, which begin with the columns `model` and `version`. Batches of
 /// different schemas have different columns. Those of files come first, the oldest hour before
-/// others, and then those of segments.
+/// others, and then those of segments. An error is about one file or segment: those behind it come
+/// all the same.
 #[derive(Debug)]
 pub struct Scan {
     log: PathBuf,
@@ -151,15 +150,13 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let next = match &mut self.current {
-                Some(Current::File { reader, partition, path }) => reader.next().map(|batch| {
-                    let batch = batch.map_err(|error| match error {
-                        ArrowError::ParquetError(text) => {
-                            ReadError::parquet(path)(ParquetError::General(text))
-                        }
-                        error => error.into(),
-                    })?;
-                    Ok(labelled(&batch, &partition.model, &partition.version)?)
-                }),
+                Some(Current::File { reader, partition, path }) => {
+                    let batch = guarded(|| Ok(reader.next().transpose()?));
+                    batch
+                        .map_err(ReadError::parquet(path))
+                        .transpose()
+                        .map(|batch| Ok(labelled(&batch?, &partition.model, &partition.version)?))
+                }
                 Some(Current::Segment(scan)) => scan.next(&self.query).transpose(),
                 None => None,
             };
@@ -192,15 +189,10 @@ impl Scan {
     /// As those of reading.
     pub fn schema(&self) -> Result<ArrowSchema, ReadError> {
         let mut union = Union::default();
+        // What cannot be read is told by who reads it.
         for (_, path) in &self.files {
-            match File::open(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                file => {
-                    let file = file.map_err(ReadError::io(path))?;
-                    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-                        .map_err(ReadError::parquet(path))?;
-                    union.add(metadata.schema());
-                }
+            if let Some(footer) = File::open(path).ok().and_then(|file| footer(&file).ok()) {
+                union.add(footer.schema());
             }
         }
         let segments = Self {
@@ -211,8 +203,8 @@ impl Scan {
             segments: self.segments.clone(),
             current: None,
         };
-        for batch in segments {
-            union.add(&batch?.schema());
+        for batch in segments.flatten() {
+            union.add(&batch.schema());
         }
         Ok(union.finish(&self.query.columns))
     }
@@ -234,12 +226,7 @@ impl Scan {
             return Ok(true);
         }
         let Some((number, path)) = self.segments.pop_front() else { return Ok(false) };
-        let reader = Reader::open(&path).or_else(|error| match error.kind() {
-            // Closed since it was listed.
-            ErrorKind::NotFound => Reader::open(&path.with_extension("segment")),
-            _ => Err(error),
-        });
-        match reader {
+        match Reader::open(&path) {
             Ok(reader) => self.current = Some(Current::Segment(SegmentScan::new(path, reader))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
@@ -264,7 +251,7 @@ impl Query {
         file: File,
         lines: usize,
     ) -> Result<ParquetRecordBatchReader, ParquetError> {
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+        let metadata = footer(&file)?;
         let fields = metadata.schema().fields();
         let roots = |wanted: &dyn Fn(&str) -> bool| {
             let indices = (0..fields.len()).filter(|index| wanted(fields[*index].name()));
@@ -282,13 +269,17 @@ impl Query {
             let arrived = ArrowPredicateFn::new(
                 roots(&|name| name == "arrived"),
                 move |batch: RecordBatch| {
-                    let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                    let times = batch.columns().first().and_then(|times| times.as_primitive_opt());
+                    let times: &TimestampMicrosecondArray = times.ok_or_else(|| {
+                        let text = "it has no times of arrival: it is no file of a log";
+                        ArrowError::InvalidArgumentError(text.to_owned())
+                    })?;
                     Ok(BooleanArray::from_unary(times, |time| query.takes_time(time)))
                 },
             );
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(arrived)]));
         }
-        builder.build()
+        guarded(|| builder.build())
     }
 
     /// The wanted columns, in the order in which they are wanted.

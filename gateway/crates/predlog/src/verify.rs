@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition, stem};
 use crate::feedback;
-use crate::read::{ReadError, files, held, instance, stem_of};
-use crate::segment::{self, Damage, Reader, Reason, Record};
+use crate::read::{ReadError, files, footer, guarded, held, instance, stem_of};
+use crate::segment::{self, Damage, Reader, Record};
 
 /// What was found out about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,9 +131,8 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
             }
         }
         check.gaps = reader.gaps().to_vec();
-        // Of one that is being written the last record may be half there.
-        if check.path.extension().is_some_and(|of| of == "open") {
-            check.gaps.pop_if(|gap| gap.reason == Reason::Torn);
+        if reader.unknown() > 0 {
+            check.problem = Some(format!("{} records are of a later version", reader.unknown()));
         }
         Ok(())
     };
@@ -175,23 +171,19 @@ fn whole(path: &Path) -> Option<(u64, Option<String>)> {
 /// Reads a whole file; gives its lines or what is wrong.
 fn read(file: &File) -> Result<u64, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
-    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())
-        .map_err(|error| format!("its footer cannot be read: {error}"))?;
+    let metadata = footer(file).map_err(|error| format!("its footer cannot be read: {error}"))?;
     summed(file, metadata.metadata())?;
     let expected = metadata.metadata().file_metadata().num_rows().unsigned_abs();
     let file = file.try_clone().map_err(|error| text(&error))?;
-    let pages = || -> Result<u64, String> {
+    let pages = || {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-        let reader = builder.build().map_err(|error| text(&error))?;
         let mut rows = 0;
-        for batch in reader {
-            rows += batch.map_err(|error| text(&error))?.num_rows() as u64;
+        for batch in builder.build()? {
+            rows += batch?.num_rows() as u64;
         }
         Ok(rows)
     };
-    // The checksum does not cover the footer, and what is damaged there may surprise the reader.
-    let rows = catch_unwind(AssertUnwindSafe(pages))
-        .unwrap_or_else(|_| Err("its footer contradicts its pages".to_owned()))?;
+    let rows = guarded(pages).map_err(|error| text(&error))?;
     if rows == expected {
         Ok(rows)
     } else {
@@ -236,6 +228,8 @@ pub struct Stats {
     /// When the first and the last of its calls arrived. Microseconds since 1970, UTC.
     pub first_us: i64,
     pub last_us: i64,
+    /// Files that cannot be read, of which nothing else here knows; [`verify`] names them.
+    pub unreadable: u64,
 }
 
 /// What the files of a log hold, the oldest hour first, by their metadata alone. Segments that
@@ -247,13 +241,11 @@ pub struct Stats {
 pub fn stats(log: &Path) -> Result<Vec<Stats>, ReadError> {
     let mut stats: BTreeMap<(i64, String, String), Stats> = BTreeMap::new();
     for (partition, path) in files(log).map_err(ReadError::io(log))? {
-        let file = match File::open(&path) {
+        let opened = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file.map_err(ReadError::io(&path))?,
+            opened => opened,
         };
-        let bytes = file.metadata().map_err(ReadError::io(&path))?.len();
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(ReadError::parquet(&path))?;
+        let read = opened.ok().and_then(|file| Some((file.metadata().ok()?, footer(&file).ok()?)));
         let key = (partition.hour, partition.model.clone(), partition.version.clone());
         let of = stats.entry(key).or_insert_with(|| Stats {
             partition,
@@ -262,16 +254,26 @@ pub fn stats(log: &Path) -> Result<Vec<Stats>, ReadError> {
             bytes: 0,
             first_us: i64::MAX,
             last_us: i64::MIN,
+            unreadable: 0,
         });
+        let Some((about, metadata)) = read else {
+            of.unreadable += 1;
+            continue;
+        };
         of.files += 1;
-        of.bytes += bytes;
+        of.bytes += about.len();
         of.rows += metadata.metadata().file_metadata().num_rows().unsigned_abs();
         for (first, last) in times(metadata.metadata()) {
             of.first_us = of.first_us.min(first);
             of.last_us = of.last_us.max(last);
         }
     }
-    Ok(stats.into_values().collect())
+    let mut stats: Vec<Stats> = stats.into_values().collect();
+    // Of some nothing is known but the hour.
+    for of in stats.iter_mut().filter(|of| of.first_us > of.last_us) {
+        (of.first_us, of.last_us) = (of.partition.start_us(), of.partition.end_us() - 1);
+    }
+    Ok(stats)
 }
 
 /// The first and last arrival of each row group.
@@ -294,15 +296,13 @@ fn times(metadata: &ParquetMetaData) -> impl Iterator<Item = (i64, i64)> {
 pub fn feedback_stats(log: &Path) -> Result<(u64, u64, u64), ReadError> {
     let mut all = (0, 0, 0);
     for (_, path) in feedback::files(log).map_err(ReadError::io(log))? {
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file.map_err(ReadError::io(&path))?,
-        };
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(ReadError::parquet(&path))?;
+        let opened = File::open(&path).ok();
+        let read = opened.and_then(|file| Some((file.metadata().ok()?, footer(&file).ok()?)));
+        // What cannot be read is named by `verify`.
+        let Some((about, metadata)) = read else { continue };
         all.0 += 1;
         all.1 += metadata.metadata().file_metadata().num_rows().unsigned_abs();
-        all.2 += file.metadata().map_err(ReadError::io(&path))?.len();
+        all.2 += about.len();
     }
     Ok(all)
 }

@@ -122,6 +122,11 @@ impl Output {
             file.end();
             written
         };
+        if matches!(written, Err(ExportError::Incomplete { .. })) {
+            target.finish()?;
+            written.with_context(|| out.display().to_string())?;
+            return Ok(ExitCode::FAILURE);
+        }
         let written = written.with_context(|| out.display().to_string())?;
         target.finish()?;
         if io::stderr().is_terminal() {

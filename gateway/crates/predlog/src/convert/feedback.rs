@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::file::{File, Saved};
-use super::{Conversion, ConvertError, date_folder, day, stem};
+use super::{Conversion, ConvertError, date_folder, day};
 use crate::Feedback;
 use crate::feedback::lines;
 
@@ -61,7 +61,7 @@ impl Day {
         let file = match &mut self.file {
             Some(file) => file,
             none => {
-                let stem = stem(conversion.options.instance, conversion.number);
+                let stem = &conversion.stem;
                 let folder = conversion.feedback.join(date_folder(day));
                 let path = folder.join(format!("{stem}feedback.parquet"));
                 none.insert(File::create(&path, &batch.schema(), vec![], conversion.options)?)

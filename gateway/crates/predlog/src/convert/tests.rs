@@ -29,6 +29,11 @@ fn all_ids(converted: &Converted) -> Vec<u8> {
     ids(&lines)
 }
 
+/// What the names of a segment's files have of the segment itself.
+fn tag(segment: &Path) -> String {
+    format!("{:08x}", Reader::open(segment).unwrap().tag())
+}
+
 fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = vec![];
     for entry in fs::read_dir(folder).unwrap() {
@@ -67,6 +72,7 @@ fn rows_go_to_the_folder_of_their_model_version_and_hour() {
     let converted = convert(&segment, log.path(), &options).unwrap();
     assert_eq!((converted.rows, converted.gaps.len()), (5, 0));
     let (id, second) = (numbers().id(), other.id());
+    let stem = format!("000000ab-00000017-{}", tag(&segment));
     let mut paths: Vec<_> = converted
         .files
         .iter()
@@ -74,11 +80,11 @@ fn rows_go_to_the_folder_of_their_model_version_and_hour() {
         .collect();
     paths.sort();
     let mut expected = vec![
-        format!("model=m/version=1/date=2026-01-01/hour=00/000000ab-00000017-{id}.parquet"),
-        format!("model=m/version=1/date=2026-01-01/hour=00/000000ab-00000017-{second}.parquet"),
-        format!("model=m/version=1/date=2026-01-01/hour=01/000000ab-00000017-{id}.parquet"),
-        format!("model=m/version=2/date=2026-01-01/hour=00/000000ab-00000017-{id}.parquet"),
-        "model=none/version=none/date=2026-01-01/hour=00/000000ab-00000017-0000000000000000.parquet".to_owned(),
+        format!("model=m/version=1/date=2026-01-01/hour=00/{stem}-{id}.parquet"),
+        format!("model=m/version=1/date=2026-01-01/hour=00/{stem}-{second}.parquet"),
+        format!("model=m/version=1/date=2026-01-01/hour=01/{stem}-{id}.parquet"),
+        format!("model=m/version=2/date=2026-01-01/hour=00/{stem}-{id}.parquet"),
+        format!("model=none/version=none/date=2026-01-01/hour=00/{stem}-0000000000000000.parquet"),
     ];
     expected.sort();
     assert_eq!(paths, expected);
@@ -106,15 +112,29 @@ fn a_segment_that_is_converted_again_gives_the_same_files_and_no_others() {
     let before = tree(&out);
     // As a conversion that died or had other settings would leave them.
     let folder = neighbour.files[0].path.parent().unwrap();
+    let stem = format!("00000000-00000001-{}", tag(&first));
     for name in [
-        "00000000-00000001-ffffffffffffffff.parquet",
-        ".00000000-00000001-ffffffffffffffff.parquet.tmp",
+        format!("{stem}-ffffffffffffffff.parquet"),
+        format!(".{stem}-ffffffffffffffff.parquet.tmp"),
     ] {
         fs::write(folder.join(name), "old").unwrap();
     }
     let again = convert(&first, log.path(), &Options::default()).unwrap();
     assert_eq!(tree(&out), before);
     assert_eq!(again.files.iter().map(|file| file.rows).sum::<u64>(), 9);
+}
+
+#[test]
+fn folders_that_were_copied_write_files_of_different_names() {
+    // The same instance and number, and rows of the same hour.
+    let logs = [1, 2].map(|id| {
+        let log = TempDir::new().unwrap();
+        let segment = segment(log.path(), 1, &[&numbers()], &[call(id)]);
+        let converted = convert(&segment, log.path(), &Options::default()).unwrap();
+        let name = converted.files[0].path.file_name().unwrap().to_owned();
+        (log, name)
+    });
+    assert_ne!(logs[0].1, logs[1].1);
 }
 
 #[test]
@@ -252,7 +272,7 @@ fn a_conversion_that_fails_leaves_nothing_half_done() {
     assert!(error.to_string().contains("files"), "{error}");
     fs::remove_file(&out).unwrap();
     let folder = out.join("model=m/version=1/date=2026-01-01/hour=00");
-    let name = format!("00000000-00000001-{}.parquet", numbers().id());
+    let name = format!("00000000-00000001-{}-{}.parquet", tag(&segment), numbers().id());
     // A folder where the file should be: it is written and cannot get its name.
     fs::create_dir_all(folder.join(name).join("x")).unwrap();
     convert(&segment, log.path(), &Options::default()).unwrap_err();
@@ -271,8 +291,8 @@ fn feedback_goes_to_the_folder_of_the_day_on_which_it_was_received() {
     let converted = convert(&segment, log.path(), &options).unwrap();
     assert_eq!((converted.rows, converted.files.len(), converted.feedback), (1, 1, 3));
     let folder = log.path().join("feedback");
-    let name = "000000ab-00000009-feedback.parquet";
-    let paths = ["date=2026-01-01", "date=2026-01-02"].map(|day| folder.join(day).join(name));
+    let name = format!("000000ab-00000009-{}-feedback.parquet", tag(&segment));
+    let paths = ["date=2026-01-01", "date=2026-01-02"].map(|day| folder.join(day).join(&name));
     assert_eq!(converted.feedback_files, paths);
     let lines = contents(&paths[0]);
     assert_eq!(

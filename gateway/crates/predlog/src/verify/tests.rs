@@ -136,6 +136,47 @@ fn a_segment_that_was_put_aside_is_named_with_its_damage() {
 }
 
 #[test]
+fn statistics_are_told_of_all_files_but_those_that_cannot_be_read() {
+    let log = log();
+    let path = files(log.path()).unwrap()[0].1.clone();
+    let before = stats(log.path()).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let footer = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap());
+    // Cut, emptied, and damaged wherever that may be in a footer.
+    let cut = [0, 7, whole.len() / 2].map(|length| whole[..length].to_vec());
+    let damaged = (whole.len() - 8 - footer as usize..whole.len()).step_by(61).map(|at| {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        damaged
+    });
+    for bytes in cut {
+        fs::write(&path, bytes).unwrap();
+        let found = stats(log.path()).unwrap();
+        assert_eq!((found[0].files, found[0].rows, found[0].unreadable), (1, 1, 1));
+        assert_eq!(found[1], before[1]);
+    }
+    for bytes in damaged {
+        fs::write(&path, bytes).unwrap();
+        stats(log.path()).unwrap();
+    }
+}
+
+#[test]
+fn records_of_a_later_version_are_named() {
+    let log = log();
+    let mut writer = crate::testing::begin(log.path(), 6, &[&numbers()], &[call(1)]);
+    let mut framed = crate::testing::feedback(&[crate::testing::told(1)]);
+    framed[8] = 9;
+    let check = crc32fast::hash(&framed[..9]).to_le_bytes();
+    framed[9..13].copy_from_slice(&check);
+    writer.append(&framed).unwrap();
+    let verification = verify(log.path()).unwrap();
+    let check = verification.segments.iter().find(|check| check.number == 6).unwrap();
+    assert_eq!(check.problem.as_deref(), Some("1 records are of a later version"));
+    assert!(!verification.is_whole());
+}
+
+#[test]
 fn statistics_come_from_metadata() {
     let log = log();
     let stats = stats(log.path()).unwrap();
