@@ -220,7 +220,8 @@ impl Read for Failing<'_> {
             return Err(io::Error::from_raw_os_error(5));
         }
         let next = self.bad.iter().map(|block| block * BLOCK).filter(|bad| *bad > at).min();
-        let most = next.map_or(into.len(), |next| into.len().min((next - at) as usize));
+        let most =
+            next.map_or(into.len(), |next| into.len().min(usize::try_from(next - at).unwrap()));
         self.bytes.read(&mut into[..most])
     }
 }
