@@ -1,7 +1,7 @@
 # Everything a person or CI runs. `make demo` and `make test` need nothing done before them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-lite soak soak-swaps soak-reload soak-kills soak-overload soak-faults bench bench-traffic bench-functions bench-peers lint docs dist libtorch models clean
+.PHONY: help demo run test test-lite soak soak-swaps soak-reload soak-kills soak-overload soak-faults soak-predictions bench bench-traffic bench-predictions bench-functions bench-peers lint docs dist libtorch models clean
 
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 PYTHON ?= python3
@@ -38,6 +38,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 	target/debug/examples/fixtures --bad-digits target/debug/bad-digits
 	$(SHORT) shadow $(DEBUG) --fixtures target/debug/bad-digits \
 		--rounds 1 --duration 4s --measure 1s --lenient
+	$(SHORT) predictions $(DEBUG) --kills 10 --stall 3s --rounds 1 --measure 2s --lenient
 	scripts/limited.sh 10 scripts/clients.sh
 	scripts/limited.sh 5 scripts/clients.sh --perf
 	scripts/limited.sh 5 scripts/clients.sh --promtool
@@ -50,7 +51,7 @@ test: libtorch    ## Every test: unit, module, black-box with real clients
 test-lite:        ## Every test that needs no libtorch
 	scripts/limited.sh 20 cargo test --no-default-features --target-dir target/lite
 
-soak: soak-swaps soak-reload soak-kills soak-overload soak-faults ## The long ones: thousands of swaps and reloads, hundreds of kills, overload, faults
+soak: soak-swaps soak-reload soak-kills soak-overload soak-faults soak-predictions ## The long ones: thousands of swaps and reloads, hundreds of kills, overload, faults
 
 soak-swaps: libtorch
 	cargo build --release -p penstock -p penstock-loadtest
@@ -73,6 +74,11 @@ soak-faults: libtorch
 	cargo build --release -p penstock
 	PENSTOCK_BINARY=target/release/penstock gateway/tests/clients/run.sh -m soak -s
 
+soak-predictions: libtorch
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest predictions $(RELEASE) --parts kills,disk,room \
+		--kills 100 --stall 60s
+
 # One package at a time: built together, the gateway would get features that others ask for.
 bench: libtorch   ## Ratios to bare servers and libtorch, stored in benches/results/ (20 minutes)
 	cargo build --release -p penstock
@@ -88,6 +94,11 @@ bench-traffic: libtorch ## Rollback, a thousand routes, shadows: times against w
 	target/release/penstock-loadtest routes $(RELEASE)
 	target/release/examples/fixtures --bad-digits target/release/bad-digits
 	target/release/penstock-loadtest shadow $(RELEASE) --fixtures target/release/bad-digits
+
+bench-predictions: libtorch ## Calls a second with the prediction log beside those without (5 minutes)
+	cargo build --release -p penstock -p penstock-loadtest
+	target/release/penstock-loadtest predictions $(RELEASE) --parts throughput \
+		--rounds 5 --measure 10s
 
 bench-functions:  ## Timed benches of the hot functions
 	cargo bench -p penstock-benches --benches

@@ -1,19 +1,21 @@
-//! Generates the protocol's messages, client and server from `inference/*.proto`, without protoc.
+//! Generates the protocol's messages, client and server from `*/*.proto`, without protoc.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 use protox::Compiler;
 
-const INCLUDE: &str = "inference";
-const ROOT: &str = "grpc_service.proto"; // imports model_config.proto
+const INCLUDES: [&str; 2] = ["inference", "penstock"];
+const ROOTS: [&str; 2] = ["grpc_service.proto", "feedback.proto"]; // the first imports model_config.proto
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={INCLUDE}");
+    for include in INCLUDES {
+        println!("cargo::rerun-if-changed={include}");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
 
-    let mut compiler = Compiler::new([INCLUDE])?;
-    compiler.include_imports(true).include_source_info(true).open_file(ROOT)?;
+    let mut compiler = Compiler::new(INCLUDES)?;
+    compiler.include_imports(true).include_source_info(true).open_files(ROOTS)?;
     let mut files = compiler.file_descriptor_set();
 
     // The client takes any channel: leaving the transport out keeps this crate free of a TCP stack.

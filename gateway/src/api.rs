@@ -8,6 +8,7 @@ pub mod audit;
 pub mod classification;
 pub mod description;
 pub mod exposition;
+pub mod feedback;
 pub mod guard;
 pub mod health;
 mod hints;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use crate::config::Limits;
 use crate::control::Control;
 use crate::delivery::Delivery;
+use crate::feedback::Intake;
 use crate::identity::Identities;
 use crate::pipeline::Pipeline;
 use crate::reload::Reloader;
@@ -64,6 +66,8 @@ pub struct Api {
     pub home: Home,
     /// What becomes of the prediction log; `None` where there is none.
     pub delivery: Option<Delivery>,
+    /// Takes feedback about predictions in; `None` where there is no log of them.
+    pub feedback: Option<Arc<Intake>>,
     /// Reads the configuration file again; `None` where there is none.
     pub reloader: Option<Arc<Reloader>>,
 }

@@ -15,6 +15,7 @@ use crate::api::{Api, Health, Stage};
 use crate::config::{Config, Problem};
 use crate::control::Control;
 use crate::delivery::Delivery;
+use crate::feedback::Intake;
 use crate::identity::Identities;
 use crate::limits::Limiter;
 use crate::models::{Loader, Repository};
@@ -161,6 +162,8 @@ impl App {
         let traffic = traffic.map_err(anyhow::Error::msg)?;
         let watched = overload.clone();
         let (log, delivery) = prediction_log(&config).await?.unzip();
+        let taken = log.clone().zip(config.prediction_log.as_ref());
+        let feedback = taken.map(|(log, config)| Intake::start(log, config));
         let api = Api {
             pipeline: Pipeline {
                 snapshots,
@@ -178,6 +181,7 @@ impl App {
             traffic: traffic.clone(),
             home: Home::here(),
             delivery,
+            feedback,
             reloader: file.map(|(source, text)| {
                 let (control, traffic) = (control.clone(), traffic.clone());
                 let live = Box::new(Live { control, traffic, log });

@@ -4,12 +4,14 @@
 
 mod check;
 mod client;
+mod feedback;
 mod inspect;
 mod key;
 mod log;
 mod models;
 mod reference;
 mod reload;
+mod replay;
 mod revisions;
 mod rollback;
 mod route;
@@ -67,6 +69,10 @@ enum Command {
     Revisions(revisions::Arguments),
     /// Let a running gateway read its configuration file again
     Reload(reload::Arguments),
+    /// Send feedback about predictions, and write rows with what is known of them
+    Feedback(feedback::Arguments),
+    /// Ask another version, or the same one, what a prediction log holds, and compare the answers
+    Replay(Box<replay::Arguments>),
     /// Make an API key; prints it once, with the hash for the configuration
     Key(key::Arguments),
     /// Look into a prediction log: what it holds, whether it is whole, its rows for others
@@ -96,6 +102,8 @@ pub fn main(libtorch: Option<Libtorch>) -> ExitCode {
         Command::Rollback(arguments) => rollback::run(&arguments),
         Command::Revisions(arguments) => revisions::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Feedback(arguments) => feedback::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Key(arguments) => key::run(&arguments),
         Command::Log(arguments) => log::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -36,8 +36,8 @@ pub use limits::Limits;
 pub use listen::Listen;
 pub use overload::Overload;
 pub use prediction_log::{
-    Confidence, Disk, Field, Fsync, Guarantee, HashKey, How, LogSampling, LogStore, PredictionLog,
-    Redact, SECRET_HEADERS, Scheme, Slice, SliceSource,
+    Confidence, Disk, Field, Fsync, Guarantee, HashKey, How, LogSampling, LogStore, Memory,
+    PredictionLog, Redact, SECRET_HEADERS, Scheme, Slice, SliceSource,
 };
 pub use rates::{
     Cost, FairShare, InFlightUnit, LimitKey, Mode, OnError, Quota, Rate, RateLimit, Rates, Redis,

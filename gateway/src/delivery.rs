@@ -17,14 +17,17 @@ mod space;
 mod store;
 mod upload;
 
-use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt;
+use predlog::folder::Lock;
 use serde::Serialize;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
@@ -47,11 +50,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often files that have to go are looked for.
 const TIDY: Duration = Duration::from_secs(60);
 
+/// How long a task rests that a panic ended.
+const REST: Duration = Duration::from_secs(10);
+
 /// What a log's folder is to become.
 #[expect(missing_debug_implementations, reason = "holds a function")]
 pub struct Settings {
     /// The log's.
     pub folder: PathBuf,
+    /// What keeps other processes away from it, until nobody here works on it any more.
+    pub lock: Option<Arc<Lock>>,
     /// This gateway, in the names of files.
     pub instance: u32,
     pub disk: Disk,
@@ -64,6 +72,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Delivery {
     parts: Arc<Parts>,
+    /// What [`finish`](Self::finish) ends.
+    tasks: Arc<[AbortHandle]>,
 }
 
 #[derive(Debug)]
@@ -99,6 +109,7 @@ impl Delivery {
         let held = log.clone();
         let delivery = Self::start(Settings {
             folder: log.path().to_owned(),
+            lock: log.lock(),
             instance: log.instance(),
             disk: config.disk.clone(),
             store: config.store.clone(),
@@ -116,16 +127,19 @@ impl Delivery {
     /// As [`of`](Self::of), for a folder that anybody writes. On the runtime of the caller.
     ///
     /// # Errors
-    /// When the folder cannot be used, or the system has no thread to give.
+    /// When the folder cannot be used, is the store's too, or the system has no thread to give.
     pub fn start(settings: Settings) -> io::Result<Self> {
         let format = Box::new(convert::Parquet::new(settings.instance));
         Self::start_with(settings, format)
     }
 
     fn start_with(settings: Settings, format: Box<dyn Convert>) -> io::Result<Self> {
-        let Settings { folder, instance, disk, store, hold } = settings;
+        let Settings { folder, lock, instance, disk, store, hold } = settings;
         let segments = folder.join("segments");
         fs::create_dir_all(&segments)?;
+        if let Some(store) = &store {
+            store::apart(store, &folder).map_err(io::Error::other)?;
+        }
         let outbox = match &store {
             None => None,
             Some(_) => Some(Arc::new(Outbox::open(folder.join("outbox"))?)),
@@ -147,15 +161,28 @@ impl Delivery {
             outbox: parts.outbox.clone(),
             format,
             metrics: parts.metrics.clone(),
+            _lock: lock.clone(),
         };
         converter.start()?;
+        let mut tasks = vec![parts.every("disk", LOOK, Parts::look)];
+        tasks.push(parts.every("retention", TIDY, |parts| parts.tidy(false)));
         if let (Some(store), Some(outbox)) = (store, parts.outbox.clone()) {
             let uploader = parts.uploader(store, outbox, instance);
-            tasks::spawn("deliver", async { match uploader.run().await {} });
+            let deliver = async move {
+                let _held = lock;
+                loop {
+                    let run = AssertUnwindSafe(uploader.run()).catch_unwind();
+                    if run.await.is_err() {
+                        error!(again_in = ?REST, "delivering the prediction log panicked");
+                    }
+                    sleep(REST).await;
+                    // What it had in hand is handed out again.
+                    uploader.outbox.take_back();
+                }
+            };
+            tasks.push(tasks::spawn("deliver", deliver).abort_handle());
         }
-        let watched = parts.clone();
-        tasks::spawn("disk", async { match watched.watch().await {} });
-        Ok(Self { parts })
+        Ok(Self { parts, tasks: tasks.into() })
     }
 
     /// A segment was closed: somebody may begin with it.
@@ -192,6 +219,7 @@ impl Delivery {
             warn!(segments, files, "of the prediction log is not delivered and waits on disk");
         }
         parts.backlog.end();
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -209,7 +237,12 @@ impl Parts {
             keep_local: store.keep_local,
             uploads: store.uploads,
             metrics: self.metrics.clone(),
-            open: Arc::new(move || store::open(&store)),
+            beneath: (store.scheme == Scheme::File).then(|| Path::new("/").join(&store.prefix)),
+            open: {
+                let folder = self.folder.clone();
+                // Mounts and links may have changed.
+                Arc::new(move || store::apart(&store, &folder).and_then(|()| store::open(&store)))
+            },
         }
     }
 
@@ -218,26 +251,30 @@ impl Parts {
         self.backlog.figures().0 == 0 && waiting == 0
     }
 
-    /// Looks at the disk every second, for ever. A disk that hangs holds up nobody else.
-    async fn watch(self: Arc<Self>) -> Infallible {
-        let mut ticks = interval(LOOK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut tidied = Instant::now();
-        loop {
+    /// Does something about the disk now and then, for ever, whatever becomes of it once. A disk
+    /// that hangs holds up nobody else.
+    fn every(
+        self: &Arc<Self>,
+        name: &'static str,
+        pause: Duration,
+        work: fn(&Self),
+    ) -> AbortHandle {
+        let parts = self.clone();
+        let task = async move {
+            let mut ticks = interval(pause);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first one is at once, and has been done.
             ticks.tick().await;
-            let tidy = tidied.elapsed() >= TIDY;
-            if tidy {
-                tidied = Instant::now();
-            }
-            let parts = self.clone();
-            tasks::blocking(move || {
-                parts.look();
-                if tidy {
-                    parts.tidy(false);
+            loop {
+                ticks.tick().await;
+                let parts = parts.clone();
+                let done = AssertUnwindSafe(tasks::blocking(move || work(&parts))).catch_unwind();
+                if done.await.is_err() {
+                    error!(task = name, "panicked, and goes on");
                 }
-            })
-            .await;
-        }
+            }
+        };
+        tasks::spawn(name, task).abort_handle()
     }
 
     /// Measures, and opens or closes the gate.
@@ -267,14 +304,11 @@ impl Parts {
     /// Deletes what is too old or too much.
     fn tidy(&self, leftovers: bool) {
         let now = SystemTime::now();
-        let found = match retention::scan(&self.folder, now, leftovers) {
-            Ok(found) => found,
-            Err(error) => {
-                let folder = self.folder.display();
-                error!(%folder, %error, "cannot look for old files of the prediction log");
-                return;
-            }
-        };
+        let retention::Found { files: found, problems } =
+            retention::scan(&self.folder, now, leftovers);
+        for (path, error) in problems {
+            error!(path, %error, "cannot be looked at for old files of the prediction log");
+        }
         let mut total: u64 = found.iter().map(|file| file.bytes).sum();
         // Asked for after the files were found: whatever was made meanwhile is held by one of them.
         let is_held = |file: &retention::Kept| {

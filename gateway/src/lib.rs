@@ -25,6 +25,7 @@ pub mod batching;
 pub mod models;
 pub mod upstream;
 pub mod delivery;
+pub mod feedback;
 
 // What is served, and the path of a request through it.
 pub mod snapshot;
@@ -32,6 +33,7 @@ pub mod pipeline;
 pub mod control;
 pub mod traffic;
 pub mod reload;
+pub mod replay;
 
 // The wire, the sockets, the process.
 pub mod api;

@@ -10,21 +10,23 @@ mod bell;
 mod closing;
 mod lane;
 mod notes;
+mod recent;
 mod redact;
 mod sample;
 mod schema;
 mod segments;
 mod settings;
 mod state;
+mod told;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
 use std::time::Duration;
 
-use predlog::Folder;
+use predlog::{Folder, folder::Lock};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{error, info, warn};
@@ -37,6 +39,7 @@ use crate::telemetry::{LostRow, PredictionMetrics};
 pub use lane::{Refusal, Ticket};
 pub use notes::{About, Names, Notes, Of, Sides};
 pub use predlog::{RowRef, Status};
+pub use recent::{Met, Recent, Target, Word};
 pub use settings::Settings;
 
 use lane::Lanes;
@@ -68,6 +71,10 @@ pub struct PredictionLog {
     settings: RwLock<Arc<Settings>>,
     path: PathBuf,
     instance: u32,
+    /// Of the folder; the writer holds it.
+    lock: Mutex<Weak<Lock>>,
+    /// The predictions that feedback may come to soon; `None`: nothing is remembered.
+    recent: Option<Recent>,
     /// Told when everything is written and closed.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -86,13 +93,19 @@ impl PredictionLog {
         let mut folder = Folder::open(&config.path).map_err(wrong)?;
         for recovered in folder.recover().map_err(wrong)? {
             let (path, rows) = (recovered.path.display(), recovered.rows);
+            if let Some(problem) = recovered.problem {
+                warn!(%path, problem, "a segment was left open and stays as it is");
+                continue;
+            }
             match recovered.damage {
                 None => info!(%path, rows, "a segment was left open and is closed"),
                 Some(damage) => warn!(%path, rows, %damage, "a segment was left damaged"),
             }
         }
         let (path, instance) = (folder.path().to_owned(), folder.instance());
+        let lock = Arc::downgrade(folder.lock());
         let (log, writer) = Self::assemble(settings, config, folder, (path, instance));
+        *log.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
         let shared = log.shared.clone();
@@ -125,7 +138,9 @@ impl PredictionLog {
         let writer = Writer::new(shared.clone(), sink, Terms::from(config));
         let (_, ended) = mpsc::sync_channel(1);
         let (settings, ended) = (RwLock::new(settings), Mutex::new(ended));
-        (Arc::new(Self { shared, settings, path, instance, ended }), writer)
+        let lock = Mutex::default();
+        let recent = config.feedback.as_ref().map(Recent::new);
+        (Arc::new(Self { shared, settings, path, instance, lock, recent, ended }), writer)
     }
 
     /// The folder of the log.
@@ -140,6 +155,13 @@ impl PredictionLog {
         self.instance
     }
 
+    /// What keeps other gateways away from the folder, for those who go on there when everything is
+    /// written; `None` once that is so.
+    #[must_use]
+    pub fn lock(&self) -> Option<Arc<Lock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
     /// Tells the number of the last segment whenever one was closed.
     #[must_use]
     pub fn closed(&self) -> watch::Receiver<u64> {
@@ -151,6 +173,12 @@ impl PredictionLog {
     pub fn hold(&self, why: Option<String>) {
         self.shared.health.hold(why);
         self.shared.bell.ring();
+    }
+
+    /// The predictions that feedback may come to soon; `None` where nothing is remembered.
+    #[must_use]
+    pub fn recent(&self) -> Option<&Recent> {
+        self.recent.as_ref()
     }
 
     /// What is in force for a call that comes now.

@@ -22,7 +22,7 @@ mod worst;
 pub use comparer::Comparer;
 pub use detach::{detached, detached_large};
 pub use lane::{Lane, LaneCounts, Place};
-pub use ledger::Ledger;
+pub use ledger::{Judged, Ledger};
 pub use proportion::Proportion;
 pub use report::{
     Cosine, Difference, Flip, Flips, Latency, OddRows, OutputKind, OutputReport, Quantiles, Report,

@@ -5,6 +5,7 @@
 pub mod metrics;
 pub mod arm;
 pub mod delivery;
+pub mod feedback;
 pub mod gpu;
 pub mod handles;
 pub mod idempotency;
@@ -16,6 +17,7 @@ pub mod upstream;
 
 pub use arm::ArmMetrics;
 pub use delivery::DeliveryMetrics;
+pub use feedback::{FeedbackMetrics, FeedbackOutcome, FeedbackSeries};
 pub use handles::{BreakerMetrics, Closed, Dropped, Outcome, Shed, VersionMetrics, WireMetrics};
 pub use idempotency::{IdempotencyMetrics, KeyedCall};
 pub use predictions::{LostRow, PredictionMetrics};

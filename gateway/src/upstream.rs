@@ -35,6 +35,9 @@ use crate::tasks;
 /// Most gateways that a call may pass: more are a loop.
 pub const MAX_HOPS: u8 = 4;
 
+/// What the ids of recorded calls begin with that are sent anew.
+pub const REPLAYED: &str = "replay-";
+
 /// How many gateways a request has passed; as many as can be where its header is none.
 #[must_use]
 pub fn hops(headers: &HeaderMap) -> u8 {
@@ -184,6 +187,25 @@ impl Upstreams {
 }
 
 impl Upstream {
+    /// One group of endpoints outside of any configuration; each request has these headers beside
+    /// its own. On the runtime that it is called on, which has to outlive all calls.
+    ///
+    /// # Errors
+    /// As [`Upstreams::start`].
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn alone(
+        settings: config::Upstream,
+        headers: HeaderMap,
+    ) -> Result<Arc<Self>, Vec<Problem>> {
+        let path = settings.name.clone();
+        let mut tls = Tls::new(settings.tls.as_ref(), settings.protocol, &path)?;
+        tls.headers = headers;
+        let fleet = Fleet::new(settings, &tls, &path)?;
+        Ok(Arc::new(Self::start(tls, config::Breaker::default(), Arc::new(fleet), None)))
+    }
+
     fn start(
         tls: Tls,
         breaker: config::Breaker,

@@ -15,8 +15,8 @@ use crate::report::{self, say};
 use crate::scenario::Scenario;
 use crate::stage::Scene;
 use crate::{
-    assignment, compare, demo, find_max, html, overload, reload, rollback, routes, shadow, slo,
-    swap,
+    assignment, compare, demo, find_max, html, overload, predictions, reload, rollback, routes,
+    shadow, slo, swap,
 };
 
 mod arguments;
@@ -64,6 +64,8 @@ enum Command {
     Shadow(shadow::Arguments),
     /// Ask as very many callers while an arm's share grows; see who belongs to it
     Assignment(assignment::Arguments),
+    /// Kill the gateway, fill and stall its disk; see which answers are in the prediction log
+    Predictions(predictions::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,6 +143,7 @@ async fn execute(command: Command) -> anyhow::Result<bool> {
         Command::Rollback(arguments) => Box::pin(rollback::run(&arguments)).await,
         Command::Shadow(arguments) => Box::pin(shadow::run(&arguments)).await,
         Command::Assignment(arguments) => Box::pin(assignment::run(&arguments)).await,
+        Command::Predictions(arguments) => Box::pin(predictions::run(&arguments)).await,
     }
 }
 

@@ -59,11 +59,25 @@ impl Gateway {
     /// When the program cannot be started, or ends or hangs before it serves; its last words
     /// are part of the error.
     pub async fn start(binary: &Path, source: &Path, log: PathBuf) -> anyhow::Result<Self> {
+        Self::start_with(binary, source, log, &[]).await
+    }
+
+    /// The same, with more in its environment.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub async fn start_with(
+        binary: &Path,
+        source: &Path,
+        log: PathBuf,
+        environment: &[(&str, &Path)],
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let free = "127.0.0.1:0";
         let mut child = Command::new(binary)
             .arg("serve")
             .arg(source)
+            .envs(environment.iter().copied())
             .args(["--http", free, "--grpc", free, "--metrics", free, "--admin", free, "--json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -69,4 +69,5 @@ pub mod routes;
 pub mod rollback;
 pub mod shadow;
 pub mod assignment;
+pub mod predictions;
 pub mod cli;

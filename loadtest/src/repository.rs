@@ -27,6 +27,37 @@ impl RepositoryCopy {
         Ok(copy)
     }
 
+    /// A repository without a model.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn empty() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("penstock-loadtest-").tempdir()?;
+        let copy = Self { folder };
+        fs::create_dir(copy.path())?;
+        Ok(copy)
+    }
+
+    /// A repository with one model of the name, which answers its input of so many numbers: every
+    /// build of the gateway runs it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn of_identity(model: &str, numbers: u32) -> anyhow::Result<Self> {
+        let copy = Self::empty()?;
+        let own = copy.path().join(model);
+        fs::create_dir_all(own.join("1"))?;
+        let side =
+            |name: &str| format!("name = '{name}'\ndtype = 'FP32'\nshape = [-1, {numbers}]\n");
+        let text = format!(
+            "platform = 'identity'\nmax_batch_size = 64\n[[input]]\n{}[[output]]\n{}",
+            side("x"),
+            side("y")
+        );
+        fs::write(own.join("model.toml"), text)?;
+        Ok(copy)
+    }
+
     /// The folder to serve.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -156,6 +187,14 @@ mod tests {
         assert!(copy.recorded_accuracy("m", 1).is_err());
         let untouched = fs::read_to_string(source.path().join("m/model.toml")).unwrap();
         assert!(untouched.contains("latest"));
+    }
+
+    #[test]
+    fn a_model_that_answers_its_input_is_written_without_a_source() {
+        let copy = RepositoryCopy::of_identity("same", 3).unwrap();
+        let manifest = copy.manifest("same").unwrap();
+        assert_eq!(manifest["output"][0]["shape"].to_string(), "[-1, 3]");
+        assert!(copy.path().join("same/1").is_dir());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tonic_prost::ProstEncoder;
 use crate::inference::{
     LogSettingsRequest, ModelInferRequest, RepositoryModelLoadRequest, TraceSettingRequest,
 };
+use crate::penstock::v1::FeedbackRequest;
 
 /// Most entries each of `inputs`, `outputs` and `raw_input_contents`, and of a load's
 /// `parameters`.
@@ -26,6 +27,8 @@ const DIMENSIONS: usize = 64;
 /// Most elements in the `bytes_contents` of one call; each takes 32 bytes beside its own.
 /// `raw_input_contents` has no such limit.
 const STRINGS: usize = 1 << 20;
+/// Most feedback in one message.
+const FEEDBACK: usize = 4096;
 /// Largest request to change settings, in bytes.
 const SETTINGS: usize = 64 << 10;
 
@@ -90,6 +93,12 @@ pub fn check<U: 'static>(message: &[u8]) -> Result<(), String> {
         let mut parameters = 0;
         each(message, |field, _| match field {
             3 => add(&mut parameters, 1, ENTRIES, "RepositoryModelLoadRequest.parameters"),
+            _ => Ok(()),
+        })
+    } else if id == TypeId::of::<FeedbackRequest>() {
+        let mut count = 0;
+        each(message, |field, _| match field {
+            1 => add(&mut count, 1, FEEDBACK, "FeedbackRequest.feedback"),
             _ => Ok(()),
         })
     } else if (id == TypeId::of::<TraceSettingRequest>()

@@ -75,6 +75,9 @@ fn theirs() -> BTreeSet<String> {
 fn ours() -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     for file in descriptors().file {
+        if file.package() != "inference" {
+            continue;
+        }
         for service in &file.service {
             assert_eq!(service.name(), "GRPCInferenceService");
             lines.extend(service.method.iter().map(rpc_line));

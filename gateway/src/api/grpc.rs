@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod feedback;
 mod health;
 mod log_settings;
 mod management;
@@ -17,6 +18,7 @@ use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
 use proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use proto::penstock::v1::feedback_service_server::FeedbackServiceServer;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
@@ -87,7 +89,12 @@ impl Grpc {
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
+        let feedback = FeedbackServiceServer::new(feedback::Feedback(api.clone()))
+            .max_decoding_message_size(limit.min(super::feedback::MAX_REQUEST))
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
         let others = Routes::new(health)
+            .add_service(feedback)
             .add_service(descriptors().build_v1()?.max_decoding_message_size(REFLECTION_MESSAGE))
             .add_service(
                 descriptors().build_v1alpha()?.max_decoding_message_size(REFLECTION_MESSAGE),
@@ -133,6 +140,7 @@ impl Grpc {
         } else {
             // Who it is matters to some calls that everybody may make, and is worked out there.
             request.extensions_mut().insert(peer);
+            caller.map(|caller| request.extensions_mut().insert(caller));
             let held = self.api.pipeline.overload.hold();
             let request = wire::bounded(request, self.patience, held);
             match self.others.clone().call(request).await {

@@ -4,6 +4,7 @@
 mod body;
 mod door;
 mod encoding;
+mod feedback;
 mod infer;
 mod management;
 mod metadata;
@@ -43,6 +44,7 @@ pub const ENDPOINTS: &[(&str, &str)] = &[
     ("get", "/v2/models/{model}/versions/{version}/stats"),
     ("post", "/v2/models/{model}/infer"),
     ("post", "/v2/models/{model}/versions/{version}/infer"),
+    ("post", "/v2/feedback"),
     ("post", "/v2/repository/index"),
     ("post", "/v2/repository/models/{model}/load"),
     ("post", "/v2/repository/models/{model}/unload"),
@@ -109,6 +111,7 @@ fn router(api: Api) -> Router {
         .route("/v2/models/{model}/versions/{version}/stats", get(metadata::version_statistics))
         .route("/v2/models/{model}/infer", post(infer::model))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer::version))
+        .route("/v2/feedback", post(feedback::tell))
         .route("/v2/repository/index", post(management::index))
         .route("/v2/repository/models/{model}/load", post(management::load_model))
         .route("/v2/repository/models/{model}/unload", post(management::unload_model))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{
     ConfigBuilderExt, FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder,
@@ -24,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::config::environment;
+use crate::config::{UpstreamTls, environment};
 
 /// How long an answer may take: of a look, and of a change, for which models may be loaded.
 const LOOK: Duration = Duration::from_secs(30);
@@ -96,6 +96,27 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+impl Access {
+    /// The certificates that the command line names.
+    pub(super) fn upstream_tls(&self) -> UpstreamTls {
+        UpstreamTls {
+            ca: self.ca.clone(),
+            certificate: self.cert.clone(),
+            key: self.key.clone(),
+            server_name: self.server_name.clone(),
+        }
+    }
+
+    /// What each request shows: the token, where there is one.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or no header can have it.
+    pub(super) fn headers(&self) -> anyhow::Result<HeaderMap> {
+        let token = authorization(self.token_file.as_deref())?;
+        Ok(token.into_iter().map(|token| (AUTHORIZATION, token)).collect())
+    }
+}
+
 /// A name as one segment of a path.
 pub(super) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
@@ -108,15 +129,7 @@ impl Client {
     /// Which file cannot be read or used.
     pub(super) fn new(url: &str, access: &Access) -> anyhow::Result<Self> {
         let base = url.trim_end_matches('/').to_owned();
-        let authorization = token(access.token_file.as_deref())?
-            .map(|token| {
-                let value = HeaderValue::try_from(format!("Bearer {token}"));
-                let mut value =
-                    value.ok().context("the token has characters no header can have")?;
-                value.set_sensitive(true);
-                anyhow::Ok(value)
-            })
-            .transpose()?;
+        let authorization = authorization(access.token_file.as_deref())?;
         let mut connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls(access, base.starts_with("https:"))?)
             .https_or_http();
@@ -212,6 +225,14 @@ impl Client {
         let status = response.status();
         Ok((status, response.into_body().collect().await?.to_bytes()))
     }
+}
+
+fn authorization(file: Option<&Path>) -> anyhow::Result<Option<HeaderValue>> {
+    let Some(token) = token(file)? else { return Ok(None) };
+    let value = HeaderValue::try_from(format!("Bearer {token}"));
+    let mut value = value.ok().context("the token has characters no header can have")?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 /// The token: never on the command line, where every user of the machine could read it.

@@ -1,9 +1,9 @@
 //! `penstock log`: what a prediction log holds, whether it is whole, and its rows for others. It
 //! reads the log's folder, beside a gateway that writes there or after it has ended.
 
-mod export;
+pub(super) mod export;
 mod stats;
-mod time;
+pub(super) mod time;
 mod verify;
 
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ enum Command {
 
 /// Where a log is.
 #[derive(Debug, clap::Args)]
-struct Source {
+pub(super) struct Source {
     /// Folder of the log
     #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
     path: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 
 impl Source {
     /// Does something with the folder of the log, or prints what is wrong with the configuration.
-    fn read(
+    pub(super) fn read(
         &self,
         what: impl FnOnce(PathBuf) -> anyhow::Result<ExitCode>,
     ) -> anyhow::Result<ExitCode> {

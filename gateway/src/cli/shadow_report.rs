@@ -21,7 +21,8 @@ pub(super) fn render(answer: &Value) -> String {
     shadows.iter().map(of_shadow).collect::<Vec<_>>().join("\n")
 }
 
-fn of_shadow(shadow: &Value) -> String {
+/// One shadow.
+pub(super) fn of_shadow(shadow: &Value) -> String {
     let verdict = text(&shadow["verdict"]).replace('_', " ");
     let mut lines = vec![format!(
         "{}: {verdict}  ({} calls, {} rows, in {:.0} s)",

@@ -1,6 +1,7 @@
 //! `[prediction_log]`: what is kept of every call, how surely, and what of it never reaches a disk.
 
 mod disk;
+mod feedback;
 mod redact;
 mod sampling;
 mod store;
@@ -15,6 +16,7 @@ use super::reader::Section;
 use super::value::Size;
 
 pub use disk::Disk;
+pub use feedback::Memory;
 pub use redact::{Field, How, Redact};
 pub use sampling::{Confidence, LogSampling};
 pub use store::{LogStore, Scheme};
@@ -61,6 +63,8 @@ pub struct PredictionLog {
     /// Where the key of hashes is.
     pub hash_key: Option<HashKey>,
     pub sampling: LogSampling,
+    /// How predictions are remembered for feedback; `None`: they are not.
+    pub feedback: Option<Memory>,
     #[serde(flatten)]
     pub disk: Disk,
     /// Where files are delivered to.
@@ -141,6 +145,7 @@ impl PredictionLog {
             redact: Redact::read_all(&mut section),
             hash_key: section.take::<HashKey>("hash_key").map(|key| key.beside(base)),
             sampling: LogSampling::read(section.section("sampling")),
+            feedback: Memory::read(&mut section),
             disk: Disk::read(&mut section),
             store: LogStore::read(&mut section, base),
         };
@@ -189,8 +194,11 @@ impl PredictionLog {
             section.problem("slices", format!("has more than {MAX_SLICES} entries"));
         }
         for (index, slice) in self.slices.iter().enumerate() {
-            if self.slices[..index].iter().any(|other| other.name() == slice.name()) {
-                section.problem("slices", format!("item {index} has the name of another one"));
+            // Columns are told apart as DuckDB does it.
+            let name = slice.name().to_lowercase();
+            if self.slices[..index].iter().any(|other| other.name().to_lowercase() == name) {
+                let text = "has the name of another one (capital letters are not told apart)";
+                section.problem("slices", format!("item {index} {text}"));
             }
         }
         for (index, rule) in self.redact.iter().enumerate() {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use predlog::folder::Lock;
 use tracing::{debug, error, warn};
 
 use super::backlog::{Backlog, Claim};
@@ -53,10 +54,14 @@ impl Parquet {
 
 impl Convert for Parquet {
     fn convert(&self, segment: &Path, folder: &Path) -> Result<Made, String> {
-        let converted = predlog::convert::convert(segment, &folder.join("files"), &self.0)
+        let converted = predlog::convert::convert(segment, folder, &self.0)
             .map_err(|error| error.to_string())?;
-        let files = converted.files.iter().map(|file| named(&file.path, folder));
-        let gaps: Vec<_> = converted.gaps.iter().map(ToString::to_string).collect();
+        let files = converted.files.iter().map(|file| &file.path);
+        let files = files.chain(&converted.feedback_files).map(|path| named(path, folder));
+        let mut gaps: Vec<_> = converted.gaps.iter().map(ToString::to_string).collect();
+        if converted.unknown > 0 {
+            gaps.push(format!("{} records are of a later version", converted.unknown));
+        }
         Ok(Made {
             files: files.collect::<Result<_, _>>()?,
             rows: converted.rows,
@@ -80,6 +85,8 @@ pub(super) struct Converter {
     pub(super) outbox: Option<Arc<Outbox>>,
     pub(super) format: Box<dyn Convert>,
     pub(super) metrics: Arc<DeliveryMetrics>,
+    /// Held until both threads have ended.
+    pub(super) _lock: Option<Arc<Lock>>,
 }
 
 impl Converter {

@@ -10,7 +10,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use tracing::error;
+use tracing::{error, warn};
+
+use super::retention::{scan, segment_of};
 
 /// The notes of a folder. They take little of the memory beside what their files take of the disk,
 /// which bounds them.
@@ -29,6 +31,8 @@ struct State {
     paths: BTreeSet<String>,
     /// Those of them that nobody delivers right now: what failed least goes first, then in order.
     queue: BTreeMap<(u32, u64), Item>,
+    /// Those that somebody delivers, by their order.
+    in_hand: BTreeMap<u64, Item>,
     next: u64,
     /// When the oldest file was noted, by note.
     since: BTreeMap<u64, SystemTime>,
@@ -56,7 +60,7 @@ impl Outbox {
     /// When the folder cannot be made or read.
     pub(super) fn open(folder: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
-        let mut state = State::default();
+        let (mut state, mut unreadable) = (State::default(), vec![]);
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             let Some(number) = number_of(&path) else {
@@ -70,7 +74,16 @@ impl Outbox {
                 Ok(note) => state.take_in(number, note.files, path.metadata()?.modified()?),
                 Err(error) => {
                     let note = path.display();
-                    error!(%note, %error, "cannot read which files are to be delivered; they stay on this machine");
+                    error!(%note, %error, "cannot read which files are to be delivered: all that are here of its segment are");
+                    unreadable.push(number);
+                }
+            }
+        }
+        if !unreadable.is_empty() {
+            let log = folder.parent().unwrap_or(&folder);
+            for file in scan(log, SystemTime::now(), false).files {
+                if let Some(number) = segment_of(&file.path).filter(|of| unreadable.contains(of)) {
+                    state.take_in(number, vec![file.path], file.until);
                 }
             }
         }
@@ -94,7 +107,11 @@ impl Outbox {
         let mut all = match read(&path) {
             Ok(note) => note.files,
             Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
-            Err(error) => return Err(error),
+            Err(error) => {
+                let note = path.display();
+                warn!(%note, %error, "a note that cannot be read is written anew");
+                self.state().of(number)
+            }
         };
         all.extend(files.iter().cloned());
         all.sort_unstable();
@@ -126,6 +143,7 @@ impl Outbox {
     /// The file has arrived.
     pub(super) fn delivered(&self, item: &Item) {
         let mut state = self.state();
+        state.in_hand.remove(&item.order);
         state.paths.remove(&item.path);
         let Some(left) = state.notes.get_mut(&item.note) else { return };
         *left = left.saturating_sub(1);
@@ -138,7 +156,17 @@ impl Outbox {
     /// The file has not arrived: others go first.
     pub(super) fn failed(&self, mut item: Item) {
         item.failures = item.failures.saturating_add(1);
-        self.state().queue.insert((item.failures, item.order), item);
+        let mut state = self.state();
+        state.in_hand.remove(&item.order);
+        state.queue.insert((item.failures, item.order), item);
+    }
+
+    /// Nobody delivers anything any more: what was in hand is to be handed out again.
+    pub(super) fn take_back(&self) {
+        let mut state = self.state();
+        for (order, item) in std::mem::take(&mut state.in_hand) {
+            state.queue.insert((item.failures, order), item);
+        }
     }
 
     /// Whether a file has not arrived yet.
@@ -172,7 +200,15 @@ impl State {
     }
 
     fn hand_out(&mut self, most: usize) -> Vec<Item> {
-        std::iter::from_fn(|| self.queue.pop_first()).take(most).map(|(_, item)| item).collect()
+        let taken = std::iter::from_fn(|| self.queue.pop_first()).take(most);
+        let taken: Vec<_> = taken.map(|(_, item)| item).collect();
+        self.in_hand.extend(taken.iter().map(|item| (item.order, item.clone())));
+        taken
+    }
+
+    /// Files of a segment that have not arrived.
+    fn of(&self, number: u64) -> Vec<String> {
+        self.paths.iter().filter(|path| segment_of(path) == Some(number)).cloned().collect()
     }
 }
 

@@ -19,7 +19,7 @@ const ROOTS: [&str; 3] = ["files", "feedback", "segments"];
 pub(super) struct Kept {
     /// In the log's folder, with `/`.
     pub(super) path: String,
-    /// No row in it is younger.
+    /// No row in it is younger, by the clock that was right last.
     pub(super) until: SystemTime,
     pub(super) bytes: u64,
 }
@@ -41,52 +41,74 @@ impl Reason {
     }
 }
 
+/// What was found in a log's folder, and what could not be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: Vec<Kept>,
+    pub(super) problems: Vec<(String, io::Error)>,
+}
+
 /// Every Parquet file of a log, and segments that were put aside as damaged. Folders that have been
 /// empty for a while go on the way, and so do files that were never finished if `leftovers` says so.
-///
-/// # Errors
-/// When a folder cannot be read.
-pub(super) fn scan(folder: &Path, now: SystemTime, leftovers: bool) -> io::Result<Vec<Kept>> {
-    let mut walk = Walk { now, leftovers, found: vec![] };
+/// What cannot be read holds up nothing else.
+pub(super) fn scan(folder: &Path, now: SystemTime, leftovers: bool) -> Found {
+    let mut walk = Walk { now, leftovers, found: Found::default() };
     for root in ROOTS {
-        walk.folder(&folder.join(root), root, None)?;
+        walk.folder(&folder.join(root), root, None);
     }
-    Ok(walk.found)
+    walk.found
 }
 
 struct Walk {
     now: SystemTime,
     leftovers: bool,
-    found: Vec<Kept>,
+    found: Found,
 }
 
 impl Walk {
     /// `date` as the folders above say.
-    fn folder(&mut self, folder: &Path, name: &str, date: Option<&str>) -> io::Result<()> {
+    fn folder(&mut self, folder: &Path, name: &str, date: Option<&str>) {
         let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.problem(name, error),
         };
         for entry in entries {
-            let entry = entry?;
-            let Ok(own) = entry.file_name().into_string() else { continue };
-            let path = format!("{name}/{own}");
-            // Gone since: uploads delete files too.
-            let Ok(about) = entry.metadata() else { continue };
-            if about.is_dir() {
-                let date = own.strip_prefix("date=").or(date);
-                let hour =
-                    own.strip_prefix("hour=").and_then(|hour| Some(format!("{}T{hour}", date?)));
-                self.folder(&entry.path(), &path, hour.as_deref().or(date))?;
-                self.drop_empty(&entry);
-            } else if self.leftovers && own.ends_with(".tmp") {
-                fs::remove_file(entry.path())?;
-            } else if own.ends_with(".parquet") || own.ends_with(".damaged") {
-                let until = date.and_then(end_of).map_or_else(|| about.modified(), Ok)?;
-                self.found.push(Kept { path, until, bytes: about.len() });
+            match entry {
+                Ok(entry) => self.entry(&entry, name, date),
+                Err(error) => return self.problem(name, error),
             }
         }
-        Ok(())
+    }
+
+    fn entry(&mut self, entry: &DirEntry, name: &str, date: Option<&str>) {
+        let Ok(own) = entry.file_name().into_string() else { return };
+        let path = format!("{name}/{own}");
+        // Gone since: uploads delete files too.
+        let Ok(about) = entry.metadata() else { return };
+        if about.is_dir() {
+            let date = own.strip_prefix("date=").or(date);
+            let hour = own.strip_prefix("hour=").and_then(|hour| Some(format!("{}T{hour}", date?)));
+            self.folder(&entry.path(), &path, hour.as_deref().or(date));
+            self.drop_empty(entry);
+        } else if self.leftovers && own.ends_with(".tmp") {
+            if let Err(error) = fs::remove_file(entry.path()) {
+                self.problem(&path, error);
+            }
+        } else if own.ends_with(".parquet") || own.ends_with(".damaged") {
+            match about.modified() {
+                // A clock that was behind has its rows in hours long ago.
+                Ok(written) => {
+                    let until = date.and_then(end_of).map_or(written, |end| end.max(written));
+                    self.found.files.push(Kept { path, until, bytes: about.len() });
+                }
+                Err(error) => self.problem(&path, error),
+            }
+        }
+    }
+
+    fn problem(&mut self, path: &str, error: io::Error) {
+        self.found.problems.push((path.to_owned(), error));
     }
 
     /// Fails where it is not empty, which is as good.

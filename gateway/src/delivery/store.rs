@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,6 +80,43 @@ pub(super) fn open(store: &LogStore) -> Result<Arc<dyn ObjectStore>, String> {
         Scheme::File => folder(&FilePath::new("/").join(&store.prefix)),
     };
     opened.map_err(|error| format!("prediction_log.store: {}", describe(&error)))
+}
+
+/// Whether a store that is a folder has nothing to do with the folder of the log: a file that is
+/// delivered to where it is would be deleted there.
+///
+/// # Errors
+/// What a person has to change, with the path of the key.
+pub(super) fn apart(store: &LogStore, log: &FilePath) -> Result<(), String> {
+    if store.scheme != Scheme::File {
+        return Ok(());
+    }
+    let target = FilePath::new("/").join(&store.prefix);
+    match is_within(&target, log) || is_within(log, &target) {
+        true => Err("prediction_log.store.url: must be neither within prediction_log.path nor \
+                     around it"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Whether a folder, or the nearest one above that is there, is `other` or within it, by whichever
+/// links and mounts they are called.
+fn is_within(folder: &FilePath, other: &FilePath) -> bool {
+    let Ok(other) = fs::metadata(other) else { return false };
+    let Some(real) = folder.ancestors().find_map(|folder| folder.canonicalize().ok()) else {
+        return false;
+    };
+    real.ancestors().any(|folder| {
+        fs::metadata(folder)
+            .is_ok_and(|folder| (folder.dev(), folder.ino()) == (other.dev(), other.ino()))
+    })
+}
+
+/// Whether two paths name the same file.
+pub(super) fn is_same(one: &FilePath, other: &FilePath) -> io::Result<bool> {
+    let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
+    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
 }
 
 /// A folder, whose files are on the disk before they count as delivered.

@@ -30,7 +30,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// A closed segment with so many rows.
+/// A closed segment with so many rows; from the fourth on of other versions too.
 fn segment(folder: &TempDir, number: u64, rows: u64) {
     let segments = folder.path().join("segments");
     let mut writer = Writer::create(&segments, number, DAY, INSTANCE.into()).unwrap();
@@ -39,11 +39,16 @@ fn segment(folder: &TempDir, number: u64, rows: u64) {
         let prediction = u128::from(number * 1000 + row).to_be_bytes();
         let status = Ended::Answered as i32;
         let model = "digits";
+        let version = match row {
+            3 => "2",
+            4 => "3",
+            _ => "1",
+        };
         let row = RowRef {
             prediction,
             arrived_us: DAY,
             model,
-            version: "1",
+            version,
             status,
             items: 1,
             ..RowRef::default()
@@ -75,6 +80,7 @@ fn process_with(folder: &TempDir, has_store: bool, format: Box<dyn Convert>) -> 
         outbox: parts.outbox.clone(),
         format,
         metrics: parts.metrics.clone(),
+        _lock: None,
     };
     parts.tidy(true);
     Process { parts, converter }
@@ -126,7 +132,7 @@ fn segments(folder: &TempDir) -> Vec<String> {
 fn a_segment_goes_when_its_files_are_there() {
     let folder = folder();
     segment(&folder, 1, 3);
-    segment(&folder, 2, 4);
+    segment(&folder, 2, 3);
     process(&folder, false).convert_all();
     assert_eq!(segments(&folder), [""; 0]);
     let names: Vec<_> = parquet(&folder).into_keys().collect();
@@ -148,36 +154,58 @@ fn a_segment_without_rows_leaves_no_file() {
     assert_eq!(files(folder.path()), BTreeMap::new());
 }
 
+/// How far a process came with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Came {
+    Nowhere,
+    /// Of several files one has its name.
+    ToTheFirstFile,
+    ToFiles,
+    ToTheNote,
+    ToTheEnd,
+}
+
 #[test]
 fn a_crash_between_any_two_steps_loses_nothing_and_leaves_nothing_twice() {
-    let expected = {
+    let original = folder();
+    segment(&original, 1, 5);
+    let bytes = fs::read(original.path().join("segments/00000001.segment")).unwrap();
+    process(&original, true).convert_all();
+    let expected = parquet(&original);
+    assert_eq!(expected.len(), 3);
+    for came in
+        [Came::Nowhere, Came::ToTheFirstFile, Came::ToFiles, Came::ToTheNote, Came::ToTheEnd]
+    {
         let folder = folder();
-        segment(&folder, 1, 5);
-        process(&folder, true).convert_all();
-        parquet(&folder)
-    };
-    for steps in 0..=3 {
-        let folder = folder();
-        segment(&folder, 1, 5);
+        fs::write(folder.path().join("segments/00000001.segment"), &bytes).unwrap();
         let first = process(&folder, true);
         let claim = first.claim();
-        if steps > 0 {
+        if came > Came::Nowhere {
             let made = first.converter.make(&claim).unwrap();
-            if steps > 1 {
+            if came == Came::ToTheFirstFile {
+                for file in &made.files[1..] {
+                    let path = folder.path().join(file);
+                    let name = path.file_name().unwrap().to_str().unwrap();
+                    fs::rename(&path, path.with_file_name(format!(".{name}.tmp"))).unwrap();
+                }
+            }
+            if came >= Came::ToTheNote {
                 first.converter.note(&claim, &made).unwrap();
             }
-            if steps > 2 {
+            if came >= Came::ToTheEnd {
                 first.converter.retire(&claim, &made).unwrap();
             }
         }
         drop(first);
         let second = process(&folder, true);
         second.convert_all();
-        assert_eq!(segments(&folder), [""; 0], "after {steps} steps");
-        assert_eq!(parquet(&folder), expected, "after {steps} steps");
+        assert_eq!(segments(&folder), [""; 0], "{came:?}");
+        assert!(parquet(&folder) == expected, "{came:?}");
+        let left = files(&folder.path().join("files"));
+        assert_eq!(left.len(), expected.len(), "nothing half done is left: {came:?}");
         let outbox = second.parts.outbox.as_ref().unwrap();
-        assert_eq!(outbox.figures().0, 1, "after {steps} steps");
-        assert!(outbox.holds(expected.keys().next().unwrap()));
+        assert_eq!(outbox.figures().0, expected.len(), "{came:?}");
+        assert!(expected.keys().all(|name| outbox.holds(name)));
     }
 }
 
@@ -205,9 +233,81 @@ fn what_can_be_read_of_a_damaged_segment_is_kept_and_the_rest_put_aside() {
     let process = process(&folder, false);
     process.convert_all();
     assert_eq!(segments(&folder), ["00000001.damaged"]);
-    assert_eq!(parquet(&folder).len(), 1);
+    assert_eq!(parquet(&folder).len(), 3);
     process.convert_all();
+    assert_eq!(parquet(&folder).len(), 3);
+}
+
+#[test]
+fn a_segment_with_records_of_a_later_version_is_put_aside_and_not_deleted() {
+    let folder = folder();
+    let segments = folder.path().join("segments");
+    let mut writer = Writer::create(&segments, 1, DAY, INSTANCE.into()).unwrap();
+    let mut framed = vec![];
+    let row = RowRef { arrived_us: DAY, model: "m", version: "1", items: 1, ..RowRef::default() };
+    frame(Kind::Row, &mut framed, |out| row.encode(out));
+    let at = framed.len();
+    frame(Kind::Feedback, &mut framed, |out| out.extend_from_slice(b"of tomorrow"));
+    // The kind, under the checksum of the record's head.
+    framed[at + 8] = 9;
+    let check = crc32(&framed[at..at + 9]);
+    framed[at + 9..at + 13].copy_from_slice(&check.to_le_bytes());
+    writer.append(&framed).unwrap();
+    writer.close().unwrap();
+    process(&folder, false).convert_all();
+    assert_eq!(self::segments(&folder), ["00000001.damaged"]);
     assert_eq!(parquet(&folder).len(), 1);
+}
+
+/// CRC-32 as segments have it, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
+    })
+}
+
+/// Converts when it is let.
+struct Slow {
+    real: convert::Parquet,
+    begun: std::sync::mpsc::SyncSender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Convert for Slow {
+    fn convert(&self, segment: &Path, folder: &Path) -> Result<Made, String> {
+        self.begun.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.real.convert(segment, folder)
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_the_folder_while_a_segment_is_being_converted_there() {
+    let place = TempDir::new().unwrap();
+    let folder = predlog::Folder::open(place.path()).unwrap();
+    segment(&place, 1, 3);
+    let ((begun, begins), (go_on, goes_on)) =
+        (std::sync::mpsc::sync_channel(1), std::sync::mpsc::sync_channel(1));
+    let settings = Settings {
+        folder: place.path().to_owned(),
+        lock: Some(folder.lock().clone()),
+        instance: INSTANCE,
+        disk: Disk { keep: None, keep_size: None, min_free: 0 },
+        store: None,
+        hold: Box::new(|_| {}),
+    };
+    let real = convert::Parquet::new(INSTANCE);
+    let format = Box::new(Slow { real, begun, go_on: Mutex::new(goes_on) });
+    let delivery = Delivery::start_with(settings, format).unwrap();
+    drop(folder);
+    begins.recv().unwrap();
+    delivery.finish(Duration::ZERO).await;
+    assert!(predlog::Folder::open(place.path()).is_err());
+    go_on.send(()).unwrap();
+    while predlog::Folder::open(place.path()).is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(segments(&place), [""; 0], "it went on to the end");
 }
 
 /// Fails or panics for some segments.
@@ -269,6 +369,7 @@ async fn a_gateway_converts_delivers_and_ends() {
     let config = crate::config::parse(&text, Path::new("")).unwrap().prediction_log.unwrap();
     let delivery = Delivery::start(Settings {
         folder: folder.path().to_owned(),
+        lock: None,
         instance: INSTANCE,
         disk: Disk { keep: None, keep_size: None, min_free: 0 },
         store: config.store,

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::outbox::{Item, Outbox};
-use super::store::{describe, is_about_credentials};
+use super::store::{describe, is_about_credentials, is_same};
 use crate::tasks;
 use crate::telemetry::DeliveryMetrics;
 
@@ -39,6 +39,8 @@ pub(super) struct Uploader {
     pub(super) url: String,
     /// Behind the bucket.
     pub(super) prefix: Path,
+    /// Where files of the store are on this machine.
+    pub(super) beneath: Option<PathBuf>,
     /// This gateway, in the name of the object that shows that the store can be written.
     pub(super) instance: String,
     pub(super) keep_local: bool,
@@ -70,7 +72,7 @@ impl Pause {
 
 impl Uploader {
     /// Delivers for ever.
-    pub(super) async fn run(self) -> Infallible {
+    pub(super) async fn run(&self) -> Infallible {
         let mut pause = Pause(FIRST_PAUSE);
         loop {
             let store = self.connected(&mut pause).await;
@@ -182,8 +184,18 @@ impl Uploader {
         }
         confirm(store, &target, length).await?;
         if !self.keep_local {
+            let there = self.beneath.as_ref().map(|root| root.join(&item.path));
+            let gone = tasks::blocking(move || match there {
+                Some(there) if is_same(&local, &there)? => Ok(false),
+                _ => fs::remove_file(local).map(|()| true),
+            });
+            let gone = gone.await;
+            if matches!(gone, Ok(false)) {
+                return Err(Failure::Unconfirmed(
+                    "the folder of the store has the log's own files".into(),
+                ));
+            }
             // Left behind it would be deleted by its age.
-            let gone = tasks::blocking(move || fs::remove_file(local)).await;
             if let Err(error) = gone {
                 warn!(file = item.path, %error, "cannot delete a file that was delivered");
             }

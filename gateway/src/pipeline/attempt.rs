@@ -106,6 +106,7 @@ async fn run_there(
         trace: terms.headers.get(TRACE),
         prediction: terms.prediction,
         hops,
+        replay: false,
         shadow: terms.schedule.shadow,
     };
     let answered = remote.model.infer(call).await;

@@ -49,6 +49,8 @@ pub(super) struct Chunk {
     pub(super) bytes: Vec<u8>,
     /// By guarantee.
     pub(super) rows: [u32; Guarantee::ALL.len()],
+    /// Feedback among them.
+    pub(super) feedback: u32,
     /// What they name.
     pub(super) schemas: Vec<Arc<Known>>,
     /// When the first one came.
@@ -86,26 +88,27 @@ pub enum Refusal {
 
 impl Chunk {
     pub(super) fn count(&self) -> usize {
-        self.rows.iter().map(|rows| *rows as usize).sum()
+        self.rows.iter().chain([&self.feedback]).map(|rows| *rows as usize).sum()
     }
 
     fn clear(&mut self) {
         self.bytes.clear();
         self.schemas.clear();
-        (self.rows, self.since) = (Default::default(), None);
+        (self.rows, self.feedback, self.since) = (Default::default(), 0, None);
     }
 }
 
 impl Room {
-    /// Takes room for a row, however full it is if the row `is_owed`.
-    fn take(&self, bytes: usize, is_owed: bool) -> bool {
+    /// Takes room for rows, however full it is if they are owed.
+    fn take(&self, rows: usize, bytes: usize, is_owed: bool) -> bool {
         // Before the look at whether the writer sleeps, as the writer sees it.
-        let rows = self.rows.fetch_add(1, Ordering::SeqCst);
+        let waiting = self.rows.fetch_add(rows, Ordering::SeqCst);
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if is_owed || (rows < self.max_rows && held.saturating_add(bytes) <= self.max_bytes) {
+        let has_rows = waiting.saturating_add(rows) <= self.max_rows;
+        if is_owed || (has_rows && held.saturating_add(bytes) <= self.max_bytes) {
             return true;
         }
-        self.give_back(1, bytes);
+        self.give_back(rows, bytes);
         false
     }
 
@@ -168,7 +171,7 @@ impl Lanes {
         if at_most > self.room.max_bytes {
             return Err(Refusal::Large);
         }
-        if !self.room.take(at_most, is_owed) {
+        if !self.room.take(1, at_most, is_owed) {
             return Err(Refusal::Full);
         }
         let index = own(self.lanes.len());
@@ -192,15 +195,46 @@ impl Lanes {
         {
             state.current.schemas.push(known.clone());
         }
-        state.accepted += 1;
+        Ok(self.accepted(index, &mut state, 1))
+    }
+
+    /// Takes feedback in, as segments have it, all of it or nothing, and so that it is written at
+    /// once. The ticket is that of the last. Says whether a buffer became full.
+    pub(super) fn push_feedback(
+        &self,
+        framed: &[u8],
+        count: u32,
+    ) -> Result<(Ticket, bool), Refusal> {
+        let rows = count as usize;
+        if framed.len() > self.room.max_bytes || rows > self.room.max_rows {
+            return Err(Refusal::Large);
+        }
+        if !self.room.take(rows, framed.len(), false) {
+            return Err(Refusal::Full);
+        }
+        let index = own(self.lanes.len());
+        let mut state = self.lanes[index].lock();
+        if state.is_closed {
+            self.room.give_back(rows, framed.len());
+            return Err(Refusal::Stopping);
+        }
+        state.current.bytes.extend_from_slice(framed);
+        state.current.feedback += count;
+        state.current.since.get_or_insert_with(Instant::now);
+        Ok(self.accepted(index, &mut state, u64::from(count)))
+    }
+
+    /// Notes what was just put into a lane's buffer.
+    fn accepted(&self, index: usize, state: &mut Waiting, count: u64) -> (Ticket, bool) {
+        state.accepted += count;
         let ticket = Ticket { lane: index, number: state.accepted };
-        let is_full = end >= CHUNK;
+        let is_full = state.current.bytes.len() >= CHUNK;
         if is_full {
             let fresh = self.spare();
             let full = std::mem::replace(&mut state.current, fresh);
             state.full.push(full);
         }
-        Ok((ticket, is_full))
+        (ticket, is_full)
     }
 
     /// Takes out all that waits, with the lane that it is of; the last time, nothing is taken in

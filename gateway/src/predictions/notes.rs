@@ -13,6 +13,7 @@ use predlog::{RowRef, Status};
 
 use parts::{List, most_bytes};
 
+use super::recent;
 use super::redact::{self, Hasher};
 use super::sample::{self, Facts};
 use super::schema::{Known, Plan, fits};
@@ -203,11 +204,27 @@ impl Notes {
         }
     }
 
-    /// Puts a row into the lane of this thread. All that the notes hold is filled in.
+    /// Puts a row into the lane of this thread. All that the notes hold is filled in. It is
+    /// remembered for feedback, where that is so configured.
     ///
     /// # Errors
     /// Why it is not there.
     pub fn push(
+        &self,
+        row: RowRef<'_>,
+        of: Option<Of<'_>>,
+        sides: Sides<'_>,
+    ) -> Result<Ticket, Refusal> {
+        let Some(recent) = self.log.recent() else { return self.push_row(row, of, sides) };
+        let seen = recent::Seen::of(&row, of.map(|of| of.outputs), sides.outputs);
+        let ticket = self.push_row(row, of, sides)?;
+        if let Some(seen) = seen {
+            recent.remember(self.prediction, &self.text[self.caller_id.clone()], &seen);
+        }
+        Ok(ticket)
+    }
+
+    fn push_row(
         &self,
         row: RowRef<'_>,
         of: Option<Of<'_>>,
@@ -353,7 +370,7 @@ impl Notes {
 }
 
 /// Keeps a text behind what `out` holds, as a rule leaves it; where.
-fn noted(out: &mut String, rule: &Rule, value: Option<&str>) -> Range<usize> {
+pub(super) fn noted(out: &mut String, rule: &Rule, value: Option<&str>) -> Range<usize> {
     let start = out.len();
     if let Some(value) = value {
         let value = &value[..value.floor_char_boundary(LONGEST_TEXT)];

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use super::elements::Blocks;
 use super::output::{Mismatch, OutputTally, Tensors};
-use super::report::{Latency, Report};
+use super::report::{Latency, Report, WorstPair};
 use super::spread::Spread;
-use super::worst::Worst;
+use super::worst::{Deviation, Worst};
 use super::{Answer, Pair, Proportion, findings};
 use crate::types::Signature;
 
@@ -62,6 +62,18 @@ struct Step {
     shadow: Option<usize>,
 }
 
+/// What comparing one pair has shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// Why there was no answer to compare, or what is first wrong with it.
+    pub error: Option<&'static str>,
+    /// The output and row that is furthest off, of those beyond the output's tolerance.
+    pub off: Option<WorstPair>,
+}
+
+/// What is furthest off in a pair: the place of its output's figures, and how far.
+type Off = Option<(usize, Deviation)>;
+
 /// What the metrics show of a ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Gauges {
@@ -86,7 +98,18 @@ impl Ledger {
     /// Compares a pair, matching outputs by name. Says whether the shadow answered at all, with
     /// every output that live has, in its shape and type.
     pub fn compare(&self, pair: &Pair) -> bool {
-        self.lock().compare(pair)
+        self.lock().compare(pair).0.is_none()
+    }
+
+    /// As [`Ledger::compare`], and says what of this pair is furthest off.
+    pub fn judge(&self, pair: &Pair) -> Judged {
+        let mut state = self.lock();
+        let (error, off) = state.compare(pair);
+        let off = off.map(|(tally, found)| {
+            let output = &state.outputs[tally];
+            found.about(pair.prediction, &output.name, &output.labels)
+        });
+        Judged { error, off }
     }
 
     /// What is known so far.
@@ -133,10 +156,10 @@ impl State {
         }
     }
 
-    fn compare(&mut self, pair: &Pair) -> bool {
+    fn compare(&mut self, pair: &Pair) -> (Option<&'static str>, Off) {
         self.calls += 1;
-        let error = match &pair.shadow {
-            Err(kind) => Some(kind.label()),
+        let (error, off) = match &pair.shadow {
+            Err(kind) => (Some(kind.label()), None),
             Ok(shadow) => {
                 self.count_times(pair, shadow);
                 self.compare_answers(pair, shadow)
@@ -146,7 +169,7 @@ impl State {
             self.failed += 1;
             *self.errors.entry(error).or_default() += 1;
         }
-        error.is_none()
+        (error, off)
     }
 
     fn count_times(&mut self, pair: &Pair, shadow: &Answer) {
@@ -160,7 +183,7 @@ impl State {
     }
 
     /// Compares output by output; what is first wrong with the shadow's answer.
-    fn compare_answers(&mut self, pair: &Pair, shadow: &Answer) -> Option<&'static str> {
+    fn compare_answers(&mut self, pair: &Pair, shadow: &Answer) -> (Option<&'static str>, Off) {
         let live = &pair.live;
         let plan = match self.plan.take() {
             Some(plan) if plan.is_for(live, shadow) => plan,
@@ -168,7 +191,7 @@ impl State {
         };
         let batches = live.signature.max_batch_size > 0;
         self.rows += live.outputs.first().map_or(0, |output| row_count(output, batches));
-        let mut error = None;
+        let (mut error, mut off): (_, Off) = (None, None);
         for (index, (step, spec)) in plan.steps.iter().zip(&live.signature.outputs).enumerate() {
             let Some(tally) = step.tally else {
                 self.left_out += 1;
@@ -182,13 +205,18 @@ impl State {
             let tensors = Tensors { live: one, shadow: other, batches };
             match self.outputs[tally].compare(spec, tensors, &mut self.blocks) {
                 Ok(None) => {}
-                Ok(Some(found)) => self.worst.offer(pair.prediction, tally, found),
+                Ok(Some(found)) => {
+                    self.worst.offer(pair.prediction, tally, found);
+                    if off.is_none_or(|(_, worst)| found.score > worst.score) {
+                        off = Some((tally, found));
+                    }
+                }
                 Err(Mismatch::Shape) => error = error.or(Some("wrong_shape")),
                 Err(Mismatch::Datatype) => error = error.or(Some("wrong_datatype")),
             }
         }
         self.plan = Some(plan);
-        error
+        (error, off)
     }
 
     fn plan(&mut self, live: &Arc<Signature>, shadow: &Arc<Signature>) -> Plan {

@@ -16,6 +16,20 @@ pub(super) struct Deviation {
     pub(super) what: What,
 }
 
+impl Deviation {
+    /// As reports have it; `labels` are the names of the output's classes.
+    pub(super) fn about(
+        self,
+        prediction: PredictionId,
+        output: &str,
+        labels: &[String],
+    ) -> WorstPair {
+        let Self { score, row, what } = self;
+        let (prediction, summary) = (prediction.to_string(), what.summary(labels));
+        WorstPair { prediction, output: output.to_owned(), row, score, summary }
+    }
+}
+
 /// In which way it is off.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum What {
@@ -58,14 +72,7 @@ impl Worst {
     ) -> Vec<WorstPair> {
         let entries = self.0.iter().map(|entry| {
             let (output, labels) = name(entry.output);
-            let Deviation { score, row, what } = entry.deviation;
-            WorstPair {
-                prediction: entry.prediction.to_string(),
-                output: output.to_owned(),
-                row,
-                score,
-                summary: what.summary(labels),
-            }
+            entry.deviation.about(entry.prediction, output, labels)
         });
         entries.collect()
     }

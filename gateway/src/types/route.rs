@@ -178,6 +178,12 @@ impl PredictionId {
         PredictionText(text)
     }
 
+    /// One that was given before.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

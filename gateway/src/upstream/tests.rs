@@ -71,6 +71,7 @@ fn checked<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a
         trace: None,
         prediction: PredictionId::new(),
         hops: 0,
+        replay: false,
         shadow: false,
     }
 }

@@ -25,6 +25,8 @@ pub(super) const HOPS: HeaderName = HeaderName::from_static("penstock-hops");
 const TIMEOUT: HeaderName = HeaderName::from_static("penstock-timeout");
 /// Attempts of a call have the same: a gateway that gets two of them runs one.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The recorded prediction that a replay asks for anew.
+const REPLAY: HeaderName = HeaderName::from_static("penstock-replay");
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 /// Largest answer, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 << 20;
@@ -53,6 +55,8 @@ pub(super) struct Attempt<'a> {
     pub(super) tensors: &'a [Tensor],
     pub(super) rows: usize,
     pub(super) prediction: PredictionId,
+    /// Whether it is a recorded call, which says so.
+    pub(super) replay: bool,
     /// Whether a server that knows keys is to run the call once, however often it comes.
     pub(super) once: bool,
     pub(super) priority: Option<Priority>,
@@ -187,9 +191,23 @@ fn marks(attempt: &Attempt<'_>, headers: &mut HeaderMap) -> Result<(), Failure> 
     if let Some(trace) = attempt.trace {
         headers.insert(TRACE, trace.clone());
     }
+    if attempt.replay {
+        headers.insert(REPLAY, text(&attempt.prediction.to_string())?);
+    }
     if attempt.once {
-        let key = HeaderValue::try_from(format!("penstock-{}", attempt.prediction));
-        headers.insert(KEY, key.map_err(|error| line::unsendable(&error.into()))?);
+        headers.insert(KEY, text(&format!("penstock-{}", attempt.prediction))?);
     }
     Ok(())
+}
+
+fn text(text: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::try_from(text).map_err(|error| line::unsendable(&error.into()))
+}
+
+impl Attempt<'_> {
+    /// What the server is told that the request is called.
+    fn id(&self) -> String {
+        let prefix = if self.replay { super::REPLAYED } else { "" };
+        format!("{prefix}{}", self.prediction)
+    }
 }

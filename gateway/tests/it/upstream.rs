@@ -46,6 +46,7 @@ fn call<'a>(signature: &'a Signature, tensors: &'a [Tensor]) -> RemoteCall<'a> {
         trace: None,
         prediction: PredictionId::new(),
         hops: 0,
+        replay: false,
         shadow: false,
     }
 }

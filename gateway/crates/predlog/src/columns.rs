@@ -17,7 +17,7 @@ use engine::DataType;
 use crate::{Schema, TensorSpec};
 
 pub(crate) use batch::Batch;
-pub(crate) use call::is_unique;
+pub(crate) use call::{hyphenated, is_unique};
 pub(crate) use fit::{Fit, Fitted};
 
 /// Which side of the model a tensor is on.
@@ -124,6 +124,15 @@ impl Columns {
 }
 
 impl TensorColumns {
+    pub(crate) fn is_input(&self) -> bool {
+        self.side == Side::Input
+    }
+
+    /// The column of values that are no UTF-8, in files that have it.
+    pub(crate) fn binary(&self) -> &str {
+        &self.binary
+    }
+
     fn fields(&self) -> Vec<Field> {
         let kind = arrow_type(self.datatype);
         let kinds = match self.layout {

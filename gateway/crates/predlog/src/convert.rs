@@ -5,6 +5,7 @@
 //! Memory is bounded: few files are written at a time, and where a segment has rows for more, it
 //! is read again for the others.
 
+mod feedback;
 mod file;
 mod partition;
 
@@ -17,13 +18,15 @@ use std::sync::Arc;
 use arrow_schema::ArrowError;
 use parquet::errors::ParquetError;
 
-pub(crate) use file::{COVERED, CRC};
+pub(crate) use file::{COVERED, CRC, SCHEMA};
 pub use partition::Partition;
+pub(crate) use partition::{date_folder, day, parse_date};
 
 use crate::columns::{Batch, Columns, Fitted};
 use crate::segment::{Damage, Reader, Record, sync_folder};
 use crate::{Row, Schema};
-use file::{Facts, File};
+use feedback::FeedbackFiles;
+use file::{Facts, File, Saved};
 
 /// How segments are converted.
 #[derive(Debug, Clone)]
@@ -59,10 +62,16 @@ impl Default for Options {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Converted {
     pub files: Vec<Written>,
+    /// Files of feedback.
+    pub feedback_files: Vec<PathBuf>,
     /// Calls. Those of several items have several lines.
     pub rows: u64,
+    /// Feedback, told again or not.
+    pub feedback: u64,
     /// What of the segment could not be read.
     pub gaps: Vec<Damage>,
+    /// Records of kinds that only a later version knows: they are in no file.
+    pub unknown: u64,
 }
 
 /// A file that is safe on disk.
@@ -95,8 +104,8 @@ impl ConvertError {
 /// Records of a segment, to be read more than once.
 pub(crate) trait Records {
     fn next(&mut self) -> io::Result<Option<Record>>;
-    /// After the end: what could not be read.
-    fn gaps(&self) -> Vec<Damage>;
+    /// After the end: what could not be read, and how many records mean nothing here.
+    fn left(&self) -> (Vec<Damage>, u64);
 }
 
 impl Records for Reader {
@@ -104,24 +113,27 @@ impl Records for Reader {
         Self::next(self)
     }
 
-    fn gaps(&self) -> Vec<Damage> {
-        Self::gaps(self).to_vec()
+    fn left(&self) -> (Vec<Damage>, u64) {
+        (self.gaps().to_vec(), self.unknown())
     }
 }
 
-/// Writes what a segment holds to `out`, and removes there what an earlier conversion of it left.
-/// What is returned is safe on disk.
+/// Writes what a segment holds to the folders `files` and `feedback` of a log, and removes there
+/// what an earlier conversion of it left. What is returned is safe on disk.
 ///
 /// # Errors
 ///
 /// What the file system gives; damage of the segment is no error.
-pub fn convert(segment: &Path, out: &Path, options: &Options) -> Result<Converted, ConvertError> {
+pub fn convert(segment: &Path, log: &Path, options: &Options) -> Result<Converted, ConvertError> {
     let number = segment.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
     let number: u64 = number.ok_or_else(|| {
         let error = io::Error::new(ErrorKind::InvalidInput, "the name of a segment is a number");
         ConvertError::io(segment)(error)
     })?;
-    let conversion = Conversion { number, out, options };
+    let (files, feedback) = (log.join("files"), log.join("feedback"));
+    let tag = Reader::open(segment).map_err(ConvertError::io(segment))?.tag();
+    let stem = format!("{}{tag:08x}-", stem(options.instance, number));
+    let conversion = Conversion { stem, files, feedback, options };
     conversion.run(segment, || Reader::open(segment))
 }
 
@@ -131,8 +143,10 @@ pub(crate) fn stem(instance: u32, number: u64) -> String {
 }
 
 struct Conversion<'a> {
-    number: u64,
-    out: &'a Path,
+    /// What all its files are called first.
+    stem: String,
+    files: PathBuf,
+    feedback: PathBuf,
     options: &'a Options,
 }
 
@@ -144,9 +158,11 @@ impl Conversion<'_> {
     ) -> Result<Converted, ConvertError> {
         let mut converted = Converted::default();
         let mut done = HashSet::new();
+        let mut feedback = FeedbackFiles::new(self);
         loop {
             let mut records = open().map_err(ConvertError::io(segment))?;
             let mut pass = Pass::new(self, &done);
+            let is_first = done.is_empty();
             let mut rows = 0;
             while let Some(record) = records.next().map_err(ConvertError::io(segment))? {
                 match record {
@@ -155,37 +171,43 @@ impl Conversion<'_> {
                         rows += 1;
                         pass.row(&row)?;
                     }
+                    Record::Feedback(told) if is_first => feedback.push(told)?,
                     Record::Feedback(_) => {}
                 }
             }
             converted.rows = rows;
-            converted.gaps = records.gaps();
+            (converted.gaps, converted.unknown) = records.left();
             let is_last = !pass.has_more;
             done.extend(pass.finish(&mut converted.files)?);
             if is_last {
                 break;
             }
         }
-        self.settle(&converted.files)?;
+        (converted.feedback_files, converted.feedback) = feedback.finish()?;
+        self.settle(&self.files, converted.files.iter().map(|file| file.path.as_path()))?;
+        self.settle(&self.feedback, converted.feedback_files.iter().map(PathBuf::as_path))?;
         Ok(converted)
     }
 
     /// Removes what an earlier conversion left under other names, and makes folders safe.
-    fn settle(&self, files: &[Written]) -> Result<(), ConvertError> {
-        let stem = stem(self.options.instance, self.number);
-        let kept: HashSet<&Path> = files.iter().map(|file| file.path.as_path()).collect();
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.path.parent()).collect();
+    fn settle<'f>(
+        &self,
+        root: &Path,
+        files: impl Iterator<Item = &'f Path>,
+    ) -> Result<(), ConvertError> {
+        let kept: HashSet<&Path> = files.collect();
+        let folders: BTreeSet<&Path> = kept.iter().filter_map(|path| path.parent()).collect();
         let mut changed = BTreeSet::new();
         for folder in folders {
             for entry in fs::read_dir(folder).map_err(ConvertError::io(folder))? {
                 let path = entry.map_err(ConvertError::io(folder))?.path();
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let is_ours = name.trim_start_matches('.').starts_with(&stem);
+                let is_ours = name.trim_start_matches('.').starts_with(&self.stem);
                 if is_ours && !kept.contains(path.as_path()) {
                     fs::remove_file(&path).map_err(ConvertError::io(&path))?;
                 }
             }
-            changed.extend(folder.ancestors().take_while(|path| path.starts_with(self.out)));
+            changed.extend(folder.ancestors().take_while(|path| path.starts_with(root)));
         }
         changed.into_iter().try_for_each(|path| sync_folder(path).map_err(ConvertError::io(path)))
     }
@@ -341,14 +363,14 @@ impl Files {
             Some(file) => file,
             none => {
                 self.parts += 1;
-                let stem = stem(conversion.options.instance, conversion.number);
+                let stem = &conversion.stem;
                 let part = if self.parts == 1 { String::new() } else { format!("-{}", self.parts) };
                 let name = format!("{stem}{:016x}{part}.parquet", self.facts.schema_id);
-                let folder = conversion.out.join(self.facts.partition.folder());
+                let folder = conversion.files.join(self.facts.partition.folder());
                 let file = File::create(
                     &folder.join(name),
                     &batch.schema(),
-                    &self.facts,
+                    self.facts.entries(),
                     conversion.options,
                 )?;
                 none.insert(file)
@@ -365,7 +387,9 @@ impl Files {
             self.flush(conversion)?;
         }
         self.memory = 0;
-        self.file.take().map(|file| file.finish(&self.facts.partition)).transpose()
+        let Some(file) = self.file.take() else { return Ok(None) };
+        let Saved { path, rows, bytes } = file.finish()?;
+        Ok(Some(Written { partition: self.facts.partition.clone(), path, rows, bytes }))
     }
 }
 

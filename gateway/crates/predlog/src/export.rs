@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_schema::{ArrowError, DataType, Field, Schema};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
@@ -33,6 +33,9 @@ pub enum Format {
 pub enum ExportError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// All but what these name was written, and can be used.
+    #[error("{lines} lines were written; not in them is {}", listed(problems))]
+    Incomplete { lines: u64, problems: Vec<ReadError> },
     #[error("writing: {0}")]
     Write(#[from] io::Error),
     #[error("writing: {0}")]
@@ -45,20 +48,56 @@ pub enum ExportError {
 ///
 /// # Errors
 ///
-/// What reading or writing gives; what was written until then is of no use.
+/// What reading or writing gives; what was written until then is of no use, unless it is
+/// [`Incomplete`](ExportError::Incomplete).
 pub fn export(
     log: &Path,
     query: Query,
     format: Format,
+    out: impl Write + Send,
+) -> Result<u64, ExportError> {
+    let scan = scan(log, query)?;
+    // JSON lines need none, and for the others segments are read once more.
+    let schema = match format {
+        Format::JsonLines => Schema::empty(),
+        Format::Parquet | Format::Csv => scan.schema()?,
+    };
+    write(format, schema, scan, out)
+}
+
+/// The first few, and how many more.
+fn listed(problems: &[ReadError]) -> String {
+    const SHOWN: usize = 3;
+    let texts: Vec<_> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    match problems.len().saturating_sub(SHOWN) {
+        0 => texts.join("; "),
+        more => format!("{}; and {more} more", texts.join("; ")),
+    }
+}
+
+/// Writes batches; `schema` has all columns, but for JSON lines.
+pub(crate) fn write(
+    format: Format,
+    schema: Schema,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
     mut out: impl Write + Send,
 ) -> Result<u64, ExportError> {
+    let schema = Arc::new(schema);
+    let mut problems = vec![];
+    let batches = batches.filter_map(|batch| match batch {
+        Err(problem @ (ReadError::Io { .. } | ReadError::Parquet { .. })) => {
+            problems.push(problem);
+            None
+        }
+        batch => Some(batch),
+    });
     let rows = match format {
-        Format::Parquet => parquet(log, query, &mut out)?,
-        Format::Csv => csv(log, query, &mut out)?,
+        Format::Parquet => parquet(&schema, batches, &mut out)?,
+        Format::Csv => csv(&schema, batches, &mut out)?,
         Format::JsonLines => {
             let mut writer = arrow_json::LineDelimitedWriter::new(&mut out);
             let mut rows = 0;
-            for batch in scan(log, query)? {
+            for batch in batches {
                 let batch = printable(&batch?)?;
                 writer.write(&batch)?;
                 rows += batch.num_rows() as u64;
@@ -68,20 +107,26 @@ pub fn export(
         }
     };
     out.flush()?;
-    Ok(rows)
+    if problems.is_empty() {
+        Ok(rows)
+    } else {
+        Err(ExportError::Incomplete { lines: rows, problems })
+    }
 }
 
-fn parquet(log: &Path, query: Query, out: impl Write + Send) -> Result<u64, ExportError> {
-    let scan = scan(log, query)?;
-    let schema = Arc::new(scan.schema()?);
+fn parquet(
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
+    out: impl Write + Send,
+) -> Result<u64, ExportError> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_bytes(Some(ROW_GROUP))
         .build();
-    let mut writer = ArrowWriter::try_new(out, Arc::clone(&schema), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(out, Arc::clone(schema), Some(properties))?;
     let mut rows = 0;
-    for batch in scan {
-        let batch = conform(&batch?, &schema)?;
+    for batch in batches {
+        let batch = conform(&batch?, schema)?;
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
@@ -89,19 +134,21 @@ fn parquet(log: &Path, query: Query, out: impl Write + Send) -> Result<u64, Expo
     Ok(rows)
 }
 
-fn csv(log: &Path, query: Query, out: impl Write) -> Result<u64, ExportError> {
-    let scan = scan(log, query)?;
-    let schema = Arc::new(scan.schema()?);
+fn csv(
+    schema: &SchemaRef,
+    batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
+    out: impl Write,
+) -> Result<u64, ExportError> {
     let mut writer = arrow_csv::Writer::new(out);
     let mut rows = 0;
-    for batch in scan {
-        let batch = flat(&conform(&batch?, &schema)?)?;
+    for batch in batches {
+        let batch = flat(&conform(&batch?, schema)?)?;
         writer.write(&batch)?;
         rows += batch.num_rows() as u64;
     }
     if rows == 0 && !schema.fields().is_empty() {
         // The names are there all the same.
-        writer.write(&flat(&RecordBatch::new_empty(schema))?)?;
+        writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
     }
     Ok(rows)
 }

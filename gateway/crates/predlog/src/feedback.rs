@@ -1,6 +1,21 @@
-//! Feedback: what became of a prediction, told later.
+//! Feedback: what became of a prediction, told later; how it is stored, and what is known by it.
+//!
+//! It is written into segments beside rows and converted to
+//! `feedback/date=YYYY-MM-DD/<instance>-<segment>-<tag>-feedback.parquet`, by the day on which it was
+//! received.
+
+mod files;
+mod labels;
+pub(crate) mod lines;
+
+use std::cmp::Ordering;
 
 use bytes::Bytes;
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_128;
+
+pub use files::files;
+pub use labels::{Joined, Labels, Range};
 
 /// What somebody says of a prediction. Empty texts and `None` are what was not said.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -11,10 +26,10 @@ pub struct Feedback {
     /// The id that the caller gave the request.
     #[prost(string, tag = "2")]
     pub caller_id: String,
-    /// Which item of the prediction; `None`: all of them.
+    /// Which item of the prediction, from 0; `None`: all of them.
     #[prost(uint32, optional, tag = "3")]
     pub item: Option<u32>,
-    /// What this feedback is known by: told again, it is the same.
+    /// What its source knows it by: told again, it is the same.
     #[prost(string, tag = "4")]
     pub id: String,
     #[prost(oneof = "Label", tags = "5, 6")]
@@ -43,10 +58,50 @@ pub enum Label {
     Number(f64),
 }
 
+impl Feedback {
+    /// What it is known by: its id and its source, as events are by the CloudEvents specification.
+    #[must_use]
+    pub fn key(&self) -> u128 {
+        let length = (self.source.len() as u64).to_le_bytes();
+        xxh3_128(&[&length, self.source.as_bytes(), self.id.as_bytes()].concat())
+    }
+
+    /// An id for feedback without one: a digest of all that it says. To be asked before
+    /// times are filled in of which nothing was said.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        format!("{:032x}", xxh3_128(&self.encode_to_vec()))
+    }
+
+    /// By when it was received; what was received at the same time has an order too.
+    fn cmp_received(&self, other: &Self) -> Ordering {
+        (self.received_us.cmp(&other.received_us))
+            .then_with(|| self.event_us.cmp(&other.event_us))
+            .then_with(|| self.encode_to_vec().cmp(&other.encode_to_vec()))
+    }
+
+    /// By when it came true, and then by when it was received.
+    fn cmp_events(&self, other: &Self) -> Ordering {
+        self.event_us.cmp(&other.event_us).then_with(|| self.cmp_received(other))
+    }
+}
+
+/// Reads the usual text of a UUID, in letters of either case.
+#[must_use]
+pub fn parse_id(text: &str) -> Option<[u8; 16]> {
+    let hyphens = [8, 13, 18, 23];
+    let is_formed = text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match hyphens.contains(&at) {
+            true => byte == b'-',
+            false => byte.is_ascii_hexdigit(),
+        });
+    let digits: String = text.chars().filter(|char| *char != '-').collect();
+    let number = is_formed.then(|| u128::from_str_radix(&digits, 16).ok())?;
+    Some(number?.to_be_bytes())
+}
+
 #[cfg(test)]
 mod tests {
-    use prost::Message;
-
     use super::*;
 
     #[test]
@@ -66,6 +121,18 @@ mod tests {
                 note: "came back".into(),
             };
             assert_eq!(Feedback::decode(feedback.encode_to_vec().as_slice()).unwrap(), feedback);
+        }
+    }
+
+    #[test]
+    fn ids_are_read_as_they_are_written_and_nothing_else_is() {
+        let text = "0199aa00-0001-7abc-8def-0123456789ab";
+        let id = parse_id(text).unwrap();
+        assert_eq!((id[0], id[1], id[15]), (0x01, 0x99, 0xab));
+        assert_eq!(parse_id(&text.to_uppercase()), Some(id));
+        let without = text.replace('-', "");
+        for wrong in ["", &without, &text[1..], &text.replace('9', "g"), &text.replace('9', "+")] {
+            assert_eq!(parse_id(wrong), None, "{wrong}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::segment::{self, Recovered, Writer, sync_folder};
 
@@ -19,8 +20,14 @@ pub struct Folder {
     instance: u32,
     /// The highest number that a segment of this instance had.
     last: u64,
-    /// The system gives it back when the process ends, however.
-    _lock: File,
+    lock: Arc<Lock>,
+}
+
+/// Keeps other processes away from a folder until the last one who holds it lets go. The system
+/// gives it back when the process ends, however.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
 }
 
 impl Folder {
@@ -37,8 +44,8 @@ impl Folder {
 
     fn take(path: &Path) -> io::Result<Self> {
         make(path)?;
-        let lock = lock(&path.join(LOCK))?;
-        let mut folder = Self { path: path.to_owned(), instance: 0, last: 0, _lock: lock };
+        let lock = Arc::new(Lock { _file: lock(&path.join(LOCK))? });
+        let mut folder = Self { path: path.to_owned(), instance: 0, last: 0, lock };
         for part in [folder.segments(), folder.files(), folder.feedback()] {
             make(&part)?;
         }
@@ -60,6 +67,12 @@ impl Folder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// For those who go on with the folder's files when this is dropped.
+    #[must_use]
+    pub fn lock(&self) -> &Arc<Lock> {
+        &self.lock
     }
 
     /// Segments: those that are written, and those that await conversion.
@@ -181,7 +194,10 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
         let named = format!("in use by another gateway (process {})", std::process::id());
         assert!(refused.to_string().contains(&named), "{refused}");
+        let held = folder.lock().clone();
         drop(folder);
+        assert!(Folder::open(&path).is_err(), "somebody is still at work there");
+        drop(held);
         Folder::open(&path).unwrap();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! This crate knows nothing of tokio, clocks or the gateway; it reads and writes files. Reading
 //! order: [`row`], [`schema`], [`feedback`], [`segment`], [`folder`], [`convert`], [`read`],
-//! [`verify`], [`export`].
+//! [`calls`], [`verify`], [`export`], [`join`].
 #![forbid(unsafe_code)]
 
 pub mod row;
@@ -15,12 +15,14 @@ mod columns;
 mod testing;
 pub mod convert;
 pub mod read;
+pub mod calls;
 pub mod verify;
 pub mod export;
+pub mod join;
 
 pub use convert::{ConvertError, Converted, Options, Written, convert};
 pub use export::{ExportError, Format, export};
-pub use feedback::{Feedback, Label};
+pub use feedback::{Feedback, Label, Labels};
 pub use folder::Folder;
 pub use read::{Query, ReadError, scan};
 pub use row::{Row, RowRef, State, Status, TensorRef, TensorValue};

@@ -14,18 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-    ParquetRecordBatchReaderBuilder, RowFilter,
+    ArrowPredicateFn, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowFilter,
 };
 use parquet::errors::ParquetError;
 
-pub(crate) use files::stem_of;
 pub use files::{files, instance};
+pub(crate) use files::{footer, guarded, stem_of};
 
 use crate::convert::{Partition, stem};
 use crate::segment::{self, Reader};
@@ -59,6 +57,8 @@ pub enum ReadError {
     Parquet { path: PathBuf, source: ParquetError },
     #[error(transparent)]
     Columns(#[from] ArrowError),
+    #[error("there is more feedback than {0}, which is what is held in memory: ask for less time")]
+    TooMany(usize),
 }
 
 impl ReadError {
@@ -72,17 +72,17 @@ impl ReadError {
 }
 
 impl Query {
-    fn takes(&self, model: &str, version: &str) -> bool {
+    pub(crate) fn takes(&self, model: &str, version: &str) -> bool {
         self.model.as_ref().is_none_or(|wanted| wanted == model)
             && self.version.as_ref().is_none_or(|wanted| wanted == version)
     }
 
-    fn takes_time(&self, arrived_us: i64) -> bool {
+    pub(crate) fn takes_time(&self, arrived_us: i64) -> bool {
         self.from_us.is_none_or(|from| from <= arrived_us)
             && self.until_us.is_none_or(|until| arrived_us < until)
     }
 
-    fn takes_partition(&self, partition: &Partition) -> bool {
+    pub(crate) fn takes_partition(&self, partition: &Partition) -> bool {
         self.takes(&partition.model, &partition.version)
             && self.until_us.is_none_or(|until| partition.start_us() < until)
             && self.from_us.is_none_or(|from| from < partition.end_us())
@@ -91,7 +91,8 @@ impl Query {
 
 /// Rows of a log as batches, which begin with the columns `model` and `version`. Batches of
 /// different schemas have different columns. Those of files come first, the oldest hour before
-/// others, and then those of segments.
+/// others, and then those of segments. An error is about one file or segment: those behind it come
+/// all the same.
 #[derive(Debug)]
 pub struct Scan {
     log: PathBuf,
@@ -149,15 +150,13 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let next = match &mut self.current {
-                Some(Current::File { reader, partition, path }) => reader.next().map(|batch| {
-                    let batch = batch.map_err(|error| match error {
-                        ArrowError::ParquetError(text) => {
-                            ReadError::parquet(path)(ParquetError::General(text))
-                        }
-                        error => error.into(),
-                    })?;
-                    Ok(labelled(&batch, &partition.model, &partition.version)?)
-                }),
+                Some(Current::File { reader, partition, path }) => {
+                    let batch = guarded(|| Ok(reader.next().transpose()?));
+                    batch
+                        .map_err(ReadError::parquet(path))
+                        .transpose()
+                        .map(|batch| Ok(labelled(&batch?, &partition.model, &partition.version)?))
+                }
                 Some(Current::Segment(scan)) => scan.next(&self.query).transpose(),
                 None => None,
             };
@@ -190,15 +189,10 @@ impl Scan {
     /// As those of reading.
     pub fn schema(&self) -> Result<ArrowSchema, ReadError> {
         let mut union = Union::default();
+        // What cannot be read is told by who reads it.
         for (_, path) in &self.files {
-            match File::open(path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                file => {
-                    let file = file.map_err(ReadError::io(path))?;
-                    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-                        .map_err(ReadError::parquet(path))?;
-                    union.add(metadata.schema());
-                }
+            if let Some(footer) = File::open(path).ok().and_then(|file| footer(&file).ok()) {
+                union.add(footer.schema());
             }
         }
         let segments = Self {
@@ -209,8 +203,8 @@ impl Scan {
             segments: self.segments.clone(),
             current: None,
         };
-        for batch in segments {
-            union.add(&batch?.schema());
+        for batch in segments.flatten() {
+            union.add(&batch.schema());
         }
         Ok(union.finish(&self.query.columns))
     }
@@ -224,19 +218,15 @@ impl Scan {
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 file => {
                     let file = file.map_err(ReadError::io(&path))?;
-                    let reader = self.query.reader(file).map_err(ReadError::parquet(&path))?;
+                    let reader =
+                        self.query.reader(file, LINES).map_err(ReadError::parquet(&path))?;
                     Some(Current::File { reader, partition, path })
                 }
             };
             return Ok(true);
         }
         let Some((number, path)) = self.segments.pop_front() else { return Ok(false) };
-        let reader = Reader::open(&path).or_else(|error| match error.kind() {
-            // Closed since it was listed.
-            ErrorKind::NotFound => Reader::open(&path.with_extension("segment")),
-            _ => Err(error),
-        });
-        match reader {
+        match Reader::open(&path) {
             Ok(reader) => self.current = Some(Current::Segment(SegmentScan::new(path, reader))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
@@ -255,9 +245,13 @@ impl Scan {
 }
 
 impl Query {
-    /// Reads the wanted columns and lines of a file.
-    fn reader(&self, file: File) -> Result<ParquetRecordBatchReader, ParquetError> {
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    /// Reads the wanted columns and lines of a file, so many lines at a time.
+    pub(crate) fn reader(
+        &self,
+        file: File,
+        lines: usize,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
+        let metadata = footer(&file)?;
         let fields = metadata.schema().fields();
         let roots = |wanted: &dyn Fn(&str) -> bool| {
             let indices = (0..fields.len()).filter(|index| wanted(fields[*index].name()));
@@ -268,20 +262,24 @@ impl Query {
         let mask = roots(&is_wanted);
         let mut builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-                .with_batch_size(LINES)
+                .with_batch_size(lines)
                 .with_projection(mask);
         if self.from_us.is_some() || self.until_us.is_some() {
             let query = self.clone();
             let arrived = ArrowPredicateFn::new(
                 roots(&|name| name == "arrived"),
                 move |batch: RecordBatch| {
-                    let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+                    let times = batch.columns().first().and_then(|times| times.as_primitive_opt());
+                    let times: &TimestampMicrosecondArray = times.ok_or_else(|| {
+                        let text = "it has no times of arrival: it is no file of a log";
+                        ArrowError::InvalidArgumentError(text.to_owned())
+                    })?;
                     Ok(BooleanArray::from_unary(times, |time| query.takes_time(time)))
                 },
             );
             builder = builder.with_row_filter(RowFilter::new(vec![Box::new(arrived)]));
         }
-        builder.build()
+        guarded(|| builder.build())
     }
 
     /// The wanted columns, in the order in which they are wanted.

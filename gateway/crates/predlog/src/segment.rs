@@ -90,6 +90,8 @@ pub enum Reason {
     Cut,
     /// Bytes before this place were taken away or put in.
     Displaced,
+    /// The disk or its file system cannot read it.
+    Disk,
 }
 
 impl fmt::Display for Reason {
@@ -103,6 +105,7 @@ impl fmt::Display for Reason {
             Self::Torn => "the file ends inside a record",
             Self::Cut => "the file ends before its last record",
             Self::Displaced => "bytes before this place were taken away or put in",
+            Self::Disk => "the disk cannot read it",
         })
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::read::printable;
 use crate::row::Slice;
 use crate::segment::{Kind, Writer, frame};
-use crate::{Row, Schema, State, Status, TensorSpec, TensorValue};
+use crate::{Feedback, Label, Row, Schema, State, Status, TensorSpec, TensorValue};
 
 /// 2026-01-01 00:00 UTC.
 pub(crate) const START: i64 = 1_767_225_600_000_000;
@@ -70,6 +70,29 @@ pub(crate) fn row(id: u8, items: u32, schema: &Schema) -> Row {
 
 pub(crate) fn slice(name: &str, value: &str) -> Slice {
     Slice { name: name.into(), value: value.into() }
+}
+
+/// Feedback about the call with this number in its id.
+pub(crate) fn told(id: u8) -> Feedback {
+    Feedback {
+        prediction: vec![id; 16].into(),
+        id: id.to_string(),
+        label: Some(Label::Text(id.to_string())),
+        reward: Some(f64::from(id)),
+        event_us: START + i64::from(id),
+        received_us: START,
+        source: "test".into(),
+        ..Feedback::default()
+    }
+}
+
+/// Feedback as segments have it.
+pub(crate) fn feedback(all: &[Feedback]) -> Vec<u8> {
+    let mut records = vec![];
+    for told in all {
+        assert!(frame(Kind::Feedback, &mut records, |out| out.extend(told.encode_to_vec())));
+    }
+    records
 }
 
 /// A closed segment in the folder of a log.

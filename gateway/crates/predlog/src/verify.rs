@@ -4,24 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition, stem};
-use crate::read::{ReadError, files, held, instance, stem_of};
-use crate::segment::{self, Damage, Reader, Reason, Record};
+use crate::feedback;
+use crate::read::{ReadError, files, footer, guarded, held, instance, stem_of};
+use crate::segment::{self, Damage, Reader, Record};
 
 /// What was found out about a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verification {
     pub segments: Vec<SegmentCheck>,
     pub files: Vec<FileCheck>,
+    pub feedback: Vec<FeedbackCheck>,
     /// Numbers of segments between others of which neither the segment is here nor a file of it:
     /// they had no rows, were delivered or removed, or are lost.
     pub missing: Vec<RangeInclusive<u64>>,
@@ -33,6 +32,8 @@ pub struct SegmentCheck {
     pub path: PathBuf,
     /// Calls that can be read.
     pub rows: u64,
+    /// Feedback that can be read.
+    pub feedback: u64,
     /// Whether it was put aside for its damage: its calls are in files.
     pub is_aside: bool,
     /// What cannot be read.
@@ -51,12 +52,23 @@ pub struct FileCheck {
     pub problem: Option<String>,
 }
 
+/// A file of feedback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedbackCheck {
+    pub path: PathBuf,
+    /// Lines.
+    pub rows: u64,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
 impl Verification {
     /// Whether all that is here can be read.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.segments.iter().all(|segment| segment.gaps.is_empty() && segment.problem.is_none())
             && self.files.iter().all(|file| file.problem.is_none())
+            && self.feedback.iter().all(|file| file.problem.is_none())
     }
 }
 
@@ -72,9 +84,11 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
         listed => listed.map_err(ReadError::io(log))?,
     };
     let files = files(log).map_err(ReadError::io(log))?;
+    let feedback = feedback::files(log).map_err(ReadError::io(log))?;
     let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     let mut numbers: BTreeSet<u64> = held.iter().chain(&aside).map(|(number, _)| *number).collect();
-    numbers.extend(files.iter().filter_map(|(_, path)| {
+    let paths = files.iter().map(|(_, path)| path).chain(feedback.iter().map(|(_, path)| path));
+    numbers.extend(paths.filter_map(|path| {
         let text = stem_of(path)?;
         let number = text.split('-').nth(1)?.parse().ok()?;
         (text == stem(own, number)).then_some(number)
@@ -88,6 +102,7 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
             .filter_map(|(number, path, is_aside)| check_segment(number, path, is_aside))
             .collect(),
         files: files.into_iter().filter_map(|(partition, path)| file(partition, path)).collect(),
+        feedback: feedback.into_iter().filter_map(|(_, path)| feedback_file(path)).collect(),
         missing: steps
             .filter(|(before, after)| *before + 1 < **after)
             .map(|(before, after)| before + 1..=after - 1)
@@ -97,7 +112,8 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
 
 /// `None`: it was converted and removed meanwhile.
 fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCheck> {
-    let mut check = SegmentCheck { number, path, rows: 0, is_aside, gaps: vec![], problem: None };
+    let mut check =
+        SegmentCheck { number, path, rows: 0, feedback: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
         let mut reader = Reader::open(&check.path).or_else(|error| match error.kind() {
             // Closed since it was listed.
@@ -108,12 +124,15 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
             _ => Err(error),
         })?;
         while let Some(record) = reader.next()? {
-            check.rows += u64::from(matches!(record, Record::Row(_)));
+            match record {
+                Record::Row(_) => check.rows += 1,
+                Record::Feedback(_) => check.feedback += 1,
+                Record::Schema(..) => {}
+            }
         }
         check.gaps = reader.gaps().to_vec();
-        // Of one that is being written the last record may be half there.
-        if check.path.extension().is_some_and(|of| of == "open") {
-            check.gaps.pop_if(|gap| gap.reason == Reason::Torn);
+        if reader.unknown() > 0 {
+            check.problem = Some(format!("{} records are of a later version", reader.unknown()));
         }
         Ok(())
     };
@@ -127,38 +146,44 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
 
 /// `None`: its time was over meanwhile.
 fn file(partition: Partition, path: PathBuf) -> Option<FileCheck> {
-    let mut check = FileCheck { partition, path, rows: 0, problem: None };
-    match File::open(&check.path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => check.problem = Some(error.to_string()),
-        Ok(file) => match read(&file) {
-            Ok(rows) => check.rows = rows,
-            Err(problem) => check.problem = Some(problem),
-        },
+    let (rows, problem) = whole(&path)?;
+    Some(FileCheck { partition, path, rows, problem })
+}
+
+/// `None`: its time was over meanwhile.
+fn feedback_file(path: PathBuf) -> Option<FeedbackCheck> {
+    let (rows, problem) = whole(&path)?;
+    Some(FeedbackCheck { path, rows, problem })
+}
+
+/// The lines of a file, and what is wrong with it; `None`: it is gone.
+fn whole(path: &Path) -> Option<(u64, Option<String>)> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some((0, Some(error.to_string()))),
+        Ok(file) => Some(match read(&file) {
+            Ok(rows) => (rows, None),
+            Err(problem) => (0, Some(problem)),
+        }),
     }
-    Some(check)
 }
 
 /// Reads a whole file; gives its lines or what is wrong.
 fn read(file: &File) -> Result<u64, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
-    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new())
-        .map_err(|error| format!("its footer cannot be read: {error}"))?;
+    let metadata = footer(file).map_err(|error| format!("its footer cannot be read: {error}"))?;
     summed(file, metadata.metadata())?;
     let expected = metadata.metadata().file_metadata().num_rows().unsigned_abs();
     let file = file.try_clone().map_err(|error| text(&error))?;
-    let pages = || -> Result<u64, String> {
+    let pages = || {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-        let reader = builder.build().map_err(|error| text(&error))?;
         let mut rows = 0;
-        for batch in reader {
-            rows += batch.map_err(|error| text(&error))?.num_rows() as u64;
+        for batch in builder.build()? {
+            rows += batch?.num_rows() as u64;
         }
         Ok(rows)
     };
-    // The checksum does not cover the footer, and what is damaged there may surprise the reader.
-    let rows = catch_unwind(AssertUnwindSafe(pages))
-        .unwrap_or_else(|_| Err("its footer contradicts its pages".to_owned()))?;
+    let rows = guarded(pages).map_err(|error| text(&error))?;
     if rows == expected {
         Ok(rows)
     } else {
@@ -203,6 +228,8 @@ pub struct Stats {
     /// When the first and the last of its calls arrived. Microseconds since 1970, UTC.
     pub first_us: i64,
     pub last_us: i64,
+    /// Files that cannot be read, of which nothing else here knows; [`verify`] names them.
+    pub unreadable: u64,
 }
 
 /// What the files of a log hold, the oldest hour first, by their metadata alone. Segments that
@@ -214,13 +241,11 @@ pub struct Stats {
 pub fn stats(log: &Path) -> Result<Vec<Stats>, ReadError> {
     let mut stats: BTreeMap<(i64, String, String), Stats> = BTreeMap::new();
     for (partition, path) in files(log).map_err(ReadError::io(log))? {
-        let file = match File::open(&path) {
+        let opened = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            file => file.map_err(ReadError::io(&path))?,
+            opened => opened,
         };
-        let bytes = file.metadata().map_err(ReadError::io(&path))?.len();
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-            .map_err(ReadError::parquet(&path))?;
+        let read = opened.ok().and_then(|file| Some((file.metadata().ok()?, footer(&file).ok()?)));
         let key = (partition.hour, partition.model.clone(), partition.version.clone());
         let of = stats.entry(key).or_insert_with(|| Stats {
             partition,
@@ -229,16 +254,26 @@ pub fn stats(log: &Path) -> Result<Vec<Stats>, ReadError> {
             bytes: 0,
             first_us: i64::MAX,
             last_us: i64::MIN,
+            unreadable: 0,
         });
+        let Some((about, metadata)) = read else {
+            of.unreadable += 1;
+            continue;
+        };
         of.files += 1;
-        of.bytes += bytes;
+        of.bytes += about.len();
         of.rows += metadata.metadata().file_metadata().num_rows().unsigned_abs();
         for (first, last) in times(metadata.metadata()) {
             of.first_us = of.first_us.min(first);
             of.last_us = of.last_us.max(last);
         }
     }
-    Ok(stats.into_values().collect())
+    let mut stats: Vec<Stats> = stats.into_values().collect();
+    // Of some nothing is known but the hour.
+    for of in stats.iter_mut().filter(|of| of.first_us > of.last_us) {
+        (of.first_us, of.last_us) = (of.partition.start_us(), of.partition.end_us() - 1);
+    }
+    Ok(stats)
 }
 
 /// The first and last arrival of each row group.
@@ -251,6 +286,25 @@ fn times(metadata: &ParquetMetaData) -> impl Iterator<Item = (i64, i64)> {
             _ => None,
         }
     })
+}
+
+/// How many files of feedback a log has, their lines and their bytes, by their metadata alone.
+///
+/// # Errors
+///
+/// What reading gives.
+pub fn feedback_stats(log: &Path) -> Result<(u64, u64, u64), ReadError> {
+    let mut all = (0, 0, 0);
+    for (_, path) in feedback::files(log).map_err(ReadError::io(log))? {
+        let opened = File::open(&path).ok();
+        let read = opened.and_then(|file| Some((file.metadata().ok()?, footer(&file).ok()?)));
+        // What cannot be read is named by `verify`.
+        let Some((about, metadata)) = read else { continue };
+        all.0 += 1;
+        all.1 += metadata.metadata().file_metadata().num_rows().unsigned_abs();
+        all.2 += about.len();
+    }
+    Ok(all)
 }
 
 /// Segments that are not converted yet, the one that is being written too: how many, and their

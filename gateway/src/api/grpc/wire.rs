@@ -27,6 +27,7 @@ const STREAMING: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const LOADING: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
+const FEEDBACK: &str = "/penstock.v1.FeedbackService/";
 const REFLECTION: &str = "/grpc.reflection.";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -94,7 +95,8 @@ pub(super) fn access(path: &str) -> Access {
     if path.starts_with("/grpc.health.v1.Health/") {
         return Access::Open;
     }
-    if path.starts_with(REFLECTION) { Access::Predict } else { Access::Known }
+    let is_for_callers = path.starts_with(REFLECTION) || path.starts_with(FEEDBACK);
+    if is_for_callers { Access::Predict } else { Access::Known }
 }
 
 /// Whether a call that is turned away would have been a prediction.
@@ -109,15 +111,17 @@ pub(super) fn is_prediction<B>(request: &http::Request<B>) -> bool {
 
 /// Bounds the time in which the message of a unary call has to arrive, and counts its bytes while
 /// they come. Calls that carry little spend none of what predictions may hold; streams of
-/// reflection end when nothing comes for that time.
+/// reflection and of feedback end when nothing comes for that time.
 pub(super) fn bounded<B>(
     request: http::Request<B>,
     limit: Duration,
     held: Permit,
 ) -> http::Request<Timed<B>> {
     let path = request.uri().path();
-    let is_stream = path == STREAMING || path.starts_with(REFLECTION);
-    let is_small = !matches!(path, STREAMING | UNARY | LOADING);
+    let feedback = path.strip_prefix(FEEDBACK);
+    let is_stream =
+        path == STREAMING || path.starts_with(REFLECTION) || feedback == Some("SendStream");
+    let is_small = !matches!(path, STREAMING | UNARY | LOADING) && feedback.is_none();
     let limit = (path != STREAMING).then_some(limit);
     request.map(|body| Timed { body, limit, is_small, is_stream, alarm: None, held, read: 0 })
 }

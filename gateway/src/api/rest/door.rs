@@ -77,7 +77,9 @@ fn is_open(head: &Parts) -> bool {
 fn is_change(head: &Parts) -> bool {
     let path = head.uri.path();
     head.method == Method::POST
-        && (path.starts_with("/v2/repository/models/") || path.starts_with("/v2/logging"))
+        && (path.starts_with("/v2/repository/models/")
+            || path.starts_with("/v2/logging")
+            || path.starts_with("/v2/feedback"))
 }
 
 /// Whether a request that is turned away would have been a prediction.

@@ -2,14 +2,14 @@
 
 mod target;
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use predlog::{Format, Query, export, scan};
+use predlog::{ExportError, Format, Query, export, scan};
 
 use super::Source;
 use super::time::{self, When};
@@ -19,6 +19,15 @@ use target::{Counted, Target};
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) source: Source,
+    #[command(flatten)]
+    rows: Rows,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Which rows are written.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Rows {
     /// Calls that arrived then or later: 2026-11-22, 2026-11-22T10:00:00Z, or -1h for an hour ago
     #[arg(long, value_name = "TIME", value_parser = time::parse, allow_hyphen_values = true)]
     from: Option<When>,
@@ -34,6 +43,11 @@ pub(super) struct Arguments {
     /// Only these columns, in this order
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     columns: Vec<String>,
+}
+
+/// What is written, and where to.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Output {
     /// What is written; as the file is called, without it
     #[arg(long, value_enum)]
     format: Option<Written>,
@@ -74,41 +88,63 @@ impl From<Written> for Format {
 }
 
 pub(super) fn run(arguments: &Arguments, log: PathBuf) -> anyhow::Result<ExitCode> {
-    let out = &arguments.out;
-    let Some(format) = arguments.format.or_else(|| Written::of(out)) else {
-        bail!("--out {} does not say what to write: --format does", out.display());
-    };
-    let query = arguments.query(SystemTime::now())?;
-    check_columns(&log, &query)?;
-    if out.as_os_str() == "-" {
-        if format == Written::Parquet && io::stdout().is_terminal() {
-            bail!("--format parquet is not for a terminal: name a file with --out");
-        }
-        let mut stream = Counted::new(BufWriter::new(io::stdout()));
-        let written = export(&log, query, format.into(), &mut stream);
-        // Whoever read it, `head` for one, has what it wanted.
-        if !stream.is_broken() {
-            written?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let target = Target::begin(out, arguments.force)?;
-    let written = {
-        let mut file = Counted::new(BufWriter::new(target.file()));
-        let written = export(&log, query, format.into(), &mut file);
-        file.end();
-        written
-    };
-    let lines = written.with_context(|| out.display().to_string())?;
-    target.finish()?;
-    if io::stderr().is_terminal() {
-        eprintln!("{}: {lines} lines", out.display());
-    }
-    Ok(ExitCode::SUCCESS)
+    let query = arguments.rows.query(&log)?;
+    arguments.output.write(|format, out| export(&log, query, format, out), |lines| *lines)
 }
 
-impl Arguments {
-    fn query(&self, now: SystemTime) -> anyhow::Result<Query> {
+impl Output {
+    /// Writes to where the arguments say; `lines` says how many there were.
+    pub(in crate::cli) fn write<T>(
+        &self,
+        write: impl FnOnce(Format, &mut (dyn Write + Send)) -> Result<T, ExportError>,
+        lines: impl FnOnce(&T) -> u64,
+    ) -> anyhow::Result<ExitCode> {
+        let out = &self.out;
+        let Some(format) = self.format.or_else(|| Written::of(out)) else {
+            bail!("--out {} does not say what to write: --format does", out.display());
+        };
+        if out.as_os_str() == "-" {
+            if format == Written::Parquet && io::stdout().is_terminal() {
+                bail!("--format parquet is not for a terminal: name a file with --out");
+            }
+            let mut stream = Counted::new(BufWriter::new(io::stdout()));
+            let written = write(format.into(), &mut stream);
+            // Whoever read it, `head` for one, has what it wanted.
+            if !stream.is_broken() {
+                written?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let target = Target::begin(out, self.force)?;
+        let written = {
+            let mut file = Counted::new(BufWriter::new(target.file()));
+            let written = write(format.into(), &mut file);
+            file.end();
+            written
+        };
+        if matches!(written, Err(ExportError::Incomplete { .. })) {
+            target.finish()?;
+            written.with_context(|| out.display().to_string())?;
+            return Ok(ExitCode::FAILURE);
+        }
+        let written = written.with_context(|| out.display().to_string())?;
+        target.finish()?;
+        if io::stderr().is_terminal() {
+            eprintln!("{}: {} lines", out.display(), lines(&written));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Rows {
+    /// What they are in the words of a log, which has all columns that are asked for.
+    pub(in crate::cli) fn query(&self, log: &Path) -> anyhow::Result<Query> {
+        let query = self.at(SystemTime::now())?;
+        check_columns(log, &query)?;
+        Ok(query)
+    }
+
+    fn at(&self, now: SystemTime) -> anyhow::Result<Query> {
         let [from_us, until_us] = [self.from, self.to].map(|at| at.map(|when| when.micros(now)));
         if let (Some(from), Some(until)) = (from_us, until_us)
             && from >= until

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use predlog::verify::{Stats, stats, waiting};
+use predlog::verify::{Stats, feedback_stats, stats, waiting};
 use serde_json::{Value, json};
 
 use super::{Source, bytes, time};
@@ -25,13 +25,22 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, log: PathBuf) -> anyhow::Result<ExitCode> {
     let hours = stats(&log)?;
     let (segments, waiting) = waiting(&log)?;
+    let (files, lines, size) = feedback_stats(&log)?;
     if arguments.json {
         let hours: Vec<Value> = hours.iter().map(shown).collect();
+        let feedback = json!({ "files": files, "lines": lines, "bytes": size });
         let waiting = json!({ "segments": segments, "bytes": waiting });
-        println!("{}", json!({ "partitions": hours, "waiting": waiting }));
+        println!("{}", json!({ "partitions": hours, "feedback": feedback, "waiting": waiting }));
         return Ok(ExitCode::SUCCESS);
     }
     print!("{}", table::render(&rows(&hours, arguments.hours)));
+    if files > 0 {
+        println!("\nfeedback: {lines} in {files} files ({})", bytes(size));
+    }
+    let unreadable: u64 = hours.iter().map(|of| of.unreadable).sum();
+    if unreadable > 0 {
+        println!("\nfiles that cannot be read: {unreadable}; penstock log verify names them");
+    }
     println!("\nsegments that are not files yet: {segments} ({})", bytes(waiting));
     Ok(ExitCode::SUCCESS)
 }
@@ -45,6 +54,7 @@ fn shown(of: &Stats) -> Value {
         "files": of.files,
         "lines": of.rows,
         "bytes": of.bytes,
+        "unreadable": of.unreadable,
         "first": time::shown(of.first_us),
         "last": time::shown(of.last_us),
     })
@@ -62,6 +72,7 @@ fn rows(hours: &[Stats], by_hour: bool) -> Vec<Vec<String>> {
                 all.files += of.files;
                 all.rows += of.rows;
                 all.bytes += of.bytes;
+                all.unreadable += of.unreadable;
                 all.first_us = all.first_us.min(of.first_us);
                 all.last_us = all.last_us.max(of.last_us);
             })
@@ -95,7 +106,7 @@ mod tests {
     fn of(version: &str, hour: i64, rows: u64) -> Stats {
         let partition = Partition { model: "m".to_owned(), version: version.to_owned(), hour };
         let (first_us, last_us) = (hour * HOUR, (hour + 1) * HOUR - 1);
-        Stats { partition, files: 1, rows, bytes: 2000 * rows, first_us, last_us }
+        Stats { partition, files: 1, rows, bytes: 2000 * rows, first_us, last_us, unreadable: 0 }
     }
 
     #[test]
@@ -122,7 +133,7 @@ mod tests {
     fn json_says_every_hour() {
         let expected = json!({
             "model": "m", "version": "1", "hour": "1970-01-02T00:00:00Z", "files": 1, "lines": 3,
-            "bytes": 6000, "first": "1970-01-02T00:00:00Z", "last": "1970-01-02T00:59:59Z",
+            "bytes": 6000, "unreadable": 0, "first": "1970-01-02T00:00:00Z", "last": "1970-01-02T00:59:59Z",
         });
         assert_eq!(shown(&of("1", 24, 3)), expected);
     }

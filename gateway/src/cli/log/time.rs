@@ -6,7 +6,7 @@ const MINUTE: i64 = 60_000_000;
 
 /// A point in time as it was written: at a fixed place, or so long before now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
+pub(in crate::cli) enum When {
     /// Microseconds since 1970, UTC.
     At(i64),
     Before(Duration),
@@ -14,7 +14,7 @@ pub(super) enum When {
 
 impl When {
     /// Microseconds since 1970, UTC.
-    pub(super) fn micros(self, now: SystemTime) -> i64 {
+    pub(in crate::cli) fn micros(self, now: SystemTime) -> i64 {
         match self {
             Self::At(time) => time,
             Self::Before(ago) => now.checked_sub(ago).and_then(micros).unwrap_or(0),
@@ -24,7 +24,7 @@ impl When {
 
 /// `2026-11-22`, `2026-11-22T10:00:00Z`, `2026-11-22T12:00:00+02:00`, `now`, or `-90m` for so long
 /// ago. A time without a zone is in UTC.
-pub(super) fn parse(text: &str) -> Result<When, String> {
+pub(in crate::cli) fn parse(text: &str) -> Result<When, String> {
     let wrong = || {
         format!(
             "'{text}' is no time: write 2026-11-22, 2026-11-22T10:00:00Z, now, or -1h for an hour ago"
@@ -66,7 +66,7 @@ fn micros(time: SystemTime) -> Option<i64> {
 }
 
 /// A time in seconds, as RFC 3339 has it; `-` for one that cannot be.
-pub(super) fn shown(micros: i64) -> String {
+pub(in crate::cli) fn shown(micros: i64) -> String {
     match u64::try_from(micros) {
         Ok(since) if micros < i64::MAX => {
             let time = UNIX_EPOCH + Duration::from_micros(since);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use predlog::verify::{FileCheck, SegmentCheck, Verification, verify};
+use predlog::verify::{FeedbackCheck, FileCheck, SegmentCheck, Verification, verify};
 use serde_json::{Value, json};
 
 use super::Source;
@@ -43,7 +43,11 @@ fn problems(found: &Verification) -> Vec<String> {
         file.problem.as_ref().map(|text| format!("{}: {text}", file.path.display()))
     };
     let segments = found.segments.iter().flat_map(of_segment);
-    segments.chain(found.files.iter().filter_map(of_file)).collect()
+    let of_feedback = |file: &FeedbackCheck| {
+        file.problem.as_ref().map(|text| format!("{}: {text}", file.path.display()))
+    };
+    let files = found.files.iter().filter_map(of_file);
+    segments.chain(files).chain(found.feedback.iter().filter_map(of_feedback)).collect()
 }
 
 fn summary(log: &Path, found: &Verification) -> String {
@@ -56,6 +60,12 @@ fn summary(log: &Path, found: &Verification) -> String {
         held().count(),
         found.files.len(),
     );
+    let waiting: u64 = held().map(|segment| segment.feedback).sum();
+    let told: u64 = found.feedback.iter().map(|file| file.rows).sum();
+    if waiting + told > 0 {
+        let files = found.feedback.len();
+        text += &format!("feedback: {waiting} in segments, {told} in {files} files\n");
+    }
     if !found.missing.is_empty() {
         let numbers: Vec<String> = found
             .missing
@@ -88,6 +98,7 @@ fn shown(found: &Verification) -> Value {
             "number": segment.number,
             "path": segment.path,
             "calls": segment.rows,
+            "feedback": segment.feedback,
             "is_aside": segment.is_aside,
             "gaps": gaps.collect::<Vec<_>>(),
             "problem": segment.problem,
@@ -102,8 +113,13 @@ fn shown(found: &Verification) -> Value {
             "problem": file.problem,
         })
     });
+    let feedback = found
+        .feedback
+        .iter()
+        .map(|file| json!({ "path": file.path, "lines": file.rows, "problem": file.problem }));
     json!({
         "is_whole": found.is_whole(),
+        "feedback": feedback.collect::<Vec<_>>(),
         "segments": segments.collect::<Vec<_>>(),
         "files": files.collect::<Vec<_>>(),
         "missing": found.missing.iter().map(|range| [*range.start(), *range.end()])
@@ -124,6 +140,7 @@ mod tests {
             number,
             path: format!("log/{number}.segment").into(),
             rows: 2,
+            feedback: 0,
             is_aside: false,
             gaps,
             problem: None,
@@ -132,7 +149,8 @@ mod tests {
         let problem = Some("it does not match its checksum".to_owned());
         let file = FileCheck { partition, path: "log/a.parquet".into(), rows: 0, problem };
         let segments = vec![segment(1, vec![]), segment(9, vec![gap])];
-        Verification { segments, files: vec![file], missing: vec![2..=4, 6..=6] }
+        let missing = vec![2..=4, 6..=6];
+        Verification { segments, files: vec![file], feedback: vec![], missing }
     }
 
     #[test]

@@ -98,4 +98,8 @@ fn rules_that_could_not_do_what_they_say_are_refused() {
         assert!(refused[0].contains("holds secrets"), "{name}");
     }
     assert!(read("slices = ['header:a', 'parameter:a']").is_err());
+    assert!(
+        read("slices = ['header:a', 'parameter:A']").is_err(),
+        "DuckDB has no two such columns"
+    );
 }

@@ -1,5 +1,6 @@
 //! Which files go, and which never do.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::UNIX_EPOCH;
 
 use proptest::prelude::*;
@@ -48,9 +49,11 @@ fn how_old_a_file_is_follows_from_its_folder() {
     for name in names {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "12345").unwrap();
+        fs::write(&path, "12345").unwrap();
+        let written = UNIX_EPOCH + Duration::from_secs(1_763_769_600 + 60);
+        fs::File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
     }
-    let mut found = scan(folder.path(), SystemTime::now(), false).unwrap();
+    let mut found = scan(folder.path(), SystemTime::now(), false).files;
     found.sort_by(|a, b| a.path.cmp(&b.path));
     let paths: Vec<_> = found.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, [names[1], names[0], names[2]]);
@@ -59,6 +62,46 @@ fn how_old_a_file_is_follows_from_its_folder() {
     assert_eq!(found[1].until, UNIX_EPOCH + day + Duration::from_secs(8 * 3600));
     assert!(found[2].until > UNIX_EPOCH + day);
     assert!(found.iter().all(|file| file.bytes == 5));
+}
+
+#[test]
+fn rows_of_a_clock_that_was_behind_are_as_old_as_their_file() {
+    let folder = folder();
+    segment(&folder, 1, 3);
+    let process = process(&folder, false);
+    process.convert_all();
+    // Its rows say that they came in November 2025.
+    let found = scan(folder.path(), SystemTime::now(), false).files;
+    assert!(found[0].until.elapsed().unwrap() < Duration::from_secs(3600));
+    let keep = disk(Some(24), None);
+    assert_eq!(choose(found, &keep, SystemTime::now(), |_| false), []);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_named_and_holds_up_nothing_else() {
+    let folder = folder();
+    segment(&folder, 1, 3);
+    process(&folder, false).convert_all();
+    // A file where a folder should be.
+    fs::write(folder.path().join("feedback"), "").unwrap();
+    let found = scan(folder.path(), SystemTime::now(), false);
+    assert_eq!(found.files.len(), 1);
+    let named: Vec<_> = found.problems.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(named, ["feedback"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_looks_at_the_disk_goes_on_after_a_panic() {
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    let folder = folder();
+    let process = process(&folder, false);
+    let task = process.parts.every("disk", Duration::from_secs(1), |_| {
+        assert_ne!(LOOKS.fetch_add(1, SeqCst), 0, "as asked");
+    });
+    while LOOKS.load(SeqCst) < 3 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    task.abort();
 }
 
 #[test]

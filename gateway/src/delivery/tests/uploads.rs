@@ -125,21 +125,27 @@ impl Moody {
     }
 }
 
-/// Starts to deliver what a process has in its outbox.
-fn deliver(process: &Process, store: &Arc<Moody>, keep_local: bool) -> tokio::task::JoinHandle<()> {
+/// What delivers to a store what a process has in its outbox.
+fn uploader(process: &Process, store: &Arc<Moody>, keep_local: bool) -> Uploader {
     let opened = store.clone();
-    let uploader = Uploader {
+    Uploader {
         outbox: process.parts.outbox.clone().unwrap(),
         folder: process.parts.folder.clone(),
         open: Arc::new(move || Ok(opened.clone())),
         url: "s3://bucket/logs".into(),
+        beneath: None,
         prefix: Key::from("logs"),
         instance: "0000abcd".into(),
         keep_local,
         uploads: 2,
         metrics: process.parts.metrics.clone(),
-    };
-    tasks::spawn("deliver", async { match uploader.run().await {} })
+    }
+}
+
+/// Starts to deliver.
+fn deliver(process: &Process, store: &Arc<Moody>, keep_local: bool) -> tokio::task::JoinHandle<()> {
+    let uploader = uploader(process, store, keep_local);
+    tasks::spawn("deliver", async move { match uploader.run().await {} })
 }
 
 async fn until_empty(process: &Process) {
@@ -228,6 +234,105 @@ async fn a_store_that_may_be_written_and_not_asked_is_taken_at_its_word() {
     store.may_not_be_asked.store(false, SeqCst);
     assert_eq!(store.arrived().await, expected);
     assert_eq!(parquet(&folder), BTreeMap::new());
+}
+
+/// A store that is a folder, at these paths.
+fn folders(store: &Path) -> LogStore {
+    configured(&format!("url = 'file://{}'", store.display()))
+}
+
+#[test]
+fn a_store_within_the_folder_of_the_log_or_around_it_is_refused_however_it_is_called() {
+    let (place, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let log = place.path().join("state/log");
+    fs::create_dir_all(&log).unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(&log, &link).unwrap();
+    let refused = [
+        log.clone(),
+        log.join("files/not/there/yet"),
+        place.path().join("state"),
+        link.clone(),
+        link.join("files"),
+    ];
+    for store in refused {
+        let error = store::apart(&folders(&store), &log).unwrap_err();
+        assert!(error.starts_with("prediction_log.store.url: "), "{error}");
+    }
+    let taken = [elsewhere.path().to_owned(), place.path().join("state/log2"), "/no/such".into()];
+    for store in taken {
+        assert_eq!(store::apart(&folders(&store), &log), Ok(()), "{}", store.display());
+    }
+}
+
+#[tokio::test]
+async fn a_log_whose_store_is_its_own_folder_does_not_start() {
+    let folder = folder();
+    let started = Delivery::start(Settings {
+        folder: folder.path().to_owned(),
+        lock: None,
+        instance: INSTANCE,
+        disk: Disk::default(),
+        store: Some(folders(folder.path())),
+        hold: Box::new(|_| {}),
+    });
+    assert!(started.unwrap_err().to_string().contains("prediction_log.store.url"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_not_deleted_where_the_store_has_no_other_one() {
+    let (folder, process, expected) = converted(2);
+    // As if a mount had brought the log's folder there since the start.
+    let own = object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+    let own: Arc<dyn ObjectStore> = Arc::new(own);
+    let uploader = Uploader {
+        open: Arc::new(move || Ok(own.clone())),
+        prefix: Key::default(),
+        beneath: Some(folder.path().to_owned()),
+        ..uploader(&process, &Arc::default(), false)
+    };
+    let task = tasks::spawn("deliver", async move { match uploader.run().await {} });
+    sleep(Duration::from_secs(60)).await;
+    task.abort();
+    assert_eq!(parquet(&folder), expected);
+    assert_eq!(process.parts.outbox.as_ref().unwrap().figures().0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_whose_note_cannot_be_read_are_held_and_delivered_all_the_same() {
+    let (folder, first, expected) = converted(3);
+    drop(first);
+    fs::write(folder.path().join("outbox/00000002.json"), "{\"files\"").unwrap();
+    let process = process(&folder, true);
+    let outbox = process.parts.outbox.as_ref().unwrap();
+    assert!(expected.keys().all(|name| outbox.holds(name)));
+    // Its number may come again where people copied files about.
+    let other = "files/model=a/version=1/date=2025-11-22/hour=00/0000abce-00000002-00.parquet";
+    let path = folder.path().join(other);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, "other").unwrap();
+    outbox.add(2, &[other.to_owned()]).unwrap();
+    let again = Outbox::open(folder.path().join("outbox")).unwrap();
+    assert!(expected.keys().all(|name| again.holds(name)) && again.holds(other));
+    let store = Arc::new(Moody::default());
+    let task = deliver(&process, &store, false);
+    until_empty(&process).await;
+    task.abort();
+    assert_eq!(store.arrived().await.len(), 4);
+    assert_eq!(notes(&folder), 0);
+}
+
+#[test]
+fn what_was_in_hand_when_delivering_panicked_is_handed_out_again() {
+    let (_folder, process, expected) = converted(2);
+    let outbox = process.parts.outbox.as_ref().unwrap();
+    let next = || futures_util::FutureExt::now_or_never(outbox.next(9));
+    let mut items = next().unwrap();
+    assert!(next().is_none());
+    outbox.delivered(&items.remove(0));
+    outbox.take_back();
+    assert_eq!(next(), Some(items));
+    assert_eq!(outbox.figures().0, expected.len() - 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -195,6 +195,14 @@ declare! {
         "Time to bring what was written to the disk.";
     LOG_WRITE_FAILURES = "penstock_prediction_log_write_failures_total", Shape::Counter, &[],
         "Writes, syncs and ends of segments that failed and are tried again.";
+    FEEDBACK = "penstock_feedback_total", Shape::Counter, &["outcome"],
+        "Feedback by what became of it when it was told: matched, early (its prediction may not be known yet), late (older than what is remembered), duplicate, unmatched, stored (nothing is remembered) or refused.";
+    FEEDBACK_LABELS = "penstock_feedback_labels_total", Shape::Counter, &["model", "version", "arm", "agrees"],
+        "Labels told of items that are remembered, by whether the answer agrees: yes, no or unknown (it said no class).";
+    FEEDBACK_REWARDS = "penstock_feedback_rewards_total", Shape::Counter, &["model", "version", "arm"],
+        "Rewards told of predictions that are remembered.";
+    FEEDBACK_REWARD_SUM = "penstock_feedback_reward_sum", Shape::Gauge, &["model", "version", "arm"],
+        "Sum of these rewards.";
     UPSTREAM_REQUESTS = "penstock_upstream_requests_total", Shape::Counter, &["upstream", "outcome"],
         "Calls for an upstream by outcome, whatever number of attempts they took.";
     UPSTREAM_ATTEMPTS = "penstock_upstream_attempt_seconds", Shape::Histogram(SECONDS), &["upstream", "result"],

@@ -35,6 +35,8 @@ pub struct RemoteCall<'a> {
     pub prediction: PredictionId,
     /// Gateways that the call has passed, this one not counted.
     pub hops: u8,
+    /// A recorded call that is sent anew: it says so, in its id and in a header.
+    pub replay: bool,
     /// A shadow: it takes no room and no retry of live calls, and nothing is learnt from it.
     pub shadow: bool,
 }
@@ -231,6 +233,7 @@ impl RemoteModel {
             tensors: call.tensors,
             rows: call.rows,
             prediction: call.prediction,
+            replay: call.replay,
             once: !call.shadow && fleet.settings.retry.max > 0,
             priority: call.priority,
             trace: call.trace,

@@ -38,6 +38,7 @@ async fn a_call_of_megabytes_arrives_whole() {
             trace: None,
             prediction: PredictionId::new(),
             hops: 0,
+            replay: false,
             shadow: false,
         };
         let answer = model.infer(call).await.unwrap();
@@ -65,6 +66,7 @@ async fn the_deadline_the_trace_and_the_hops_go_with_a_call() {
             trace: Some(&trace),
             prediction,
             hops: 2,
+            replay: false,
             shadow: false,
         };
         model.infer(call).await.unwrap();

@@ -68,3 +68,26 @@ async fn shadows_leave_a_model_alone_whose_breaker_is_open() {
     assert_eq!(shadow(&model).await.unwrap_err().kind(), Kind::CircuitOpen);
     assert_eq!(fake.calls(), 0);
 }
+
+#[tokio::test]
+async fn a_recorded_call_says_that_it_is_one_and_shows_what_it_is_given() {
+    for protocol in [Http, Grpc] {
+        let fake = Fake::start(protocol).await;
+        let mut headers = http::HeaderMap::new();
+        headers.insert("authorization", http::HeaderValue::from_static("Bearer t"));
+        let upstream = Upstream::alone(settings(protocol, &[&fake]), headers).unwrap();
+        let model = upstream.model("double", None);
+        while model.signature().is_none() {
+            tokio::task::yield_now().await;
+        }
+        let signature = model.signature().unwrap();
+        let tensors = [floats(1, 1.0)];
+        let call = RemoteCall { shadow: true, replay: true, ..checked(&signature, &tensors) };
+        let prediction = call.prediction;
+        model.infer(call).await.unwrap();
+        let (headers, id) = fake.last();
+        assert_eq!(id, format!("{REPLAYED}{prediction}"));
+        assert_eq!(headers["penstock-replay"], prediction.to_string());
+        assert_eq!(headers["authorization"], "Bearer t");
+    }
+}

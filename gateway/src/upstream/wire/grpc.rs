@@ -118,7 +118,7 @@ fn encode(attempt: &Attempt<'_>) -> Result<Payload, Failure> {
     let mut request = ModelInferRequest {
         model_name: attempt.name.model.to_owned(),
         model_version: attempt.name.version.unwrap_or_default().to_owned(),
-        id: attempt.prediction.to_string(),
+        id: attempt.id(),
         inputs: inputs.collect(),
         ..ModelInferRequest::default()
     };

@@ -188,7 +188,7 @@ impl Client {
     fn encode(&self, attempt: &Attempt<'_>) -> Result<(Option<usize>, Payload), Failure> {
         let is_binary = self.has_binary.load(Ordering::Relaxed);
         let mut json = Vec::with_capacity(256);
-        let mut text = format!("{{\"id\":\"{}\",\"parameters\":{{", attempt.prediction);
+        let mut text = format!("{{\"id\":\"{}\",\"parameters\":{{", attempt.id());
         if is_binary {
             text += "\"binary_data_output\":true";
         }

@@ -51,6 +51,8 @@ pub(in crate::upstream) struct Line {
     protocol: UpstreamProtocol,
     connector: Connector<HttpsConnector<HttpConnector>>,
     max_connections: usize,
+    /// What each request has beside its own.
+    headers: HeaderMap,
     /// By event loop, of which there are few.
     pools: RwLock<Vec<(Id, Arc<Pool>)>>,
 }
@@ -110,6 +112,7 @@ impl Line {
             protocol: settings.protocol,
             connector: Connector::new(secure, settings.connect_timeout),
             max_connections: settings.max_connections.max(1),
+            headers: tls.headers.clone(),
             pools: RwLock::default(),
         })
     }
@@ -124,7 +127,13 @@ impl Line {
     }
 
     /// Sends a request and reads the whole answer, within the largest one.
-    pub(super) async fn exchange(&self, request: Request<Payload>) -> Result<Exchanged, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        mut request: Request<Payload>,
+    ) -> Result<Exchanged, Failure> {
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
         let pool = self.pool();
         let place = pool.enter();
         let sent = place.0.http.request(request).await;

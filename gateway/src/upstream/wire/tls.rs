@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
+use http::HeaderMap;
 use hyper_rustls::ConfigBuilderExt;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -19,6 +20,8 @@ pub(in crate::upstream) struct Tls {
     pub(super) is_used: bool,
     /// The name in the endpoints' certificates, where it is not their host.
     pub(super) server_name: Option<ServerName<'static>>,
+    /// What each request has beside its own, such as a token.
+    pub(in crate::upstream) headers: HeaderMap,
     /// Of the files' contents: tells whether they have changed.
     fingerprint: u64,
 }
@@ -48,7 +51,8 @@ impl Tls {
         let Some(settings) = settings else {
             let config = builder.with_root_certificates(RootCertStore::empty());
             let config = config.with_no_client_auth();
-            return Ok(Self { config, is_used: false, server_name: None, fingerprint: 0 });
+            let headers = HeaderMap::new();
+            return Ok(Self { config, is_used: false, server_name: None, headers, fingerprint: 0 });
         };
         let files = Files::read(settings, path)?;
         let builder = match &files.ca {
@@ -83,7 +87,8 @@ impl Tls {
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
         let fingerprint = hasher.finish();
-        Ok(Self { config, is_used: true, server_name: server_name.transpose()?, fingerprint })
+        let (server_name, headers) = (server_name.transpose()?, HeaderMap::new());
+        Ok(Self { config, is_used: true, server_name, headers, fingerprint })
     }
 
     /// Whether the files have other contents than those of `other`.

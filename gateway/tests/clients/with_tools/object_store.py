@@ -21,6 +21,8 @@ import harness
 import pyarrow.parquet as parquet
 
 BUCKET = "logs"
+# How much later a slow server answers.
+SLOW_SECONDS = 0.5
 
 
 def _free_port() -> int:
@@ -32,8 +34,8 @@ def _free_port() -> int:
 class Door(ThreadingHTTPServer):
     """Hands requests on to the server, unless its mood is another one.
 
-    `mood` is "well", "stalled" (nothing is answered), or a status with a body that is answered
-    instead.
+    `mood` is "well", "slow" (everything is done, and answered a while later), "stalled" (nothing is
+    answered), or a status with a body that is answered instead.
     """
 
     daemon_threads = True
@@ -43,6 +45,8 @@ class Door(ThreadingHTTPServer):
         self.port = port
         self.mood: str | tuple[int, str] = "well"
         self.refused = 0
+        # Objects that the server has and whoever sent them does not know of.
+        self.unconfirmed = 0
         self.is_over = threading.Event()
 
     @property
@@ -78,6 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("connection", "transfer-encoding", "content-length")
         ]
         length = answer.getheader("content-length")
+        if mood == "slow":
+            is_object = self.command == "PUT" and ".parquet" in self.path
+            self.server.unconfirmed += is_object
+            self.server.is_over.wait(SLOW_SECONDS)
+            self.server.unconfirmed -= is_object
         self._send(answer.status, kept, answer.read(), length if self.command == "HEAD" else None)
         upstream.close()
 

@@ -122,6 +122,36 @@ def test_a_store_that_fails_stalls_and_returns_gets_every_row_once(
     assert sorted(store.column("caller_id")) == sorted(log.asked)
 
 
+def test_a_gateway_killed_during_uploads_leaves_every_row_once(
+    tmp_path: Path, store: object_store.ObjectStore
+) -> None:
+    log = Log(tmp_path, store)
+    moods = ("slow", (503, "<Error><Code>SlowDown</Code></Error>"), "slow", "stalled", "slow")
+    for mood in moods:
+        store.door.mood = mood
+        gateway = log.start()
+        log.call(gateway, 20)
+        refused = store.door.refused
+        if mood == "slow":
+            # The store has a file, and nobody has been told.
+            harness.wait_until(lambda: store.door.unconfirmed > 0, 60)
+        else:
+            harness.wait_until(
+                lambda refused=refused: len(log.files()) > 0 and store.door.refused > refused, 60
+            )
+        gateway.process.kill()
+        gateway.process.wait()
+    store.door.mood = "well"
+    gateway = log.start()
+    log.call(gateway, 20)
+    harness.wait_until(lambda: len(store.column("caller_id")) >= len(log.asked), 60)
+    harness.wait_until(lambda: log.files() == [], 60)
+    gateway.stop()
+    # Neither in the store nor on this machine is anything twice, or nowhere.
+    assert log.files() == [] and not list((tmp_path / "log" / "segments").iterdir())
+    assert sorted(store.column("caller_id")) == sorted(log.asked)
+
+
 def test_a_gateway_that_stops_delivers_what_it_has(
     tmp_path: Path, store: object_store.ObjectStore
 ) -> None:

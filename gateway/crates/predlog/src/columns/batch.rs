@@ -17,8 +17,8 @@ use crate::Row;
 const LINES: usize = 4096;
 /// Bytes of values after which a batch is full.
 const BYTES: usize = 1 << 20;
-/// About what a line takes beside its values.
-const LINE: usize = 200;
+/// About what a line takes beside its values and texts.
+const LINE: usize = 150;
 
 /// Gathers lines.
 pub(crate) struct Batch {
@@ -93,7 +93,7 @@ impl Batch {
     pub(crate) fn room(&self, fitted: &Fitted<'_>, row: &Row) -> usize {
         let tensors = row.inputs.iter().chain(&row.outputs);
         let bytes: usize = tensors.map(|tensor| tensor.data.len()).sum();
-        let line = (bytes / fitted.lines).max(1);
+        let line = bytes / fitted.lines + LINE + self.call.width(row, fitted);
         (LINES.saturating_sub(self.lines)).min(BYTES.saturating_sub(self.bytes) / line).max(1)
     }
 
@@ -109,7 +109,7 @@ impl Batch {
             self.bytes += cells.push(extra, row, fitted, &lines);
         }
         self.lines += lines.len();
-        self.bytes += lines.len() * LINE;
+        self.bytes += lines.len() * (LINE + self.call.width(row, fitted));
     }
 
     /// What was gathered; the batch is empty afterwards.
@@ -191,7 +191,7 @@ impl ExtraCells {
                 (_, cells) => cells.nulls(lines.len()),
             },
             (Extra::Binary(index), cells) => match (&fitted.tensors[*index], cells) {
-                (Fit::Binary(values, is_batched), cells) => {
+                (Fit::Binary(_, values, is_batched), cells) => {
                     let items = is_batched.then_some(fitted.lines);
                     let part = Part { items, lines: lines.clone() };
                     for values in part.of(values) {

@@ -32,7 +32,7 @@ enum From {
 const CALL: &[(&str, From)] = &[
     ("prediction_id", From::Prediction),
     ("item", From::Item),
-    ("items", From::Int(|row| Some(row.items))),
+    ("items", From::Int(|row| known(row.items))),
     ("arrived", From::Arrived),
     ("caller_id", From::Text(|row| &row.caller_id)),
     ("idempotency_key", From::Text(|row| &row.idempotency_key)),
@@ -50,10 +50,10 @@ const CALL: &[(&str, From)] = &[
     ("revision", From::Long(|row| Some(row.revision))),
     ("status", From::Text(status)),
     ("error", From::Text(|row| &row.error)),
-    ("queue_us", From::Long(|row| Some(row.queue_us))),
-    ("engine_us", From::Long(|row| Some(row.engine_us))),
+    ("queue_us", From::Long(|row| measured(row, row.queue_us))),
+    ("engine_us", From::Long(|row| measured(row, row.engine_us))),
     ("total_us", From::Long(|row| Some(row.total_us))),
-    ("batch_size", From::Int(|row| Some(row.batch_size))),
+    ("batch_size", From::Int(|row| known(row.batch_size))),
     ("device", From::Text(|row| &row.device)),
     ("identity", From::Text(|row| &row.identity)),
     ("inclusion", From::Double(|row| Some(row.inclusion))),
@@ -67,6 +67,16 @@ const CALL: &[(&str, From)] = &[
 /// Whether hardly two calls have the same value there, so that a dictionary would be a waste.
 pub(crate) fn is_unique(column: &str) -> bool {
     matches!(column, "prediction_id" | "caller_id" | "idempotency_key")
+}
+
+/// A number that is nought where nobody knows it.
+fn known(number: u32) -> Option<u32> {
+    Some(number).filter(|number| *number > 0)
+}
+
+/// A time that is nought, but for calls that ran here, where there was nothing to measure.
+fn measured(row: &Row, us: u64) -> Option<u64> {
+    Some(us).filter(|us| *us > 0 || row.batch_size > 0)
 }
 
 fn status(row: &Row) -> &str {
@@ -121,6 +131,17 @@ impl CallCells {
             From::Arrived => Cells::Time(TimestampMicrosecondBuilder::new().with_timezone("UTC")),
         };
         Self(CALL.iter().map(|(_, from)| (*from, cells(*from))).collect())
+    }
+
+    /// Bytes of the texts that each line of a call repeats.
+    pub(super) fn width(&self, row: &Row, fitted: &Fitted<'_>) -> usize {
+        let texts = self.0.iter().map(|(from, _)| match from {
+            From::Text(get) => get(row).len(),
+            From::LeftOut => fitted.left_out.len(),
+            _ => 0,
+        });
+        let slices = row.slices.iter().map(|slice| slice.value.len());
+        texts.chain(slices).sum()
     }
 
     /// The call's values once for each of its lines `from..to`.
@@ -196,7 +217,7 @@ fn int(value: usize) -> i32 {
 }
 
 /// The usual text of a UUID; nothing for what is none.
-fn hyphenated<'a>(id: &[u8], buffer: &'a mut [u8; 36]) -> &'a str {
+pub(crate) fn hyphenated<'a>(id: &[u8], buffer: &'a mut [u8; 36]) -> &'a str {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if id.len() != 16 {
         return "";

@@ -18,7 +18,7 @@ pub(crate) enum Fit<'a> {
     /// BYTES that are UTF-8.
     Texts(&'a TensorValue, Vec<&'a str>),
     /// BYTES of which some are not, and whether they belong to items.
-    Binary(Vec<&'a [u8]>, bool),
+    Binary(&'a TensorValue, Vec<&'a [u8]>, bool),
     /// What redaction left, where that is not of the tensor's type or shape.
     Redacted(Vec<&'a str>),
 }
@@ -139,7 +139,7 @@ impl<'a> Fitted<'a> {
                     && match fit {
                         Fit::Numbers(value) => value.data.len() >= items,
                         Fit::Texts(_, texts) => texts.len() >= items,
-                        Fit::Binary(values, _) => values.len() >= items,
+                        Fit::Binary(_, values, _) => values.len() >= items,
                         Fit::Nothing | Fit::Redacted(_) => false,
                     }
             })
@@ -172,7 +172,7 @@ fn values<'a>(
                 .ok_or("another number of elements")?;
             Ok(match values.iter().map(|bytes| std::str::from_utf8(bytes).ok()).collect() {
                 Some(texts) => Fit::Texts(value, texts),
-                None => Fit::Binary(values, tensor.spec.is_batched),
+                None => Fit::Binary(value, values, tensor.spec.is_batched),
             })
         }
     }

@@ -102,6 +102,12 @@ impl Cells {
                 shapes.push(&value.shape, part);
                 size(texts, part)
             }
+            // The values are in a column beside these; their shape is not.
+            (Self::TextLists(cells, shapes), Fit::Binary(value, ..)) => {
+                part.lines.clone().for_each(|_| cells.append_null());
+                shapes.push(&value.shape, part);
+                0
+            }
             (cells, _) => cells.nulls(part.lines.len()),
         }
     }

@@ -226,6 +226,7 @@ fn bytes_that_are_no_text_have_a_column_beside_the_texts() {
         (&json!("ffd8"), &json!(["78", "ffd8"]))
     );
     assert!(lines[1].get("in_image").is_none() && lines[1].get("in_many").is_none());
+    assert_eq!(lines[1]["in_many_shape"], json!([2]), "their number is known all the same");
 }
 
 #[test]
@@ -240,11 +241,50 @@ fn a_refused_call_makes_one_line_whatever_it_claimed() {
     };
     let lines = gathered(&schema, &[Row { items: 0, inputs: vec![], ..call.clone() }, call]);
     assert_eq!(lines.len(), 2);
-    assert_eq!((&lines[0]["item"], &lines[0]["items"]), (&json!(0), &json!(0)));
+    assert_eq!((&lines[0]["item"], lines[0].get("items")), (&json!(0), None));
     assert_eq!(
         (&lines[1]["error"], &lines[1]["status"]),
         (&json!("invalid_input"), &json!("refused"))
     );
+}
+
+#[test]
+fn what_nobody_measured_is_null_and_no_nought() {
+    let schema = schema(vec![], vec![]);
+    let ran = |id, batch_size, queue_us, engine_us| Row {
+        batch_size,
+        queue_us,
+        engine_us,
+        ..row(id, 1, &schema)
+    };
+    // It ran here, it waited for nothing, it ran elsewhere, it was answered without a run.
+    let rows = [ran(1, 8, 0, 70), ran(2, 0, 40, 0), ran(3, 0, 0, 900), ran(4, 0, 0, 0)];
+    let lines = gathered(&schema, &rows);
+    let column = |name: &str| lines.iter().map(|line| line.get(name).cloned()).collect::<Vec<_>>();
+    assert_eq!(column("batch_size"), [Some(json!(8)), None, None, None]);
+    assert_eq!(column("queue_us"), [Some(json!(0)), Some(json!(40)), None, None]);
+    assert_eq!(column("engine_us"), [Some(json!(70)), None, Some(json!(900)), None]);
+    assert_eq!(column("revision"), [0; 4].map(|number| Some(json!(number))), "of the first routes");
+}
+
+#[test]
+fn texts_that_each_line_repeats_count_for_the_room_of_a_batch() {
+    let schema = schema(vec![spec("x", "FP32", &[1])], vec![]);
+    let text = "t".repeat(10_000);
+    let plain =
+        Row { inputs: vec![floats("x", &[4000, 1], &[0.5; 4000])], ..row(1, 4000, &schema) };
+    let batch = Batch::new(Arc::new(Columns::new(&schema, 4)));
+    let room = |row: &Row| batch.room(&Fitted::new(batch.columns(), row), row);
+    assert_eq!(room(&plain).min(4000), 4000);
+    let caller = Row { caller_id: text.clone(), ..plain.clone() };
+    let slices = Row { slices: vec![slice("region", &text)], ..plain };
+    for long in [&caller, &slices] {
+        assert!(room(long) <= (1 << 20) / 10_000);
+    }
+    let mut batch = Batch::new(Arc::new(Columns::new(&schema, 4)));
+    let fitted = Fitted::new(batch.columns(), &caller);
+    batch.push(&caller, &fitted, 0..110);
+    assert!(batch.is_full());
 }
 
 #[test]

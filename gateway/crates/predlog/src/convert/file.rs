@@ -16,7 +16,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{ConvertError, Options, Partition, Written};
+use super::{ConvertError, Options, Partition};
 use crate::columns::is_unique;
 use crate::{Schema, SchemaId};
 
@@ -24,7 +24,7 @@ use crate::{Schema, SchemaId};
 /// are so many; Parquet's own checksums of pages are something that its writer here lacks.
 pub(crate) const CRC: &str = "penstock.crc32";
 pub(crate) const COVERED: &str = "penstock.crc32_bytes";
-const SCHEMA: &str = "penstock.schema";
+pub(crate) const SCHEMA: &str = "penstock.schema";
 const SCHEMA_ID: &str = "penstock.schema_id";
 const MODEL: &str = "penstock.model";
 const VERSION: &str = "penstock.version";
@@ -32,11 +32,31 @@ const VERSION: &str = "penstock.version";
 /// Bytes of a dictionary after which a column goes on without.
 const DICTIONARY: usize = 128 << 10;
 
-/// What the metadata of a file says.
+/// What the metadata of a file of rows says.
 pub(super) struct Facts {
     pub(super) partition: Partition,
     pub(super) schema_id: u64,
     pub(super) schema: Arc<Schema>,
+}
+
+impl Facts {
+    pub(super) fn entries(&self) -> Vec<KeyValue> {
+        let entry = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+        vec![
+            entry(MODEL, self.partition.model.clone()),
+            entry(VERSION, self.partition.version.clone()),
+            entry(SCHEMA_ID, SchemaId(self.schema_id).to_string()),
+            entry(SCHEMA, self.schema.to_json()),
+        ]
+    }
+}
+
+/// A file that has its name.
+pub(super) struct Saved {
+    pub(super) path: PathBuf,
+    /// Lines.
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
 }
 
 /// A file that is being written, under a name that readers of folders skip.
@@ -52,7 +72,7 @@ impl File {
     pub(super) fn create(
         path: &Path,
         schema: &SchemaRef,
-        facts: &Facts,
+        metadata: Vec<KeyValue>,
         options: &Options,
     ) -> Result<Self, ConvertError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -67,7 +87,7 @@ impl File {
             hasher: crc32fast::Hasher::new(),
             bytes: 0,
         };
-        let writer = properties(schema, facts, options)
+        let writer = properties(schema, metadata, options)
             .map(|properties| {
                 let own = ArrowWriterOptions::new().with_properties(properties);
                 own.with_skip_arrow_metadata(true)
@@ -97,7 +117,7 @@ impl File {
     }
 
     /// Gives the file its name once it is whole and on disk.
-    pub(super) fn finish(mut self, partition: &Partition) -> Result<Written, ConvertError> {
+    pub(super) fn finish(mut self) -> Result<Saved, ConvertError> {
         self.end_row_group()?;
         self.writer.sync().map_err(ConvertError::io(&self.path))?;
         let sink = self.writer.inner();
@@ -113,8 +133,7 @@ impl File {
             fs::rename(&self.temporary, &self.path)
         };
         save().map_err(ConvertError::io(&self.path))?;
-        let (path, bytes) = (self.path.clone(), sink.bytes);
-        Ok(Written { partition: partition.clone(), path, rows: self.rows, bytes })
+        Ok(Saved { path: self.path.clone(), rows: self.rows, bytes: sink.bytes })
     }
 }
 
@@ -151,22 +170,16 @@ fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> ConvertError {
 
 fn properties(
     schema: &ArrowSchema,
-    facts: &Facts,
+    metadata: Vec<KeyValue>,
     options: &Options,
 ) -> Result<WriterProperties, ParquetError> {
-    let entry = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(options.level)?))
         .set_dictionary_page_size_limit(DICTIONARY)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
         .set_created_by(concat!("penstock ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_key_value_metadata(Some(vec![
-            entry(MODEL, facts.partition.model.clone()),
-            entry(VERSION, facts.partition.version.clone()),
-            entry(SCHEMA_ID, SchemaId(facts.schema_id).to_string()),
-            entry(SCHEMA, facts.schema.to_json()),
-        ]));
+        .set_key_value_metadata(Some(metadata));
     for field in schema.fields() {
         let (path, kind) = leaf(field);
         if let Some(encoding) = encoding(kind) {

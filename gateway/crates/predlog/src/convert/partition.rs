@@ -46,10 +46,9 @@ impl Partition {
     /// addresses, as Hive does.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        let (year, month, day) = date(self.hour.div_euclid(24));
         PathBuf::from(format!("model={}", escaped(&self.model)))
             .join(format!("version={}", escaped(&self.version)))
-            .join(format!("date={year:04}-{month:02}-{day:02}"))
+            .join(date_folder(self.hour.div_euclid(24)))
             .join(format!("hour={:02}", self.hour.rem_euclid(24)))
     }
 
@@ -60,10 +59,25 @@ impl Partition {
         let mut next = |key: &str| parts.next()??.strip_prefix(key)?.strip_prefix('=');
         let (model, version) = (unescaped(next("model")?)?, unescaped(next("version")?)?);
         let (date, hour) = (next("date")?, next("hour")?.parse::<i64>().ok()?);
-        let mut numbers = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-        let days = days(numbers.next()??, numbers.next()??, numbers.next()??);
-        Some(Self { model, version, hour: days * 24 + hour })
+        Some(Self { model, version, hour: parse_date(date)? * 24 + hour })
     }
+}
+
+/// Days since 1970 of a time in microseconds since then, within what dates can be written of.
+pub(crate) fn day(time_us: i64) -> i64 {
+    time_us.div_euclid(HOUR).clamp(0, LAST).div_euclid(24)
+}
+
+/// `date=YYYY-MM-DD`, of days since 1970.
+pub(crate) fn date_folder(day: i64) -> String {
+    let (year, month, day) = date(day);
+    format!("date={year:04}-{month:02}-{day:02}")
+}
+
+/// Days since 1970 of `YYYY-MM-DD`.
+pub(crate) fn parse_date(date: &str) -> Option<i64> {
+    let mut numbers = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+    Some(days(numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
 fn escaped(text: &str) -> String {

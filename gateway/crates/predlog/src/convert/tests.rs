@@ -6,10 +6,11 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use tempfile::TempDir;
 
 use super::*;
-use crate::TensorValue;
 use crate::testing::{
-    HOUR, START, contents, floats, ids, row, schema, segment, slice, spec, texts,
+    HOUR, START, begin, contents, feedback, floats, ids, row, schema, segment, slice, spec, texts,
+    told,
 };
+use crate::{Feedback, TensorValue};
 
 fn numbers() -> Schema {
     schema(vec![spec("x", "FP32", &[2])], vec![spec("y", "FP32", &[1])])
@@ -26,6 +27,11 @@ fn call(id: u8) -> Row {
 fn all_ids(converted: &Converted) -> Vec<u8> {
     let lines: Vec<_> = converted.files.iter().flat_map(|file| contents(&file.path)).collect();
     ids(&lines)
+}
+
+/// What the names of a segment's files have of the segment itself.
+fn tag(segment: &Path) -> String {
+    format!("{:08x}", Reader::open(segment).unwrap().tag())
 }
 
 fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -63,9 +69,10 @@ fn rows_go_to_the_folder_of_their_model_version_and_hour() {
     let segment = segment(log.path(), 17, &[&numbers(), &other], &rows);
     let out = log.path().join("files");
     let options = Options { instance: 0xab, ..Options::default() };
-    let converted = convert(&segment, &out, &options).unwrap();
+    let converted = convert(&segment, log.path(), &options).unwrap();
     assert_eq!((converted.rows, converted.gaps.len()), (5, 0));
     let (id, second) = (numbers().id(), other.id());
+    let stem = format!("000000ab-00000017-{}", tag(&segment));
     let mut paths: Vec<_> = converted
         .files
         .iter()
@@ -73,11 +80,11 @@ fn rows_go_to_the_folder_of_their_model_version_and_hour() {
         .collect();
     paths.sort();
     let mut expected = vec![
-        format!("model=m/version=1/date=2026-01-01/hour=00/000000ab-00000017-{id}.parquet"),
-        format!("model=m/version=1/date=2026-01-01/hour=00/000000ab-00000017-{second}.parquet"),
-        format!("model=m/version=1/date=2026-01-01/hour=01/000000ab-00000017-{id}.parquet"),
-        format!("model=m/version=2/date=2026-01-01/hour=00/000000ab-00000017-{id}.parquet"),
-        "model=none/version=none/date=2026-01-01/hour=00/000000ab-00000017-0000000000000000.parquet".to_owned(),
+        format!("model=m/version=1/date=2026-01-01/hour=00/{stem}-{id}.parquet"),
+        format!("model=m/version=1/date=2026-01-01/hour=00/{stem}-{second}.parquet"),
+        format!("model=m/version=1/date=2026-01-01/hour=01/{stem}-{id}.parquet"),
+        format!("model=m/version=2/date=2026-01-01/hour=00/{stem}-{id}.parquet"),
+        format!("model=none/version=none/date=2026-01-01/hour=00/{stem}-0000000000000000.parquet"),
     ];
     expected.sort();
     assert_eq!(paths, expected);
@@ -100,20 +107,34 @@ fn a_segment_that_is_converted_again_gives_the_same_files_and_no_others() {
         (0..9).map(|id| Row { arrived_us: START + i64::from(id % 3) * HOUR, ..call(id) }).collect();
     let first = segment(log.path(), 1, &[&numbers()], &rows);
     let second = segment(log.path(), 2, &[&numbers()], &[call(77)]);
-    convert(&first, &out, &Options::default()).unwrap();
-    let neighbour = convert(&second, &out, &Options::default()).unwrap();
+    convert(&first, log.path(), &Options::default()).unwrap();
+    let neighbour = convert(&second, log.path(), &Options::default()).unwrap();
     let before = tree(&out);
     // As a conversion that died or had other settings would leave them.
     let folder = neighbour.files[0].path.parent().unwrap();
+    let stem = format!("00000000-00000001-{}", tag(&first));
     for name in [
-        "00000000-00000001-ffffffffffffffff.parquet",
-        ".00000000-00000001-ffffffffffffffff.parquet.tmp",
+        format!("{stem}-ffffffffffffffff.parquet"),
+        format!(".{stem}-ffffffffffffffff.parquet.tmp"),
     ] {
         fs::write(folder.join(name), "old").unwrap();
     }
-    let again = convert(&first, &out, &Options::default()).unwrap();
+    let again = convert(&first, log.path(), &Options::default()).unwrap();
     assert_eq!(tree(&out), before);
     assert_eq!(again.files.iter().map(|file| file.rows).sum::<u64>(), 9);
+}
+
+#[test]
+fn folders_that_were_copied_write_files_of_different_names() {
+    // The same instance and number, and rows of the same hour.
+    let logs = [1, 2].map(|id| {
+        let log = TempDir::new().unwrap();
+        let segment = segment(log.path(), 1, &[&numbers()], &[call(id)]);
+        let converted = convert(&segment, log.path(), &Options::default()).unwrap();
+        let name = converted.files[0].path.file_name().unwrap().to_owned();
+        (log, name)
+    });
+    assert_ne!(logs[0].1, logs[1].1);
 }
 
 #[test]
@@ -140,7 +161,7 @@ fn columns_that_come_late_begin_another_file() {
     rows.push(Row { slices: vec![slice("region", "eu")], ..call(250) });
     rows.push(call(251));
     let segment = segment(log.path(), 1, &[&numbers()], &rows);
-    let converted = convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+    let converted = convert(&segment, log.path(), &Options::default()).unwrap();
     assert_eq!(converted.files.iter().map(|file| file.rows).collect::<Vec<_>>(), [6000, 2]);
     assert!(converted.files[1].path.to_str().unwrap().ends_with("-2.parquet"));
     let lines = contents(&converted.files[1].path);
@@ -205,7 +226,7 @@ fn what_is_whole_of_a_damaged_segment_is_saved_and_the_rest_named() {
     let at = bytes.len() / 2;
     bytes[at] ^= 0x10;
     fs::write(&segment, bytes).unwrap();
-    let converted = convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+    let converted = convert(&segment, log.path(), &Options::default()).unwrap();
     assert_eq!(converted.gaps.len(), 1);
     let saved = all_ids(&converted);
     assert!(saved.len() >= 20 && saved.len() < 50, "{saved:?}");
@@ -216,7 +237,7 @@ fn what_is_whole_of_a_damaged_segment_is_saved_and_the_rest_named() {
 fn rows_whose_schema_is_gone_say_so() {
     let log = TempDir::new().unwrap();
     let segment = segment(log.path(), 1, &[], &[call(1)]);
-    let converted = convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+    let converted = convert(&segment, log.path(), &Options::default()).unwrap();
     let lines = contents(&converted.files[0].path);
     assert_eq!(lines[0]["left_out"], "in.x is not in the schema; out.y is not in the schema");
 }
@@ -232,7 +253,7 @@ fn a_call_of_many_items_is_split_over_batches() {
         ..row(1, items, &numbers())
     };
     let segment = segment(log.path(), 1, &[&numbers()], &[call(0), many]);
-    let converted = convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+    let converted = convert(&segment, log.path(), &Options::default()).unwrap();
     assert_eq!(converted.files[0].rows, 10_001);
     let lines = contents(&converted.files[0].path);
     for (item, line) in lines[1..].iter().enumerate() {
@@ -247,13 +268,49 @@ fn a_conversion_that_fails_leaves_nothing_half_done() {
     let out = log.path().join("files");
     let segment = segment(log.path(), 1, &[&numbers()], &[call(1)]);
     fs::write(&out, "a file, no folder").unwrap();
-    let error = convert(&segment, &out, &Options::default()).unwrap_err();
+    let error = convert(&segment, log.path(), &Options::default()).unwrap_err();
     assert!(error.to_string().contains("files"), "{error}");
     fs::remove_file(&out).unwrap();
     let folder = out.join("model=m/version=1/date=2026-01-01/hour=00");
-    let name = format!("00000000-00000001-{}.parquet", numbers().id());
+    let name = format!("00000000-00000001-{}-{}.parquet", tag(&segment), numbers().id());
     // A folder where the file should be: it is written and cannot get its name.
     fs::create_dir_all(folder.join(name).join("x")).unwrap();
-    convert(&segment, &out, &Options::default()).unwrap_err();
+    convert(&segment, log.path(), &Options::default()).unwrap_err();
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "the file without a name is gone");
+}
+
+#[test]
+fn feedback_goes_to_the_folder_of_the_day_on_which_it_was_received() {
+    let log = TempDir::new().unwrap();
+    let told = |id: u8, received_us| Feedback { received_us, ..told(id) };
+    let all = [told(1, START), told(2, START + 23 * HOUR), told(3, START + 24 * HOUR)];
+    let mut writer = begin(log.path(), 9, &[&numbers()], &[call(1)]);
+    writer.append(&feedback(&all)).unwrap();
+    let segment = writer.close().unwrap();
+    let options = Options { instance: 0xab, ..Options::default() };
+    let converted = convert(&segment, log.path(), &options).unwrap();
+    assert_eq!((converted.rows, converted.files.len(), converted.feedback), (1, 1, 3));
+    let folder = log.path().join("feedback");
+    let name = format!("000000ab-00000009-{}-feedback.parquet", tag(&segment));
+    let paths = ["date=2026-01-01", "date=2026-01-02"].map(|day| folder.join(day).join(&name));
+    assert_eq!(converted.feedback_files, paths);
+    let lines = contents(&paths[0]);
+    assert_eq!(
+        lines[0],
+        serde_json::json!({
+            "prediction_id": "01010101-0101-0101-0101-010101010101",
+            "feedback_id": "1",
+            "label_text": "1",
+            "reward": 1.0,
+            "event_time": "2026-01-01T00:00:00.000001Z",
+            "received": "2026-01-01T00:00:00Z",
+            "source": "test",
+        })
+    );
+    assert_eq!(ids(&lines), [1, 2]);
+    assert_eq!(ids(&contents(&paths[1])), [3]);
+    let before = tree(log.path());
+    fs::write(folder.join("date=2026-01-01").join(format!(".{name}.tmp")), "old").unwrap();
+    convert(&segment, log.path(), &options).unwrap();
+    assert_eq!(tree(log.path()), before);
 }

@@ -91,12 +91,31 @@ fn parquet_takes_the_wider_type_of_a_column() {
 }
 
 #[test]
+fn an_export_has_all_but_what_cannot_be_read_and_says_what_that_is() {
+    for format in [Format::Csv, Format::JsonLines, Format::Parquet] {
+        let log = log();
+        let damaged = log.path().join("files/model=m/version=1/date=2026-01-01/hour=00/x.parquet");
+        std::fs::create_dir_all(damaged.parent().unwrap()).unwrap();
+        std::fs::write(&damaged, "PAR1").unwrap();
+        let mut out = vec![];
+        let error = export(log.path(), Query::default(), format, &mut out).unwrap_err();
+        let ExportError::Incomplete { lines: 2, problems } = &error else { panic!("{error}") };
+        assert_eq!(problems.len(), 1);
+        assert!(error.to_string().contains(damaged.to_str().unwrap()), "{error}");
+        if format == Format::Parquet {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(out)).unwrap();
+            assert_eq!(reader.metadata().file_metadata().num_rows(), 2, "it is whole");
+        }
+    }
+}
+
+#[test]
 fn an_export_of_nothing_has_the_names_that_are_known() {
     let query = Query { from_us: Some(START + 5), ..columns(&["item", "out_list"]) };
     assert_eq!(text(query, Format::Csv), (0, String::new()));
     let log = log();
     let segment = log.path().join("segments/00000001.segment");
-    crate::convert(&segment, &log.path().join("files"), &crate::Options::default()).unwrap();
+    crate::convert(&segment, log.path(), &crate::Options::default()).unwrap();
     std::fs::remove_file(segment).unwrap();
     let query = Query { from_us: Some(START + 5), ..columns(&["item", "out_list"]) };
     let mut out = vec![];

@@ -1,8 +1,12 @@
 //! Which files a log has.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::errors::ParquetError;
 
 use crate::convert::Partition;
 
@@ -46,6 +50,29 @@ fn walk(folder: &Path, depth: usize, found: &mut impl FnMut(PathBuf)) -> io::Res
         }
     }
     Ok(())
+}
+
+/// Reads of a Parquet file. Its checksum does not cover the footer, and what is damaged there may
+/// surprise the reader: that is an error like others.
+///
+/// # Errors
+///
+/// Those of `read`, and its panics.
+pub(crate) fn guarded<T>(
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    let text = "its footer contradicts its pages";
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(ParquetError::General(text.to_owned())))
+}
+
+/// What the footer of a Parquet file says.
+///
+/// # Errors
+///
+/// Where it cannot be read.
+pub(crate) fn footer(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
+    guarded(|| ArrowReaderMetadata::load(file, ArrowReaderOptions::new()))
 }
 
 /// What a file's name says of its segment: `<instance>-<segment>-`.

@@ -40,7 +40,7 @@ fn log() -> (TempDir, crate::segment::Writer) {
 
 fn to_files(log: &Path, segment: &Path) {
     let options = Options { instance: 0xab, ..Options::default() };
-    convert(segment, &log.join("files"), &options).unwrap();
+    convert(segment, log, &options).unwrap();
 }
 
 fn read(log: &Path, query: Query) -> Vec<Value> {
@@ -95,6 +95,73 @@ fn files_whose_time_is_over_while_a_log_is_read_are_passed_over() {
     fs::remove_dir_all(log.path().join("files")).unwrap();
     let batches: Vec<_> = scan.map(Result::unwrap).collect();
     assert_eq!(ids(&lines(&batches)), [5, 6, 7]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_everything_else_is_read() {
+    let (log, _open) = log();
+    let hour = |hour: &str| {
+        let folder = format!("files/model=m/version=1/date=2026-01-01/hour={hour}");
+        let mut entries = fs::read_dir(log.path().join(folder)).unwrap();
+        entries.next().unwrap().unwrap().path()
+    };
+    // A footer that is gone, a page that is damaged, a file of somebody else, and a segment of a
+    // later version.
+    let (cut, foreign) = (hour("00"), hour("00").with_file_name("foreign.parquet"));
+    fs::write(&cut, "PAR1").unwrap();
+    let batch = RecordBatch::try_from_iter([("x", Arc::new(StringArray::from(vec!["a"])) as _)]);
+    let batch = batch.unwrap();
+    let mut writer =
+        parquet::arrow::ArrowWriter::try_new(File::create(&foreign).unwrap(), batch.schema(), None)
+            .unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let later = log.path().join("segments/00000009.segment");
+    let mut head = fs::read(log.path().join("segments/00000003.segment")).unwrap();
+    head[8] = 2;
+    let sum = crc32fast::hash(&head[..36]).to_le_bytes();
+    head[36..40].copy_from_slice(&sum);
+    fs::write(&later, head).unwrap();
+    let query = Query { from_us: Some(0), ..Query::default() };
+    let scan = scan(log.path(), query).unwrap();
+    scan.schema().unwrap();
+    let (batches, problems): (Vec<_>, Vec<_>) = scan.partition(Result::is_ok);
+    let batches: Vec<_> = batches.into_iter().map(Result::unwrap).collect();
+    let named: Vec<_> =
+        problems.into_iter().map(|problem| problem.unwrap_err().to_string()).collect();
+    assert_eq!(named.len(), 3, "{named:?}");
+    for path in [&cut, &foreign, &later] {
+        let path = path.to_str().unwrap();
+        assert!(named.iter().any(|text| text.starts_with(path)), "{path}: {named:?}");
+    }
+    assert!(named.iter().any(|text| text.contains("no times of arrival")), "{named:?}");
+    assert_eq!(ids(&lines(&batches)), [2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_damaged_file_costs_no_other_wherever_its_damage_is() {
+    let (log, _open) = log();
+    let path = files(log.path()).unwrap()[0].1.clone();
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(37) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        fs::write(&path, damaged).unwrap();
+        let scan = scan(log.path(), Query { from_us: Some(0), ..Query::default() }).unwrap();
+        scan.schema().unwrap();
+        let batches: Vec<_> = scan.flatten().collect();
+        let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert!(read >= 6, "byte {at}");
+    }
+}
+
+#[test]
+fn a_segment_of_more_versions_than_are_gathered_at_a_time_is_read_whole() {
+    let log = TempDir::new().unwrap();
+    let rows: Vec<Row> =
+        (0..200).map(|id| Row { version: (id % 50).to_string(), ..call(id) }).collect();
+    segment(log.path(), 1, &[&numbers()], &rows);
+    assert_eq!(ids(&read(log.path(), Query::default())), (0..200).collect::<Vec<u8>>());
 }
 
 #[test]

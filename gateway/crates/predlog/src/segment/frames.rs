@@ -11,6 +11,20 @@ use super::{Damage, Head, Reason};
 /// Bytes that are read at once.
 const BUFFER: usize = 128 << 10;
 
+/// Bytes that disks and file systems lose at once.
+const BLOCK: u64 = 4096;
+/// What is passed over at most where nothing can be read.
+const LONGEST_STEP: u64 = 1 << 20;
+
+/// What Linux says of bytes that it cannot read: `EIO`, `EBADMSG` and `EUCLEAN`, the last two for
+/// checksums of file systems (`errno(3)`).
+const UNREADABLE: [i32; 3] = [5, 74, 117];
+
+/// Whether an error is about the bytes at a place, and not about the file.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code))
+}
+
 /// Gaps that are told apart; the last one then grows over the ones that follow.
 const GAPS: usize = 1024;
 
@@ -101,10 +115,23 @@ impl<R: Read + Seek> Frames<R> {
         }
     }
 
+    /// Takes back that the file ends inside a record: where it is being written that is no damage.
+    pub(super) fn forgive_end(&mut self) {
+        let is_end =
+            |gap: &mut Damage| gap.reason == Reason::Torn && gap.offset + gap.length == self.length;
+        self.gaps.pop_if(is_end);
+    }
+
     /// The next whole record; `None` at the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<Frame>> {
         while self.at < self.length {
-            match self.whole()? {
+            let read = match self.whole() {
+                Err(error) if is_unreadable(&error) => {
+                    Err(Fault { reason: Reason::Disk, next: None })
+                }
+                read => read?,
+            };
+            match read {
                 Ok((header, payload)) => {
                     let at = self.at;
                     self.at += (HEADER + header.length) as u64;
@@ -131,7 +158,12 @@ impl<R: Read + Seek> Frames<R> {
 
     fn read_head(&mut self) -> io::Result<()> {
         let mut bytes = [0; HEAD];
-        let head = if self.fill(&mut bytes)? { Head::read(&bytes) } else { Err(NoHead::Damaged) };
+        let head = match self.fill(&mut bytes) {
+            Ok(true) => Head::read(&bytes),
+            Ok(false) => Err(NoHead::Damaged),
+            Err(error) if is_unreadable(&error) => Err(NoHead::Damaged),
+            Err(error) => return Err(error),
+        };
         match head {
             Ok(head) => {
                 self.head = Some(head);
@@ -173,7 +205,12 @@ impl<R: Read + Seek> Frames<R> {
             return Ok(Err(Fault { reason: Reason::TooLong, next: Some(next) }));
         }
         let mut payload = Vec::with_capacity(header.length);
-        self.input.by_ref().take(header.length as u64).read_to_end(&mut payload)?;
+        match self.input.by_ref().take(header.length as u64).read_to_end(&mut payload) {
+            Err(error) if is_unreadable(&error) => {
+                return Ok(Err(Fault { reason: Reason::Disk, next: Some(next) }));
+            }
+            read => read?,
+        };
         Ok(match () {
             () if payload.len() < header.length => Err(Fault { reason: Reason::Torn, next: None }),
             () if crc32(&payload) != header.sum => {
@@ -201,12 +238,21 @@ impl<R: Read + Seek> Frames<R> {
         let sought = marker.to_le_bytes();
         let mut from = from + HEADER as u64;
         let mut bytes = Vec::with_capacity(BUFFER);
-        loop {
+        let mut step = BLOCK;
+        while from < self.length {
             self.go(from)?;
             bytes.clear();
-            self.input.by_ref().take(BUFFER as u64).read_to_end(&mut bytes)?;
-            if bytes.len() < sought.len() {
-                return Ok(None);
+            let read = self.input.by_ref().take(BUFFER as u64).read_to_end(&mut bytes);
+            match read {
+                Ok(_) if bytes.len() < sought.len() => return Ok(None),
+                // A disk that fails at many places takes its time for each.
+                Err(error) if is_unreadable(&error) && bytes.len() < sought.len() => {
+                    from = (from + bytes.len() as u64 + step) / BLOCK * BLOCK;
+                    step = (step * 2).min(LONGEST_STEP);
+                    continue;
+                }
+                Err(error) if !is_unreadable(&error) => return Err(error),
+                _ => step = BLOCK,
             }
             let Some(found) = bytes.windows(sought.len()).position(|part| part == sought) else {
                 from += (bytes.len() - sought.len() + 1) as u64;
@@ -218,13 +264,17 @@ impl<R: Read + Seek> Frames<R> {
             }
             from += found as u64 + 1;
         }
+        Ok(None)
     }
 
     /// The mark that begins at a place.
     fn mark(&mut self, at: u64) -> io::Result<Option<Mark>> {
         self.go(at)?;
         let mut bytes = [0; MARK];
-        Ok(if self.fill(&mut bytes)? { Mark::read(&bytes) } else { None })
+        match self.fill(&mut bytes) {
+            Err(error) if is_unreadable(&error) => Ok(None),
+            filled => Ok(if filled? { Mark::read(&bytes) } else { None }),
+        }
     }
 
     /// Fills `bytes`, or says that the file has not as many.

@@ -7,7 +7,7 @@ use std::path::Path;
 use prost::{DecodeError, Message};
 
 use super::frames::{Frame, Frames};
-use super::{ASIDE, CLOSED, Damage, Head, Kind, Reason, Record};
+use super::{CLOSED, Damage, Head, Kind, OPEN, Reason, Record};
 use crate::{Feedback, Row, Schema, SchemaId};
 
 /// The whole records of a segment, in the order in which they were written. One that is being
@@ -18,26 +18,46 @@ pub struct Reader {
     head: Head,
     /// Whether the file has its last name, and so must have its last record.
     is_closed: bool,
+    /// Records of kinds that only a later version knows.
+    unknown: u64,
 }
 
 impl Reader {
+    /// One that was closed since it was listed as open is read under its last name.
+    ///
     /// # Errors
     ///
     /// What the file system gives; [`Unsupported`](io::ErrorKind::Unsupported) for a format of a
     /// later version. A damaged file is no error: see [`gaps`](Self::gaps).
     pub fn open(path: &Path) -> io::Result<Self> {
-        let frames = Frames::new(File::open(path)?)?;
+        let has = |extension: &str| path.extension().is_some_and(|of| of == extension);
+        let (file, is_closed) = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && has(OPEN) => {
+                (File::open(path.with_extension(CLOSED))?, true)
+            }
+            file => (file?, !has(OPEN)),
+        };
+        let frames = Frames::new(file)?;
         let head = frames.head().unwrap_or_default();
-        Ok(Self {
-            frames,
-            head,
-            is_closed: path.extension().is_some_and(|of| of == CLOSED || of == ASIDE),
-        })
+        Ok(Self { frames, head, is_closed, unknown: 0 })
     }
 
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// What tells this segment from all others, whatever their numbers and instances are: where
+    /// folders were copied, those are the same. 0 where too much of it is damaged.
+    pub(crate) fn tag(&self) -> u32 {
+        let hash = |marker: u64| xxhash_rust::xxh3::xxh3_64(&marker.to_le_bytes());
+        self.frames.marker().map_or(0, |marker| (hash(marker) >> 32) as u32)
+    }
+
+    /// Records so far of kinds that only a later version knows.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        self.unknown
     }
 
     /// The next whole record; `None` at the end of the file. Records of kinds that only a later
@@ -52,14 +72,16 @@ impl Reader {
         while let Some(frame) = self.frames.next()? {
             match decode(&frame) {
                 Ok(Some(record)) => return Ok(Some(record)),
-                Ok(None) => {}
+                Ok(None) => self.unknown += 1,
                 Err(_) => {
                     let length = self.frames.end().unwrap_or(frame.at) - frame.at;
                     self.frames.gap(frame.at, length, Reason::Unreadable);
                 }
             }
         }
-        if self.is_closed && !self.frames.has_ended() {
+        if !self.is_closed {
+            self.frames.forgive_end();
+        } else if !self.frames.has_ended() {
             self.is_closed = false;
             self.frames.gap(self.frames.length(), 0, Reason::Cut);
         }

@@ -1,6 +1,6 @@
 //! What is written is read, whatever happens to the file in between; nothing else is.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -57,13 +57,13 @@ fn payloads(count: impl Into<prop::collection::SizeRange>) -> impl Strategy<Valu
     })
 }
 
-struct Read {
+struct Found {
     payloads: Vec<Vec<u8>>,
     gaps: Vec<Damage>,
     has_ended: bool,
 }
 
-fn read(bytes: &[u8]) -> Read {
+fn read(bytes: &[u8]) -> Found {
     let mut frames = Frames::new(Cursor::new(bytes)).unwrap();
     let mut payloads = Vec::new();
     while let Some(frame) = frames.next().unwrap() {
@@ -74,7 +74,7 @@ fn read(bytes: &[u8]) -> Read {
         assert!(gap.offset + gap.length <= bytes.len() as u64, "{gap}");
     }
     assert!(gaps.windows(2).all(|pair| pair[0].offset + pair[0].length <= pair[1].offset));
-    Read { payloads, gaps, has_ended: frames.has_ended() }
+    Found { payloads, gaps, has_ended: frames.has_ended() }
 }
 
 /// Whether `some` are among `all`, each once and in their order.
@@ -201,6 +201,70 @@ fn a_length_beyond_the_longest_is_damage_and_takes_no_memory() {
     let read = read(&bytes);
     assert_eq!((read.gaps.len(), read.gaps[0].reason), (1, Reason::TooLong));
     assert_eq!(read.payloads.len(), 1);
+}
+
+/// A disk of which some blocks cannot be read any more.
+struct Failing<'a> {
+    bytes: Cursor<&'a [u8]>,
+    bad: Vec<u64>,
+    failures: usize,
+}
+
+const BLOCK: u64 = 4096;
+
+impl Read for Failing<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let at = self.bytes.position();
+        if self.bad.contains(&(at / BLOCK)) {
+            self.failures += 1;
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let next = self.bad.iter().map(|block| block * BLOCK).filter(|bad| *bad > at).min();
+        let most = next.map_or(into.len(), |next| into.len().min((next - at) as usize));
+        self.bytes.read(&mut into[..most])
+    }
+}
+
+impl Seek for Failing<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(to)
+    }
+}
+
+#[test]
+fn what_a_disk_cannot_read_costs_what_stands_near_it() {
+    let image = image((0..6000u32).map(|index| index.to_le_bytes().repeat(50)).collect());
+    let blocks = image.bytes.len() as u64 / BLOCK;
+    for bad in [vec![0], vec![17], vec![20, 21, 22], vec![blocks], vec![3, 90, 200]] {
+        let mut disk = Failing { bytes: Cursor::new(&image.bytes), bad: bad.clone(), failures: 0 };
+        let mut frames = Frames::new(&mut disk).unwrap();
+        let mut payloads = Vec::new();
+        while let Some(frame) = frames.next().unwrap() {
+            payloads.push(frame.payload.to_vec());
+        }
+        assert!(are_among(&payloads, &image.payloads), "{bad:?}");
+        assert!(payloads.len() > 6000 - 400 * bad.len(), "{bad:?}: {}", payloads.len());
+        let named = |block: &u64| {
+            let at = (block * BLOCK).max(1);
+            frames.gaps().iter().any(|gap| (gap.offset..gap.offset + gap.length).contains(&at))
+        };
+        assert!(bad.iter().all(named), "{bad:?}: {:?}", frames.gaps());
+        let is_told = |gap: &Damage| matches!(gap.reason, Reason::Disk | Reason::Head);
+        assert!(frames.gaps().iter().all(is_told), "{:?}", frames.gaps());
+    }
+}
+
+#[test]
+fn a_disk_of_which_nothing_can_be_read_is_not_asked_for_every_block() {
+    let image = image((0..6000u32).map(|index| index.to_le_bytes().repeat(500)).collect());
+    let blocks = image.bytes.len() as u64 / BLOCK;
+    assert!(blocks > 2500);
+    let bytes = Cursor::new(&image.bytes[..]);
+    let mut disk = Failing { bytes, bad: (10..=blocks).collect(), failures: 0 };
+    let mut frames = Frames::new(&mut disk).unwrap();
+    while frames.next().unwrap().is_some() {}
+    assert_eq!(frames.gaps().len(), 1);
+    assert!(disk.failures < 40, "{}", disk.failures);
 }
 
 #[test]

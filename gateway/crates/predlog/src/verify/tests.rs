@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::convert::{Options, convert};
-use crate::testing::{HOUR, START, floats, row, schema, segment, spec};
+use crate::testing::{HOUR, START, begin, floats, row, schema, segment, spec, told};
 use crate::{Row, Schema};
 
 fn numbers() -> Schema {
@@ -27,7 +27,7 @@ fn log() -> TempDir {
         [(1, (1..100).map(call).collect::<Vec<_>>()), (2, vec![call(101), late(call(102))])]
     {
         let segment = segment(log.path(), number, &[&numbers()], &rows);
-        convert(&segment, &log.path().join("files"), &Options::default()).unwrap();
+        convert(&segment, log.path(), &Options::default()).unwrap();
         fs::remove_file(segment).unwrap();
     }
     segment(log.path(), 5, &[&numbers()], &[call(1), call(2)]);
@@ -136,6 +136,47 @@ fn a_segment_that_was_put_aside_is_named_with_its_damage() {
 }
 
 #[test]
+fn statistics_are_told_of_all_files_but_those_that_cannot_be_read() {
+    let log = log();
+    let path = files(log.path()).unwrap()[0].1.clone();
+    let before = stats(log.path()).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let footer = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap());
+    // Cut, emptied, and damaged wherever that may be in a footer.
+    let cut = [0, 7, whole.len() / 2].map(|length| whole[..length].to_vec());
+    let damaged = (whole.len() - 8 - footer as usize..whole.len()).step_by(61).map(|at| {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 4;
+        damaged
+    });
+    for bytes in cut {
+        fs::write(&path, bytes).unwrap();
+        let found = stats(log.path()).unwrap();
+        assert_eq!((found[0].files, found[0].rows, found[0].unreadable), (1, 1, 1));
+        assert_eq!(found[1], before[1]);
+    }
+    for bytes in damaged {
+        fs::write(&path, bytes).unwrap();
+        stats(log.path()).unwrap();
+    }
+}
+
+#[test]
+fn records_of_a_later_version_are_named() {
+    let log = log();
+    let mut writer = crate::testing::begin(log.path(), 6, &[&numbers()], &[call(1)]);
+    let mut framed = crate::testing::feedback(&[crate::testing::told(1)]);
+    framed[8] = 9;
+    let check = crc32fast::hash(&framed[..9]).to_le_bytes();
+    framed[9..13].copy_from_slice(&check);
+    writer.append(&framed).unwrap();
+    let verification = verify(log.path()).unwrap();
+    let check = verification.segments.iter().find(|check| check.number == 6).unwrap();
+    assert_eq!(check.problem.as_deref(), Some("1 records are of a later version"));
+    assert!(!verification.is_whole());
+}
+
+#[test]
 fn statistics_come_from_metadata() {
     let log = log();
     let stats = stats(log.path()).unwrap();
@@ -151,4 +192,30 @@ fn statistics_come_from_metadata() {
     assert_eq!(stats.iter().map(|of| of.bytes).sum::<u64>(), bytes);
     let segment = log.path().join("segments/00000005.segment");
     assert_eq!(waiting(log.path()).unwrap(), (1, segment.metadata().unwrap().len()));
+}
+
+#[test]
+fn feedback_is_read_and_counted_like_rows() {
+    let log = TempDir::new().unwrap();
+    fs::write(log.path().join("instance"), "00000000 4\n").unwrap();
+    for number in [1, 2] {
+        let mut writer = begin(log.path(), number, &[], &[]);
+        writer.append(&crate::testing::feedback(&[told(1), told(2)])).unwrap();
+        let segment = writer.close().unwrap();
+        if number == 1 {
+            convert(&segment, log.path(), &Options::default()).unwrap();
+            fs::remove_file(segment).unwrap();
+        }
+    }
+    let verification = verify(log.path()).unwrap();
+    assert!(verification.is_whole() && verification.missing.is_empty(), "{verification:?}");
+    assert_eq!((verification.feedback[0].rows, verification.segments[0].feedback), (2, 2));
+    let path = verification.feedback[0].path.clone();
+    let (files, lines, bytes) = feedback_stats(log.path()).unwrap();
+    assert_eq!((files, lines, bytes), (1, 2, path.metadata().unwrap().len()));
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[20] ^= 4;
+    fs::write(&path, damaged).unwrap();
+    let verification = verify(log.path()).unwrap();
+    assert!(!verification.is_whole() && verification.feedback[0].problem.is_some());
 }

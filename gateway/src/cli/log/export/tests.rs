@@ -22,9 +22,9 @@ fn arguments(words: &[&str]) -> Arguments {
 #[test]
 fn a_range_of_time_counts_from_now_where_it_says_so() {
     let now = UNIX_EPOCH + Duration::from_secs(7200);
-    let query = arguments(&["--from", "-1h", "--to", "1970-01-01T01:30:00Z"]).query(now).unwrap();
+    let query = arguments(&["--from", "-1h", "--to", "1970-01-01T01:30:00Z"]).rows.at(now).unwrap();
     assert_eq!((query.from_us, query.until_us), (Some(3_600_000_000), Some(5_400_000_000)));
-    let error = arguments(&["--from=-1h", "--to=-2h"]).query(now).unwrap_err();
+    let error = arguments(&["--from=-1h", "--to=-2h"]).rows.at(now).unwrap_err();
     assert_eq!(
         error.to_string(),
         "--from 1970-01-01T01:00:00Z is not before --to 1970-01-01T00:00:00Z"
@@ -33,7 +33,7 @@ fn a_range_of_time_counts_from_now_where_it_says_so() {
 
 #[test]
 fn columns_are_a_list() {
-    let columns = arguments(&["--columns", "prediction_id,in_x"]).columns;
+    let columns = arguments(&["--columns", "prediction_id,in_x"]).rows.columns;
     assert_eq!(columns, ["prediction_id", "in_x"]);
 }
 

@@ -102,6 +102,24 @@ pub(super) const KEYS: &[Key] = &[
         "`\"drop\"`; `\"hash\"` (texts, and integers of 64 bits); `\"truncate:N\"` (texts: the first N characters); `\"bucket:W\"` (numbers: rounded down to a multiple of W). What a rule does not fit is dropped. Required.",
     ),
     key(
+        "prediction_log.feedback",
+        Type::Table,
+        "",
+        "With this section predictions are remembered for a while, so that feedback about them counts in metrics as soon as it comes. Feedback is kept in the log without it too.",
+    ),
+    key(
+        "prediction_log.feedback.horizon",
+        Type::Duration,
+        "\"1h\"",
+        "For how long. Older feedback is kept in the log and joined when that is read.",
+    ),
+    key(
+        "prediction_log.feedback.entries",
+        Type::Count,
+        "262144",
+        "How many at most, 1 to 16777216, of about 150 bytes each; one whose caller gave it an id takes two.",
+    ),
+    key(
         "prediction_log.sampling",
         Type::Table,
         "",

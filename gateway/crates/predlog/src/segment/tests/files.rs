@@ -115,10 +115,58 @@ fn records_of_later_versions_are_passed_over_and_what_cannot_be_understood_is_na
     assert_eq!(rows(&path), [3]);
     let length = (HEADER + 3) as u64;
     assert_eq!(records(&path).1, Some(Damage { offset, length, reason: Reason::Unreadable }));
+    let mut reader = Reader::open(&path).unwrap();
+    while reader.next().unwrap().is_some() {}
+    assert_eq!(reader.unknown(), 1);
 }
 
 #[test]
-fn a_format_of_a_later_version_is_refused_and_left_alone() {
+fn an_end_that_is_being_written_is_no_damage_until_the_segment_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
+    writer.append(&[row(1), row(2)].concat()).unwrap();
+    let open = list_open(folder.path()).unwrap().remove(0).1;
+    let whole = fs::metadata(&open).unwrap().len();
+    for cut in 1..row(2).len() as u64 {
+        OpenOptions::new().write(true).open(&open).unwrap().set_len(whole - cut).unwrap();
+        assert_eq!((rows(&open), records(&open).1), (vec![1], None), "{cut}");
+    }
+    let closed = closed_path(folder.path(), 1);
+    fs::rename(open, &closed).unwrap();
+    assert_eq!(records(&closed).1.unwrap().reason, Reason::Torn);
+}
+
+#[test]
+fn a_segment_is_always_whole_for_those_who_read_while_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
+    let open = list_open(folder.path()).unwrap().remove(0).1;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..400 {
+                writer.append(&(0..50).flat_map(|_| row(number)).collect::<Vec<_>>()).unwrap();
+            }
+            writer.close().unwrap();
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        let mut before = 0;
+        loop {
+            let was_done = done.load(std::sync::atomic::Ordering::SeqCst);
+            let (records, damage) = records(&open);
+            assert_eq!(damage, None);
+            assert!(records.len() >= before);
+            before = records.len();
+            if was_done {
+                break;
+            }
+        }
+        assert_eq!(before, 20_000);
+    });
+}
+
+#[test]
+fn a_format_of_a_later_version_is_left_alone_and_holds_up_no_other_segment() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = Head::new(1, 2, 3).bytes();
     bytes[8] = 2;
@@ -127,8 +175,14 @@ fn a_format_of_a_later_version_is_refused_and_left_alone() {
     let path = folder.path().join("00000001.open");
     fs::write(&path, bytes).unwrap();
     assert_eq!(Reader::open(&path).unwrap_err().kind(), ErrorKind::Unsupported);
-    let refused = recover(folder.path()).unwrap_err();
-    assert!(refused.to_string().contains("00000001.open"), "{refused}");
+    let mut writer = Writer::create(folder.path(), 2, 0, 0).unwrap();
+    writer.append(&row(1)).unwrap();
+    drop(writer);
+    let recovered = recover(folder.path()).unwrap();
+    assert_eq!(recovered[0].path, path);
+    assert!(recovered[0].problem.as_ref().is_some_and(|text| text.contains("format 2")));
+    assert_eq!((recovered[1].rows, &recovered[1].problem), (1, &None));
+    assert_eq!(names(folder.path()), ["00000001.open", "00000002.segment"]);
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 

@@ -1,0 +1,150 @@
+//! Feedback meets its prediction, whichever comes first, and nothing grows without end.
+
+use engine::{DataType, TensorSpec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::OutputSpec;
+
+fn signature(datatype: DataType, shape: &[i64], labels: &[&str]) -> Arc<Signature> {
+    let spec = TensorSpec { name: "y".into(), datatype, shape: shape.to_vec() };
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    let output = OutputSpec { spec, labels, tolerance: 0.0, finite: false };
+    Arc::new(Signature { inputs: vec![], outputs: vec![output], max_batch_size: 8, splits: false })
+}
+
+fn floats(shape: &[usize], values: &[f32]) -> Tensor {
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    Tensor::new(DataType::Fp32, shape.to_vec(), data.into()).unwrap()
+}
+
+fn table(entries: usize) -> Recent {
+    Recent::new(&Memory { horizon: Duration::from_secs(60), entries })
+}
+
+fn word(item: Option<u32>, label: Label) -> Word {
+    Word { item, label: Some(label), reward: None }
+}
+
+/// Remembers a prediction of a model of this name, with these classes of two items.
+fn remember(recent: &Recent, model: &str, prediction: PredictionId, caller_id: &str) {
+    let signature = signature(DataType::Fp32, &[-1, 3], &["cat", "dog", "cow"]);
+    let outputs = [floats(&[2, 3], &[0.0, 2.0, 1.0, 0.5, 0.1, f32::NAN])];
+    let of = (model, "1", "champion");
+    let seen = Seen { of, signature: Some(&signature), outputs: &outputs, items: 2 };
+    recent.remember(prediction, caller_id, &seen);
+}
+
+/// How many labels agree, do not, and are beside no class.
+fn labels(model: &str) -> [u64; 3] {
+    let text = crate::telemetry::metrics::recorder().render();
+    ["yes", "no", "unknown"].map(|agrees| {
+        let series = format!(
+            "penstock_feedback_labels_total{{model=\"{model}\",version=\"1\",arm=\"champion\",agrees=\"{agrees}\"}} "
+        );
+        text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_are_held_against_the_classes_that_were_answered() {
+    crate::telemetry::metrics::recorder();
+    let (recent, id) = (table(1000), PredictionId::new());
+    remember(&recent, "held", id, "order-7");
+    let tell = |target, word| recent.tell(target, word, false);
+    let own = Target::Prediction(*id.as_bytes());
+    assert_eq!(tell(own, word(Some(0), Label::Text("dog".into()))), Met::Prediction);
+    assert_eq!(tell(own, word(Some(1), Label::Number(0.0))), Met::Prediction);
+    assert_eq!(labels("held"), [2, 0, 0]);
+    // Both items, one of which agrees.
+    assert_eq!(tell(Target::Caller("order-7"), word(None, Label::Number(1.0))), Met::Prediction);
+    assert_eq!(labels("held"), [3, 1, 0]);
+    assert_eq!(tell(own, word(Some(2), Label::Number(1.0))), Met::NoItem);
+    assert_eq!(tell(Target::Caller("order-8"), word(None, Label::Number(1.0))), Met::Nothing);
+    assert_eq!(labels("held"), [3, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn feedback_that_comes_first_counts_when_its_prediction_comes() {
+    crate::telemetry::metrics::recorder();
+    let (recent, id) = (table(1000), PredictionId::new());
+    let own = Target::Prediction(*id.as_bytes());
+    assert_eq!(recent.tell(own, word(Some(0), Label::Number(1.0)), true), Met::Nothing);
+    assert_eq!(recent.tell(own, word(Some(1), Label::Number(1.0)), true), Met::Nothing);
+    assert_eq!(recent.tell(own, word(Some(1), Label::Number(1.0)), false), Met::Nothing);
+    remember(&recent, "early", id, "");
+    assert_eq!(labels("early"), [1, 1, 0]);
+    remember(&recent, "early", id, "");
+    assert_eq!(labels("early"), [1, 1, 0], "it counts once");
+    assert_eq!(recent.early.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_old_or_too_much_is_forgotten() {
+    let recent = table(SHARDS * 10);
+    let first = PredictionId::new();
+    remember(&recent, "bounds", first, "");
+    tokio::time::advance(Duration::from_secs(61)).await;
+    let own = Target::Prediction(*first.as_bytes());
+    assert_eq!(recent.tell(own, word(None, Label::Number(1.0)), false), Met::Nothing);
+    for index in 0..20_000 {
+        remember(&recent, "bounds", PredictionId::new(), &index.to_string());
+        let target = Target::Prediction(*PredictionId::new().as_bytes());
+        recent.tell(target, word(None, Label::Number(1.0)), true);
+    }
+    for shard in &recent.shards {
+        let shard = shard.lock().unwrap();
+        assert!(shard.known.len() <= 10 && shard.order.len() <= 10);
+        assert!(shard.early_order.len() <= 2, "{}", shard.early_order.len());
+        let words: usize = shard.early.values().map(Vec::len).sum();
+        assert_eq!(words, shard.early_order.len());
+    }
+}
+
+#[test]
+fn classes_come_from_labels_from_the_largest_float_or_from_a_whole_number() {
+    let of = |signature: &Signature, tensor: &Tensor, items| {
+        let classes =
+            Classes::of(classes::output_of(signature), std::slice::from_ref(tensor), items);
+        (0..items).map(|item| classes.at(item)).collect::<Vec<_>>()
+    };
+    let logits = signature(DataType::Fp32, &[-1, 2], &[]);
+    assert_eq!(of(&logits, &floats(&[2, 2], &[0.0, 1.0, 3.0, 3.0]), 2), [Some(1), Some(0)]);
+    assert_eq!(of(&logits, &floats(&[1, 2], &[f32::NAN, f32::NAN]), 1), [None]);
+    let regression = signature(DataType::Fp32, &[-1, 1], &[]);
+    assert_eq!(of(&regression, &floats(&[1, 1], &[5.0]), 1), [None]);
+    let whole = signature(DataType::Int64, &[-1, 1], &[]);
+    let data: Vec<u8> = [7_i64, -1].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let tensor = Tensor::new(DataType::Int64, vec![2, 1], data.into()).unwrap();
+    assert_eq!(of(&whole, &tensor, 2), [Some(7), None]);
+    let wide = floats(&[1, 5000], &[0.5; 5000]);
+    assert_eq!(of(&signature(DataType::Fp32, &[-1, 5000], &[]), &wide, 1), [None]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the order of predictions and feedback, all that belongs together meets.
+    #[test]
+    fn any_order_of_predictions_and_feedback_counts_alike(
+        order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle(), salt in any::<u32>(),
+    ) {
+        crate::telemetry::metrics::recorder();
+        let (recent, model) = (table(100_000), format!("order-{salt}"));
+        let ids: Vec<_> = (0..4).map(|_| PredictionId::new()).collect();
+        let before = labels(&model);
+        for step in order {
+            let id = ids[step % 4];
+            match step / 4 {
+                0 => remember(&recent, &model, id, ""),
+                item => {
+                    let target = Target::Prediction(*id.as_bytes());
+                    let item = u32::try_from(item - 1).unwrap();
+                    recent.tell(target, word(Some(item), Label::Number(1.0)), true);
+                }
+            }
+        }
+        let after = labels(&model);
+        prop_assert_eq!([after[0] - before[0], after[1] - before[1], after[2] - before[2]], [4, 4, 0]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Feedback on its way to the disk.
+
+use std::ops::Range;
+
+use predlog::Feedback;
+use predlog::segment::{Kind, frame};
+use prost::Message;
+use tokio::time::Instant;
+
+use super::PredictionLog;
+use super::notes::noted;
+use super::segments::wall_us;
+use crate::error::Rejection;
+
+impl PredictionLog {
+    /// Writes feedback, all of it together, and waits until it is written, as for a durable row.
+    ///
+    /// # Errors
+    /// `Overloaded` when that is not done in time; it may be written later all the same.
+    pub async fn commit_feedback(&self, all: &[Feedback]) -> Result<(), Rejection> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.admit()?;
+        let mut framed = Vec::new();
+        for told in all {
+            // It has at most a few kilobytes.
+            let _fits = frame(Kind::Feedback, &mut framed, |out| {
+                // A vector takes all that is written to it.
+                let _written = told.encode(out);
+            });
+        }
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let until = Instant::now() + self.settings().commit_timeout;
+        let lanes = &self.shared.lanes;
+        self.commit(until, || lanes.push_feedback(&framed, count).map(|(ticket, _)| ticket)).await
+    }
+
+    /// Microseconds since 1970, UTC, as rows have their times.
+    #[must_use]
+    pub fn now_us(&self) -> i64 {
+        wall_us()
+    }
+
+    /// The id of a caller's request as rows have it; `None` where the log's rules keep none.
+    #[must_use]
+    pub fn kept_caller_id(&self, given: &str) -> Option<String> {
+        let settings = self.settings();
+        let mut kept = String::new();
+        let Range { start, end } = noted(&mut kept, &settings.caller_id, Some(given));
+        (start < end).then_some(kept)
+    }
+}
