@@ -33,15 +33,15 @@ class Recipe:
 
 
 def blocks() -> Iterator[tuple[str, str, str]]:
-    """Heading, language and text of each fenced block from `## Reading` on."""
-    _, mark, text = DOCUMENT.read_text().partition("\n## Reading\n")
-    assert mark
-    heading = "Reading"
-    for found in re.finditer(r"(?m)^#{2,3} (.+)$|^```(\w+)\n([^`]+)^```$", text):
+    """Heading, language and text of each fenced block of the sections Reading and Recipes."""
+    section = heading = ""
+    pattern = r"(?m)^(##|###) (.+)$|^```(\w+)\n([^`]+)^```$"
+    for found in re.finditer(pattern, DOCUMENT.read_text()):
         if found[1]:
-            heading = found[1]
-        else:
-            yield heading, found[2], found[3]
+            heading = found[2]
+            section = heading if found[1] == "##" else section
+        elif section in ("Reading", "Recipes"):
+            yield heading, found[3], found[4]
 
 
 @pytest.fixture(scope="module")
