@@ -64,13 +64,7 @@ impl fmt::Display for Wrong {
 }
 
 impl Told {
-    /// Checks everything that it says, and gives it an id if it has none.
-    ///
-    /// # Errors
-    /// All that is wrong with it.
-    pub fn checked(self, index: usize, now_us: i64) -> Result<Feedback, Vec<Wrong>> {
-        let mut wrong = vec![];
-        let mut add = |field: &str, text: String| wrong.push(Wrong::new(index, field, text));
+    fn check_texts(&self, add: &mut impl FnMut(&str, String)) {
         let texts = [
             ("caller_id", &self.caller_id, LONGEST_TEXT),
             ("id", &self.id, LONGEST_ID),
@@ -86,6 +80,16 @@ impl Told {
                 _ => {}
             }
         }
+    }
+
+    /// Checks everything that it says, and gives it an id if it has none.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn checked(self, index: usize, now_us: i64) -> Result<Feedback, Vec<Wrong>> {
+        let mut wrong = vec![];
+        let mut add = |field: &str, text: String| wrong.push(Wrong::new(index, field, text));
+        self.check_texts(&mut add);
         let prediction = match (&self.prediction_id, &self.caller_id) {
             (Some(_), Some(_)) => {
                 add("caller_id", "does not go with prediction_id: name one of them".into());

@@ -96,13 +96,9 @@ impl Classes {
 
 /// The index of the largest element, of several the first; `u32::MAX` where none is a number.
 fn largest(elements: impl Iterator<Item = f64>) -> u32 {
-    let mut best = (u32::MAX, f64::NEG_INFINITY);
-    for (index, element) in (0..).zip(elements) {
-        if element > best.1 || (best.0 == u32::MAX && element == best.1) {
-            best = (index, element);
-        }
-    }
-    best.0
+    let numbers = (0..).zip(elements).filter(|(_, element)| !element.is_nan());
+    let best = numbers.reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.map_or(u32::MAX, |(index, _)| index)
 }
 
 #[expect(
