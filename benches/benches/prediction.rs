@@ -75,11 +75,17 @@ fn floats(count: usize) -> Tensor {
 
 /// All that the log does on the path of a call, and what the thread that writes does meanwhile.
 fn recording(c: &mut Criterion) {
+    record(c, "row", "");
+    // And the prediction is remembered for feedback.
+    record(c, "row remembered", "[prediction_log.feedback]");
+}
+
+fn record(c: &mut Criterion, name: &str, more: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
     let text = format!(
         "version = 1\n[prediction_log]\npath = '{path}'\nqueue_rows = 16000000\n\
-                        queue_bytes = '1GiB'"
+                        queue_bytes = '1GiB'\n{more}"
     );
     let config = config::parse(&text, Path::new("")).unwrap().prediction_log.unwrap();
     let log = PredictionLog::start(&config).unwrap();
@@ -101,7 +107,7 @@ fn recording(c: &mut Criterion) {
     // Half a gigabyte at most.
     let mut group = c.benchmark_group("prediction");
     group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(500));
-    group.sample_size(10).bench_function("row", |b| {
+    group.sample_size(10).bench_function(name, |b| {
         b.iter(|| {
             let about = About { prediction, guarantee: None, sticky_key: None };
             let mut notes = Notes::take(&log, black_box(&call), about).unwrap();

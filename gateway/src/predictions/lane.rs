@@ -307,7 +307,7 @@ impl Lane {
 }
 
 /// The lane of the calling thread.
-fn own(lanes: usize) -> usize {
+pub(super) fn own(lanes: usize) -> usize {
     static THREADS: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static THREAD: usize = THREADS.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,9 @@
 //! Predictions of the last while, so that feedback about them counts as soon as it comes.
 //!
-//! A bounded table from the id of a prediction, and from that which its caller gave it, to what
-//! answered it and which classes that said. Feedback that comes first waits here for its
+//! Whoever records a prediction puts it into a list of its thread, one behind the other, which is
+//! all that calls pay for. Whoever has feedback catches up: it moves what came meanwhile into a
+//! bounded table from the id of a prediction, and from that which its caller gave it, to what
+//! answered it and which classes that said. Feedback that comes first waits there for its
 //! prediction. What is forgotten is joined when the log is read.
 
 mod classes;
@@ -20,30 +22,38 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use classes::Classes;
 use series::AllSeries;
 
+use super::lane::own;
 use crate::config::Memory;
 use crate::types::{PredictionId, Signature};
 
-/// Parts of the table, each with a lock of its own.
-const SHARDS: usize = 64;
+/// Lists of threads.
+const LANES: usize = 64;
+/// Entries of a full list.
+const CHUNK: usize = 1024;
 /// As a part of all entries: feedback that waits for its prediction.
 const EARLY: usize = 8;
 /// Tells ids of callers from those of predictions.
 const OF_CALLER: u64 = 0x63_616c_6c65_7269;
 
-/// The table.
+/// What is remembered.
 #[derive(Debug)]
 pub struct Recent {
-    shards: Box<[Mutex<Shard>]>,
+    lanes: Box<[Mutex<Vec<Entry>>]>,
+    /// The oldest first.
+    full: Mutex<VecDeque<Vec<Entry>>>,
+    table: Mutex<Table>,
     series: AllSeries,
     horizon: Duration,
-    /// Entries of a shard.
+    /// Entries of the table, and of full lists.
     most: usize,
-    /// Feedback that waits, in all shards.
+    /// Feedback that waits.
     early: AtomicUsize,
 }
 
+type Entry = (u128, Known);
+
 #[derive(Debug, Default)]
-struct Shard {
+struct Table {
     known: HashMap<u128, Known>,
     /// As they came; some have come again since.
     order: VecDeque<(u128, Instant)>,
@@ -113,66 +123,87 @@ impl<'a> Seen<'a> {
 impl Recent {
     pub(super) fn new(memory: &Memory) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+            full: Mutex::default(),
+            table: Mutex::default(),
             series: AllSeries::default(),
             horizon: memory.horizon,
-            most: memory.entries.div_ceil(SHARDS),
+            most: memory.entries,
             early: AtomicUsize::new(0),
         }
     }
 
-    /// Remembers a prediction, and counts feedback that came before it.
+    /// Remembers a prediction.
     pub(super) fn remember(&self, prediction: PredictionId, caller_id: &str, seen: &Seen<'_>) {
         let (series, output) = self.series.of(seen.of, seen.signature);
         let classes = Classes::of(output, seen.outputs, seen.items);
         let known = Known { since: Instant::now(), series, classes };
+        let mut lane = lock(&self.lanes[own(LANES)]);
         if !caller_id.is_empty() {
-            self.insert(Target::Caller(caller_id).key(), known.clone());
+            lane.push((Target::Caller(caller_id).key(), known.clone()));
         }
-        self.insert(Target::Prediction(*prediction.as_bytes()).key(), known);
+        lane.push((Target::Prediction(*prediction.as_bytes()).key(), known));
+        if lane.len() >= CHUNK {
+            let list = std::mem::replace(&mut *lane, Vec::with_capacity(CHUNK + 1));
+            drop(lane);
+            let mut full = lock(&self.full);
+            full.push_back(list);
+            if full.len() * CHUNK > self.most.max(CHUNK) {
+                let oldest = full.pop_front();
+                drop(full);
+                drop(oldest);
+            }
+        }
     }
 
-    fn insert(&self, key: u128, known: Known) {
-        let (since, early) = (known.since, &self.early);
-        let mut shard = self.shard(key);
-        let waiting = match early.load(Ordering::Relaxed) {
-            0 => None,
-            _ => shard.early.remove(&key),
-        };
-        let counted = waiting.as_ref().map(|_| known.clone());
-        shard.known.insert(key, known);
-        shard.order.push_back((key, since));
-        // A little more than comes in, so that nobody ever has much to forget.
-        for _ in 0..2 {
-            shard.forget(since, self.horizon, self.most);
-        }
-        drop(shard);
-        if let (Some(words), Some(known)) = (waiting, counted) {
-            early.fetch_sub(words.len(), Ordering::Relaxed);
+    /// Entries that catching up takes in, roughly.
+    pub fn behind(&self) -> usize {
+        lock(&self.full).len() * CHUNK
+    }
+
+    /// Takes in what was recorded since the last time, and counts feedback that came before its
+    /// prediction.
+    pub fn catch_up(&self) {
+        let mut table = lock(&self.table);
+        let full = std::mem::take(&mut *lock(&self.full));
+        let lists = full.into_iter().chain(self.lanes.iter().map(|lane| {
+            let mut lane = lock(lane);
+            std::mem::take(&mut *lane)
+        }));
+        for (key, known) in lists.flatten() {
+            let words = table.insert(key, &known, self.horizon, self.most);
+            self.early.fetch_sub(words.len(), Ordering::Relaxed);
             for word in &words {
                 self.count(&known, word);
             }
         }
     }
 
-    /// Joins feedback with its prediction. Where that is not known, and `waits`, it is counted
-    /// when the prediction comes.
+    /// Catches up if feedback waits for its prediction.
+    pub(super) fn settle_early(&self) {
+        if self.early.load(Ordering::Relaxed) > 0 {
+            self.catch_up();
+        }
+    }
+
+    /// Joins feedback with its prediction, as of the last time that somebody caught up. Where that
+    /// is not known, and `waits`, it is counted when the prediction comes.
     pub fn tell(&self, about: Target<'_>, word: Word, waits: bool) -> Met {
         let key = about.key();
         let now = Instant::now();
-        let mut shard = self.shard(key);
-        let known = shard.known.get(&key).cloned();
+        let mut table = lock(&self.table);
+        let known = table.known.get(&key).cloned();
         match known.filter(|known| now.duration_since(known.since) <= self.horizon) {
             Some(known) => {
-                drop(shard);
+                drop(table);
                 if self.count(&known, &word) { Met::Prediction } else { Met::NoItem }
             }
             None => {
                 if waits {
                     self.early.fetch_add(1, Ordering::Relaxed);
-                    shard.early.entry(key).or_default().push(word);
-                    shard.early_order.push_back((key, now));
-                    let given_up = shard.give_up(now, self.horizon, self.most.div_ceil(EARLY));
+                    table.early.entry(key).or_default().push(word);
+                    table.early_order.push_back((key, now));
+                    let given_up = table.give_up(now, self.horizon, self.most.div_ceil(EARLY));
                     self.early.fetch_sub(given_up, Ordering::Relaxed);
                 }
                 Met::Nothing
@@ -200,24 +231,28 @@ impl Recent {
         }
         true
     }
-
-    fn shard(&self, key: u128) -> MutexGuard<'_, Shard> {
-        // The last bits of ids are drawn, and those of hashes are as good.
-        let index = usize::from(key.to_le_bytes()[0]) % SHARDS;
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Shard {
-    /// Forgets the oldest, if it is too old or one too many.
-    fn forget(&mut self, now: Instant, horizon: Duration, most: usize) {
-        let is_over = |(_, since): &(u128, Instant)| now.duration_since(*since) > horizon;
-        if (self.order.len() > most || self.order.front().is_some_and(is_over))
-            && let Some((key, since)) = self.order.pop_front()
-            && self.known.get(&key).is_some_and(|known| known.since == since)
-        {
-            self.known.remove(&key);
+impl Table {
+    /// Takes a prediction in, and forgets what is too old or too much. Returns the feedback that
+    /// has waited for it.
+    fn insert(&mut self, key: u128, known: &Known, horizon: Duration, most: usize) -> Vec<Word> {
+        let since = known.since;
+        // Lists of threads come in any order.
+        if self.known.get(&key).is_none_or(|before| before.since <= since) {
+            self.known.insert(key, known.clone());
+            self.order.push_back((key, since));
         }
+        while let Some((oldest, at)) = self.order.front().copied() {
+            if self.order.len() <= most && since.saturating_duration_since(at) <= horizon {
+                break;
+            }
+            self.order.pop_front();
+            if self.known.get(&oldest).is_some_and(|known| known.since == at) {
+                self.known.remove(&oldest);
+            }
+        }
+        if self.early.is_empty() { vec![] } else { self.early.remove(&key).unwrap_or_default() }
     }
 
     /// Lets feedback go that has waited too long, or is too much; how much that was.
@@ -236,6 +271,10 @@ impl Shard {
         }
         given_up
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Target<'_> {

@@ -33,6 +33,7 @@ fn remember(recent: &Recent, model: &str, prediction: PredictionId, caller_id: &
     let of = (model, "1", "champion");
     let seen = Seen { of, signature: Some(&signature), outputs: &outputs, items: 2 };
     recent.remember(prediction, caller_id, &seen);
+    recent.catch_up();
 }
 
 /// How many labels agree, do not, and are beside no class.
@@ -81,24 +82,40 @@ async fn feedback_that_comes_first_counts_when_its_prediction_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_too_old_or_too_much_is_forgotten() {
-    let recent = table(SHARDS * 10);
+    let recent = table(640);
     let first = PredictionId::new();
     remember(&recent, "bounds", first, "");
     tokio::time::advance(Duration::from_secs(61)).await;
     let own = Target::Prediction(*first.as_bytes());
     assert_eq!(recent.tell(own, word(None, Label::Number(1.0)), false), Met::Nothing);
-    for index in 0..20_000 {
+    for index in 0..2000 {
         remember(&recent, "bounds", PredictionId::new(), &index.to_string());
         let target = Target::Prediction(*PredictionId::new().as_bytes());
         recent.tell(target, word(None, Label::Number(1.0)), true);
     }
-    for shard in &recent.shards {
-        let shard = shard.lock().unwrap();
-        assert!(shard.known.len() <= 10 && shard.order.len() <= 10);
-        assert!(shard.early_order.len() <= 2, "{}", shard.early_order.len());
-        let words: usize = shard.early.values().map(Vec::len).sum();
-        assert_eq!(words, shard.early_order.len());
+    let table = lock(&recent.table);
+    assert_eq!((table.known.len(), table.order.len()), (640, 640));
+    assert_eq!(table.early_order.len(), 80);
+    let words: usize = table.early.values().map(Vec::len).sum();
+    assert_eq!((words, recent.early.load(Ordering::Relaxed)), (80, 80));
+}
+
+#[test]
+fn predictions_that_nobody_asks_for_are_bounded_and_the_latest_are_kept() {
+    let recent = table(4 * CHUNK);
+    let ids: Vec<_> = (0..20 * CHUNK).map(|_| PredictionId::new()).collect();
+    for id in &ids {
+        let seen = Seen { of: ("idle", "1", ""), signature: None, outputs: &[], items: 1 };
+        recent.remember(*id, "", &seen);
+        assert!(recent.behind() <= 4 * CHUNK);
     }
+    recent.catch_up();
+    assert_eq!(recent.behind(), 0);
+    let meets = |id: &PredictionId| {
+        recent.tell(Target::Prediction(*id.as_bytes()), word(None, Label::Number(1.0)), false)
+    };
+    assert_eq!(meets(&ids[0]), Met::Nothing);
+    assert!(ids[17 * CHUNK..].iter().all(|id| meets(id) == Met::Prediction));
 }
 
 #[test]
