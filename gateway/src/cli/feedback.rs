@@ -20,7 +20,7 @@ enum Command {
     /// Send one feedback, or those of a file, to a running gateway
     Send(Box<send::Arguments>),
     /// Write rows of a prediction log with what is known of each of their items
-    Export(export::Arguments),
+    Export(Box<export::Arguments>),
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -68,6 +68,7 @@ impl Told {
     ///
     /// # Errors
     /// All that is wrong with it.
+    #[expect(clippy::too_many_lines, reason = "one field behind the other")]
     pub fn checked(self, index: usize, now_us: i64) -> Result<Feedback, Vec<Wrong>> {
         let mut wrong = vec![];
         let mut add = |field: &str, text: String| wrong.push(Wrong::new(index, field, text));

@@ -98,7 +98,7 @@ impl Classes {
 fn largest(elements: impl Iterator<Item = f64>) -> u32 {
     let mut best = (u32::MAX, f64::NEG_INFINITY);
     for (index, element) in (0..).zip(elements) {
-        if element > best.1 || (best.0 == u32::MAX && element == best.1) {
+        if element > best.1 || (best.0 == u32::MAX && element >= best.1) {
             best = (index, element);
         }
     }

@@ -84,7 +84,9 @@ impl Series {
     /// Counts a label beside the class that was said.
     pub(super) fn count_label(&self, class: Option<u32>, label: &Label) {
         let agrees = class.map(|class| match label {
-            Label::Number(number) => *number == f64::from(class),
+            Label::Number(number) => {
+                number.partial_cmp(&f64::from(class)).is_some_and(std::cmp::Ordering::is_eq)
+            }
             Label::Text(text) => match self.labels.get(class as usize) {
                 Some(name) => name == text,
                 None => text.parse() == Ok(class),
