@@ -33,8 +33,13 @@ columns = [name for name in lines.columns if name.startswith(("in_", "out_"))]
 numbers = lines[columns].select_dtypes("number").dropna(axis="columns", how="all").columns
 print(lines[numbers].describe().loc[["count", "min", "mean", "max"]].to_string())
 
-# %% The last day against the one before it. Features that only one of them has are left out.
-before, after = (part for _, part in sorted(lines.groupby("date"), key=lambda day: day[0])[-2:])
+# %% The last day against the one before it, or the halves of the only one. Features that one of
+# both lacks are left out.
+days = [part for _, part in sorted(lines.groupby("date"), key=lambda day: day[0])]
+if len(days) == 1:
+    ordered = days[0].sort_values("arrived")
+    days = [ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]]
+before, after = days[-2:]
 shared = [name for name in numbers if before[name].notna().any() and after[name].notna().any()]
 definition = DataDefinition(numerical_columns=shared)
 reference, current = (

@@ -44,6 +44,8 @@ pub struct Intake {
     seen: Arc<Seen>,
     metrics: FeedbackMetrics,
     horizon: Duration,
+    /// Predictions from before are not remembered.
+    started_us: i64,
 }
 
 /// What became of one feedback.
@@ -88,11 +90,15 @@ impl Intake {
         let Memory { horizon, entries } = config.feedback.unwrap_or_default();
         let seen = Arc::new(Seen::new(horizon, entries));
         let (known, path) = (seen.clone(), log.path().to_owned());
-        let from_us = log.now_us().saturating_sub(micros(horizon));
+        let started_us = log.now_us();
+        let from_us = started_us.saturating_sub(micros(horizon));
         tasks::spawn("feedback", async move {
             let range = Range { from_us: Some(from_us), until_us: None, most: entries };
             match tasks::blocking(move || Labels::read(&path, &range)).await {
                 Ok(labels) => {
+                    for damage in labels.damage() {
+                        warn!(damage, "feedback of the prediction log cannot be read");
+                    }
                     let now = Instant::now();
                     for told in labels.iter() {
                         known.note(told.key(), now);
@@ -105,7 +111,7 @@ impl Intake {
                 ),
             }
         });
-        Arc::new(Self { log, seen, metrics: FeedbackMetrics::new(), horizon })
+        Arc::new(Self { log, seen, metrics: FeedbackMetrics::new(), horizon, started_us })
     }
 
     /// Takes a batch: all of it or nothing. What is returned, in the order of the batch, is
@@ -220,8 +226,10 @@ impl Intake {
         }
         let made_ms = id[..6].iter().fold(0_i64, |ms, byte| ms << 8 | i64::from(*byte));
         let age_us = now_us.saturating_sub(made_ms.saturating_mul(1000));
+        let made_us = now_us.saturating_sub(age_us);
         match age_us {
             age if age > micros(self.horizon) => Outcome::Late,
+            age if made_us < self.started_us && age > micros(YOUNG) => Outcome::Stored,
             age if age.saturating_abs() <= micros(YOUNG) => Outcome::Early,
             _ => Outcome::Unmatched,
         }

@@ -42,6 +42,8 @@ use choice::{Choice, Ready};
 use report::About;
 use tally::Tally;
 
+/// Feedback that came so long before the first call is looked at, in microseconds.
+const EARLIER_US: i64 = 24 * 3600 * 1_000_000;
 /// Calls that are read before they are asked, beside those that are put in order.
 const READ_AHEAD: usize = 16;
 /// Bytes of calls under way, from which on no further one is asked.
@@ -112,6 +114,14 @@ impl Target {
         }
     }
 
+    /// Inputs that every call has to have, by name; of a gateway that is not known.
+    fn required(&self) -> Vec<String> {
+        match self {
+            Self::Here(local) => local.required(),
+            Self::There(_) => vec![],
+        }
+    }
+
     fn asked(&self) -> Asked {
         match self {
             Self::Here(local) => local.asked(),
@@ -149,14 +159,18 @@ impl Replay {
     pub async fn run(self, target: &Target) -> anyhow::Result<Report> {
         let started = Instant::now();
         let labels = self.labels().await?;
+        let mut log = LogRead::default();
+        for damage in labels.iter().flat_map(Labels::damage) {
+            log.add_damage(damage.clone());
+        }
         let mut tally = Tally::new(&self, target, labels)?;
         let feed = Feed {
             read: Some(self.read()?),
-            choice: Choice::new(target.signature().clone(), &self),
+            choice: Choice::new((target.signature().clone(), target.required()), &self),
             next: None,
             pace: Pace { speed: self.speed, first: None, lag: Duration::ZERO },
             left: self.limit.unwrap_or(u64::MAX),
-            log: LogRead::default(),
+            log,
         };
         let Feed { choice, pace, log, .. } = self.pump(feed, target, &mut tally).await;
         let about = About { seconds: started.elapsed(), lag: pace.lag, log };
@@ -167,8 +181,9 @@ impl Replay {
         if self.most_feedback == 0 {
             return Ok(None);
         }
-        // Feedback comes after its call.
-        let range = Range { from_us: self.query.from_us, until_us: None, most: self.most_feedback };
+        // Some comes before its call, and clocks differ.
+        let from_us = self.query.from_us.map(|from| from.saturating_sub(EARLIER_US));
+        let range = Range { from_us, until_us: None, most: self.most_feedback };
         let log = self.log.clone();
         Ok(Some(tasks::blocking(move || Labels::read(&log, &range)).await?))
     }
@@ -253,8 +268,14 @@ impl Feed {
                 }
             }
             Some(Read::Damage(text)) => self.log.add_damage(text),
-            Some(Read::End(counts)) => self.log.end(&counts),
-            None => self.read = None,
+            Some(Read::End(counts)) => {
+                self.log.end(&counts);
+                self.read = None;
+            }
+            None => {
+                self.log.add_damage("reading the log broke off".to_owned());
+                self.read = None;
+            }
         }
     }
 

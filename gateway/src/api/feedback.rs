@@ -9,6 +9,9 @@ use crate::types::{Caller, Role};
 
 /// Bytes of a request of feedback, at most.
 pub const MAX_REQUEST: usize = 4 << 20;
+/// Bytes of a message over gRPC, which is not compressed: one without fields has two bytes, and
+/// takes a hundred times as much once it is read.
+pub const MAX_MESSAGE: usize = 1 << 20;
 
 impl Api {
     /// Lets a caller tell feedback, within the caller's limits, before anything is read.

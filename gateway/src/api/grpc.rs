@@ -90,9 +90,7 @@ impl Grpc {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let feedback = FeedbackServiceServer::new(feedback::Feedback(api.clone()))
-            .max_decoding_message_size(limit.min(super::feedback::MAX_REQUEST))
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
+            .max_decoding_message_size(limit.min(super::feedback::MAX_MESSAGE));
         let others = Routes::new(health)
             .add_service(feedback)
             .add_service(descriptors().build_v1()?.max_decoding_message_size(REFLECTION_MESSAGE))

@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "CALLS")]
     max_in_flight: Option<usize>,
     /// End after so many calls
-    #[arg(long, value_name = "CALLS")]
+    #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// How far numbers may be off, as a part of the output's largest; what the model declares
     /// without it

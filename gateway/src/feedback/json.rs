@@ -2,10 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use super::MOST;
 use super::told::{Given, Told, Wrong};
 
 /// Longest name of a field that is repeated to whoever sent it.
 const SHOWN: usize = 80;
+/// What is wrong is told up to here.
+const MOST_WRONG: usize = 100;
 
 /// Reads one feedback; `index` is its place, for what is wrong with it.
 ///
@@ -21,6 +24,9 @@ pub fn from_json(index: usize, value: Value) -> Result<Told, Vec<Wrong>> {
         if let Err(text) = set(&mut told, &name, value) {
             let name: String = name.chars().take(SHOWN).collect();
             wrong.push(Wrong::new(index, &name, text));
+            if wrong.len() >= MOST_WRONG {
+                break;
+            }
         }
     }
     if wrong.is_empty() { Ok(told) } else { Err(wrong) }
@@ -79,12 +85,19 @@ pub fn from_body(body: Value) -> Result<Vec<Told>, Vec<Wrong>> {
         }
         one => vec![one],
     };
+    if several.len() > MOST {
+        let text = format!("more than {MOST} in one request: send them in parts");
+        return Err(vec![Wrong::new(MOST, "", text)]);
+    }
     let mut all = Vec::with_capacity(several.len());
     let mut wrong = vec![];
     for (index, value) in several.into_iter().enumerate() {
         match from_json(index, value) {
             Ok(told) => all.push(told),
             Err(found) => wrong.extend(found),
+        }
+        if wrong.len() >= MOST_WRONG {
+            break;
         }
     }
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
@@ -134,6 +147,10 @@ mod tests {
         }
         let beside = from_body(json!({"feedback": [], "source": "s"})).unwrap_err();
         assert!(beside[0].text.contains("'source'"));
+        let many = from_body(json!({"feedback": vec![0; MOST + 1]})).unwrap_err();
+        assert_eq!((many.len(), many[0].index), (1, MOST));
+        let wrong = from_body(json!({"feedback": vec![0; MOST]})).unwrap_err();
+        assert_eq!(wrong.len(), MOST_WRONG);
         assert!(from_body(json!({"feedback": 7})).is_err() && from_body(json!([])).is_err());
     }
 }

@@ -146,7 +146,9 @@ async fn what_is_not_remembered_is_early_late_or_unmatched_by_the_age_of_its_pre
         let mut id = [7; 16];
         id[..6].copy_from_slice(&ms[2..]);
         id[6] = version << 4;
-        Some(uuid::Uuid::from_bytes(id).to_string())
+        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        Some(parts.join("-"))
     };
     let of = |prediction_id, id: &str| Told { prediction_id, caller_id: None, ..told(id) };
     let batch = vec![

@@ -116,7 +116,9 @@ impl<'a> Seen<'a> {
     ) -> Option<Self> {
         let is_own = row.shadow.is_empty() && !row.amends && row.status != Status::Replayed as i32;
         let of = (row.model, row.version, row.arm);
-        is_own.then_some(Self { of, signature, outputs, items: row.items })
+        // What a refused call claims to hold is no number of items.
+        let items = if row.status == Status::Answered as i32 { row.items } else { 1 };
+        is_own.then_some(Self { of, signature, outputs, items })
     }
 }
 
@@ -164,13 +166,23 @@ impl Recent {
     /// Takes in what was recorded since the last time, and counts feedback that came before its
     /// prediction.
     pub fn catch_up(&self) {
+        loop {
+            let Some(list) = lock(&self.full).pop_front() else { break };
+            self.take_in(list);
+        }
+        for lane in &self.lanes {
+            let list = std::mem::take(&mut *lock(lane));
+            self.take_in(list);
+        }
+    }
+
+    /// Takes one list in: others that want the table wait no longer than that.
+    fn take_in(&self, list: Vec<Entry>) {
+        if list.is_empty() {
+            return;
+        }
         let mut table = lock(&self.table);
-        let full = std::mem::take(&mut *lock(&self.full));
-        let lists = full.into_iter().chain(self.lanes.iter().map(|lane| {
-            let mut lane = lock(lane);
-            std::mem::take(&mut *lane)
-        }));
-        for (key, known) in lists.flatten() {
+        for (key, known) in list {
             let words = table.insert(key, &known, self.horizon, self.most);
             self.early.fetch_sub(words.len(), Ordering::Relaxed);
             for word in &words {
@@ -221,9 +233,11 @@ impl Recent {
             Some(_) => return false,
         };
         let series = self.series.at(known.series);
-        if let Some(label) = &word.label {
-            for item in concerned {
-                series.count_label(known.classes.at(item), label);
+        match (&word.label, &known.classes) {
+            (None, _) => {}
+            (Some(_), Classes::None(_)) => series.count_unknown(concerned.len()),
+            (Some(label), classes) => {
+                concerned.for_each(|item| series.count_label(classes.at(item), label));
             }
         }
         if let Some(reward) = word.reward {

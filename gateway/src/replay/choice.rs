@@ -58,12 +58,15 @@ pub(super) struct RanBy {
     pub(super) model: String,
     pub(super) version: String,
     pub(super) file_hash: String,
+    pub(super) device: String,
 }
 
 /// Decides call by call.
 #[derive(Debug)]
 pub(super) struct Choice {
     signature: Arc<Signature>,
+    /// Inputs that the target needs, by name.
+    required: Vec<String>,
     route: Option<String>,
     tolerance: Option<f64>,
     recordings: HashMap<(u64, Vec<Missing>), Arc<Recording>>,
@@ -101,9 +104,13 @@ impl Causes {
 }
 
 impl Choice {
-    pub(super) fn new(signature: Arc<Signature>, replay: &Replay) -> Self {
+    pub(super) fn new(
+        (signature, required): (Arc<Signature>, Vec<String>),
+        replay: &Replay,
+    ) -> Self {
         Self {
             signature,
+            required,
             route: replay.route.clone(),
             tolerance: replay.tolerance,
             recordings: HashMap::new(),
@@ -180,7 +187,12 @@ impl Choice {
             caller_id: row.caller_id,
             inputs,
             recorded: Answer { signature, outputs, time: std::time::Duration::ZERO },
-            ran_by: RanBy { model: row.model, version: row.version, file_hash: row.file_hash },
+            ran_by: RanBy {
+                model: row.model,
+                version: row.version,
+                file_hash: row.file_hash,
+                device: row.device,
+            },
             inclusion: row.inclusion,
             bytes,
         })
@@ -194,7 +206,11 @@ impl Choice {
         if self.recordings.len() >= MOST_RECORDINGS {
             self.recordings.clear();
         }
-        let recording = Arc::new(fit::recording(schema, &key.1, &self.signature, self.tolerance));
+        let recording = Arc::new(fit::recording(
+            (schema, &key.1),
+            (&self.signature, &self.required),
+            self.tolerance,
+        ));
         self.recordings.insert(key, recording.clone());
         recording
     }

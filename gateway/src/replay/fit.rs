@@ -20,15 +20,20 @@ pub(super) struct Recording {
 }
 
 pub(super) fn recording(
-    schema: &Schema,
-    missing: &[Missing],
-    target: &Signature,
+    (schema, missing): (&Schema, &[Missing]),
+    (target, required): (&Signature, &[String]),
     tolerance: Option<f64>,
 ) -> Recording {
+    let is_recorded = |name: &String| schema.inputs.iter().any(|input| input.name == *name);
+    let unrecorded = required
+        .iter()
+        .filter(|name| !is_recorded(name))
+        .map(|name| (format!("in.{name}"), "was not recorded".to_owned()));
     let differing = schema
         .inputs
         .iter()
-        .filter_map(|input| Some((format!("in.{}", input.name), different(input, target)?)));
+        .filter_map(|input| Some((format!("in.{}", input.name), different(input, target)?)))
+        .chain(unrecorded);
     let is_held = |output: &&Declared| {
         !missing.iter().any(|missing| !missing.is_input && missing.tensor == output.name)
     };

@@ -102,12 +102,29 @@ impl Local {
         self.served.signature()
     }
 
+    /// Inputs that every call has to have, by name.
+    pub(super) fn required(&self) -> Vec<String> {
+        let is_optional = |index| {
+            self.served
+                .manifest
+                .contract
+                .as_ref()
+                .is_some_and(|contract| contract.is_optional(index))
+        };
+        let inputs = self.signature().inputs.iter().enumerate();
+        inputs
+            .filter(|(index, _)| !is_optional(*index))
+            .map(|(_, input)| input.name.clone())
+            .collect()
+    }
+
     pub(super) fn asked(&self) -> Asked {
         Asked {
             place: "here",
             model: self.served.model.to_string(),
             version: Some(self.version.clone()),
             sha256: self.served.sha256.clone(),
+            device: Some(self.served.manifest.device.clone()),
             deterministic: Some(self.served.manifest.deterministic),
         }
     }

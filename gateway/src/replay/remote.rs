@@ -95,6 +95,7 @@ impl Remote {
             model: self.model.model().to_owned(),
             version: self.version.clone(),
             sha256: None,
+            device: None,
             deterministic: None,
         }
     }

@@ -42,6 +42,8 @@ pub struct Asked {
     pub model: String,
     pub version: Option<String>,
     pub sha256: Option<String>,
+    /// What it runs on; unknown of a gateway.
+    pub device: Option<String>,
     /// Whether equal calls get equal bytes; unknown of a gateway.
     pub deterministic: Option<bool>,
 }

@@ -145,7 +145,7 @@ impl Tally {
     pub(super) fn report(mut self, about: About, choice: Choice) -> Report {
         let mut causes = choice.skipped.list();
         causes.extend(self.unanswered.list());
-        let ran = self.ran.into_iter().map(|(RanBy { model, version, file_hash }, calls)| {
+        let ran = self.ran.into_iter().map(|(RanBy { model, version, file_hash, .. }, calls)| {
             let sha256 = Some(file_hash).filter(|hash| !hash.is_empty());
             Ran { model, version, sha256, calls }
         });
@@ -180,6 +180,7 @@ impl Asked {
             && self.model == ran_by.model
             && self.version.as_deref() == Some(ran_by.version.as_str())
             && self.sha256.as_deref().unwrap_or_default() == ran_by.file_hash
+            && self.device.as_deref() == Some(ran_by.device.as_str())
     }
 }
 

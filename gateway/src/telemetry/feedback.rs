@@ -92,8 +92,8 @@ impl FeedbackSeries {
         }
     }
 
-    /// Counts a label; `None` where the answer said no class.
-    pub fn label(&self, agrees: Option<bool>) {
+    /// Counts a label of so many items; `None` where the answer said no class.
+    pub fn label(&self, agrees: Option<bool>, items: u64) {
         let (index, word) = match agrees {
             Some(true) => (0, "yes"),
             Some(false) => (1, "no"),
@@ -101,7 +101,7 @@ impl FeedbackSeries {
         };
         let [model, version, arm] = &self.names;
         let series = || metrics::FEEDBACK_LABELS.counter(&[model, version, arm, word]);
-        self.labels[index].get_or_init(series).increment(1);
+        self.labels[index].get_or_init(series).increment(items);
     }
 
     pub fn reward(&self, reward: f64) {

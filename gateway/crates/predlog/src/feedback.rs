@@ -59,11 +59,19 @@ pub enum Label {
 }
 
 impl Feedback {
-    /// What it is known by: its id and its source, as events are by the CloudEvents specification.
+    /// What it is known by: its id and its source, as events are by the CloudEvents specification,
+    /// and what it is about, so that nobody's numbers get in the way of those about other calls.
     #[must_use]
     pub fn key(&self) -> u128 {
-        let length = (self.source.len() as u64).to_le_bytes();
-        xxh3_128(&[&length, self.source.as_bytes(), self.id.as_bytes()].concat())
+        let item = self.item.map_or(-1, i64::from).to_le_bytes();
+        let texts = [&self.prediction[..], self.caller_id.as_bytes(), self.source.as_bytes()];
+        let mut bytes = item.to_vec();
+        for text in texts {
+            bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(text);
+        }
+        bytes.extend_from_slice(self.id.as_bytes());
+        xxh3_128(&bytes)
     }
 
     /// An id for feedback without one: a digest of all that it says. To be asked before

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{status, wire};
 use crate::api::Api;
 use crate::error::{Kind, Rejection};
-use crate::feedback::{Given, Intake, Settled, Told};
+use crate::feedback::{Given, Intake, MOST, Settled, Told};
 use crate::types::Caller;
 
 /// The service; cheap to clone.
@@ -21,6 +21,10 @@ pub(super) struct Feedback(pub(super) Api);
 
 impl Feedback {
     async fn take(&self, intake: &Intake, all: Vec<pb::Feedback>) -> Result<Vec<Settled>, Status> {
+        if all.len() > MOST {
+            let text = format!("more than {MOST} in one request: send them in parts");
+            return Err(status(&Rejection::new(Kind::TooLarge, text)));
+        }
         let told = all.into_iter().map(told).collect();
         intake.take(told).await.map_err(|refusal| status(&refusal.rejection()))
     }

@@ -28,6 +28,8 @@ const UNARY: &str = "/inference.GRPCInferenceService/ModelInfer";
 const LOADING: &str = "/inference.GRPCInferenceService/RepositoryModelLoad";
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 const FEEDBACK: &str = "/penstock.v1.FeedbackService/";
+/// What feedback takes in memory, as a multiple of its bytes: empty ones are the worst.
+const FEEDBACK_TIMES: usize = 100;
 const REFLECTION: &str = "/grpc.reflection.";
 
 /// The kind behind a status that tonic made of a message it could not take.
@@ -122,8 +124,18 @@ pub(super) fn bounded<B>(
     let is_stream =
         path == STREAMING || path.starts_with(REFLECTION) || feedback == Some("SendStream");
     let is_small = !matches!(path, STREAMING | UNARY | LOADING) && feedback.is_none();
+    let times = if feedback.is_some() { FEEDBACK_TIMES } else { 1 };
     let limit = (path != STREAMING).then_some(limit);
-    request.map(|body| Timed { body, limit, is_small, is_stream, alarm: None, held, read: 0 })
+    request.map(|body| Timed {
+        body,
+        limit,
+        is_small,
+        is_stream,
+        alarm: None,
+        held,
+        times,
+        read: 0,
+    })
 }
 
 /// A body that fails when it does not end in time. Most bodies are there when they are first
@@ -135,6 +147,8 @@ pub(super) struct Timed<B> {
     is_stream: bool,
     alarm: Option<Pin<Box<Sleep>>>,
     held: Permit,
+    /// What a message takes in memory, as a multiple of its bytes.
+    times: usize,
     read: usize,
 }
 
@@ -148,7 +162,7 @@ impl<B> Timed<B> {
             if self.is_small {
                 return if self.read <= SMALL { Ok(()) } else { Err(status(&too_large())) };
             }
-            self.held.cover(self.read).map_err(|rejection| status(&rejection))?;
+            self.held.cover(self.read * self.times).map_err(|rejection| status(&rejection))?;
         }
         Ok(())
     }

@@ -47,6 +47,9 @@ fn export(arguments: &Arguments, log: &Path) -> anyhow::Result<ExitCode> {
     let query = arguments.rows.query(log)?;
     let from_us = query.from_us.map(|from| from.saturating_sub(EARLIER_US));
     let labels = Labels::read(log, &Range { from_us, until_us: None, most: arguments.most })?;
+    for damage in labels.damage() {
+        eprintln!("feedback that cannot be read: {damage}");
+    }
     let known = (&labels, arguments.only_known);
     let mut with_feedback = 0;
     let status = arguments.output.write(
@@ -68,5 +71,5 @@ fn export(arguments: &Arguments, log: &Path) -> anyhow::Result<ExitCode> {
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(status)
+    Ok(if labels.damage().is_empty() { status } else { ExitCode::FAILURE })
 }

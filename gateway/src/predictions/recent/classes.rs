@@ -10,6 +10,8 @@ use crate::types::Signature;
 /// Elements of an output beyond which nobody looks for the largest: that would cost calls more
 /// than it tells.
 const MOST_ELEMENTS: usize = 4096;
+/// Items beyond which no classes are remembered: they would take more than all the rest.
+const MOST_ITEMS: usize = 64;
 
 /// The classes of the items of a prediction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,9 @@ impl Classes {
             return Self::None(items);
         };
         let count = items.max(1) as usize;
+        if count > MOST_ITEMS {
+            return Self::None(items);
+        }
         let size = tensor.elements() / count;
         if size == 0 || size * count != tensor.elements() {
             return Self::None(items);

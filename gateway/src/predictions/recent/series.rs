@@ -30,8 +30,8 @@ pub(super) struct Series {
     names: [String; 3],
     /// The output that says classes.
     output: Option<usize>,
-    /// Its names of classes.
-    labels: Vec<String>,
+    /// What it is of, with the names of classes: another load of the version may have others.
+    signature: Option<Arc<Signature>>,
     /// Appears with the first feedback.
     metrics: OnceLock<FeedbackSeries>,
 }
@@ -43,10 +43,10 @@ impl AllSeries {
         (model, version, arm): (&str, &str, &str),
         signature: Option<&Arc<Signature>>,
     ) -> (u32, Option<usize>) {
+        let address = signature.map_or(0, |signature| Arc::as_ptr(signature).addr() as u64);
+        let names = [model, version, arm];
         let hash =
-            [model, version, arm].iter().fold(u64::from(signature.is_some()), |hash, name| {
-                xxh3_64_with_seed(name.as_bytes(), hash)
-            });
+            names.iter().fold(address, |hash, name| xxh3_64_with_seed(name.as_bytes(), hash));
         {
             let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(place) = table.places.get(&hash) {
@@ -58,12 +58,14 @@ impl AllSeries {
         let names = if is_last { ["other"; 3] } else { [model, version, arm] };
         let output = signature.and_then(|signature| output_of(signature)).filter(|_| !is_last);
         let place = if table.all.len() < MOST {
-            let labels = output
-                .and_then(|output| Some(signature?.outputs[output].labels.clone()))
-                .unwrap_or_default();
             let names = names.map(ToOwned::to_owned);
             let metrics = OnceLock::new();
-            table.all.push(Arc::new(Series { names, output, labels, metrics }));
+            table.all.push(Arc::new(Series {
+                names,
+                output,
+                signature: signature.cloned(),
+                metrics,
+            }));
             table.all.len() - 1
         } else {
             MOST - 1
@@ -84,13 +86,26 @@ impl Series {
     /// Counts a label beside the class that was said.
     pub(super) fn count_label(&self, class: Option<u32>, label: &Label) {
         let agrees = class.map(|class| match label {
-            Label::Number(number) => number.total_cmp(&f64::from(class)).is_eq(),
-            Label::Text(text) => match self.labels.get(class as usize) {
-                Some(name) => name == text,
-                None => text.parse() == Ok(class),
+            // A number names a class as its name does where names are numbers, else by its place.
+            Label::Number(number) => {
+                let name = self.name_of(class).and_then(|name| name.parse().ok());
+                number.total_cmp(&name.unwrap_or(f64::from(class))).is_eq()
+            }
+            Label::Text(text) => match self.name_of(class) {
+                Some(name) if !name.is_empty() => name == text,
+                _ => text.parse() == Ok(class),
             },
         });
-        self.metrics().label(agrees);
+        self.metrics().label(agrees, 1);
+    }
+
+    fn name_of(&self, class: u32) -> Option<&String> {
+        self.signature.as_ref()?.outputs.get(self.output?)?.labels.get(class as usize)
+    }
+
+    /// Counts a label of so many items of which no class was said.
+    pub(super) fn count_unknown(&self, items: usize) {
+        self.metrics().label(None, items as u64);
     }
 
     pub(super) fn count_reward(&self, reward: f64) {

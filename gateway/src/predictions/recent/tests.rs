@@ -65,6 +65,25 @@ async fn labels_are_held_against_the_classes_that_were_answered() {
     assert_eq!(labels("held"), [3, 1, 0]);
 }
 
+#[test]
+fn what_a_refused_call_claims_is_no_number_of_items() {
+    crate::telemetry::metrics::recorder();
+    let recent = table(1000);
+    let tell = |row: &RowRef<'_>| {
+        let id = PredictionId::new();
+        recent.remember(id, "", &Seen::of(row, None, &[]).unwrap());
+        recent.catch_up();
+        recent.tell(Target::Prediction(*id.as_bytes()), word(None, Label::Number(1.0)), false)
+    };
+    let row = RowRef { model: "claims", version: "1", arm: "champion", ..RowRef::default() };
+    let (refused, answered) = (Status::Refused as i32, Status::Answered as i32);
+    assert_eq!(tell(&RowRef { status: refused, items: u32::MAX, ..row.clone() }), Met::Prediction);
+    assert_eq!(labels("claims"), [0, 0, 1]);
+    // Items of which no class is known are counted at once.
+    assert_eq!(tell(&RowRef { status: answered, items: u32::MAX, ..row }), Met::Prediction);
+    assert_eq!(labels("claims"), [0, 0, 1 + u64::from(u32::MAX)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn feedback_that_comes_first_counts_when_its_prediction_comes() {
     crate::telemetry::metrics::recorder();

@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
-};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
@@ -19,7 +17,7 @@ use super::values::{Cells, Gathered};
 use super::{Missing, Recorded, Why, missing};
 use crate::columns::{Columns, Fitted, Layout};
 use crate::convert::{Options, Partition, SCHEMA};
-use crate::read::{Query, ReadError};
+use crate::read::{Query, ReadError, footer, guarded};
 use crate::segment::{Damage, Reader, Record};
 use crate::{Row, Schema, State, Status};
 
@@ -31,8 +29,7 @@ const LINES: u64 = 4096;
 /// When the first call of a file arrived, as far as the file says so.
 pub(super) fn first_arrival(path: &Path) -> Result<Option<i64>, ReadError> {
     let file = File::open(path).map_err(ReadError::io(path))?;
-    let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-        .map_err(ReadError::parquet(path))?;
+    let metadata = footer(&file).map_err(ReadError::parquet(path))?;
     let first = metadata.metadata().row_groups().iter().filter_map(|group| {
         let column = group.columns().iter().find(|of| of.column_path().string() == "arrived")?;
         match column.statistics()? {
@@ -81,12 +78,12 @@ impl FileCalls {
     ) -> Result<Self, ReadError> {
         let file = File::open(path).map_err(ReadError::io(path))?;
         let open = || -> Result<_, ParquetError> {
-            let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+            let metadata = footer(&file)?;
             let schema = schema(metadata.metadata());
             let lines = lines(metadata.metadata());
             Ok((query.reader(file, lines)?, schema))
         };
-        let (reader, schema) = open().map_err(ReadError::parquet(path))?;
+        let (reader, schema) = guarded(open).map_err(ReadError::parquet(path))?;
         let limit = Options::default().columns_limit;
         let columns = match &schema {
             Some(schema) => Columns::new(schema, limit),
@@ -101,8 +98,10 @@ impl FileCalls {
     pub(super) fn next(&mut self) -> Result<Option<Recorded>, ReadError> {
         loop {
             let Some(lines) = self.batch.as_mut().filter(|lines| lines.next < lines.count) else {
-                match self.reader.next() {
-                    Some(batch) => self.batch = Some(Lines::new(&self.columns, &batch?)?),
+                let reader = &mut self.reader;
+                let next = guarded(|| reader.next().transpose().map_err(ParquetError::from));
+                match next.map_err(ReadError::parquet(&self.path))? {
+                    Some(batch) => self.batch = Some(Lines::new(&self.columns, &batch)?),
                     None => return Ok(self.call.take().map(|call| self.finish(call))),
                 }
                 continue;

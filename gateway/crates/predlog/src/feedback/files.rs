@@ -1,14 +1,16 @@
 //! All feedback of a log: that of its files and of the segments that are not converted yet.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 
 use super::{Feedback, lines};
 use crate::convert::{parse_date, stem};
-use crate::read::{ReadError, held, instance, stem_of};
+use crate::read::{ReadError, guarded, held, instance, stem_of};
 use crate::segment::{Reader, Record};
 
 /// Lines of a batch that is read.
@@ -49,19 +51,20 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Reads all feedback; some may come twice. `wants` says of which days files are read. `take` may
-/// end it.
+/// end it. Files that cannot be read end nothing and are returned.
 pub(super) fn each(
     log: &Path,
     wants: impl Fn(i64) -> bool,
     mut take: impl FnMut(Feedback) -> Result<(), ReadError>,
-) -> Result<(), ReadError> {
+) -> Result<Vec<ReadError>, ReadError> {
+    let damaged = RefCell::new(Vec::new());
     // Before the files: what is converted in between is read twice, or once more below.
     let segments = held(log).map_err(ReadError::io(log))?;
     let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     let read = |is_wanted: &dyn Fn(&Path) -> bool, take: &mut dyn FnMut(_) -> _| {
         for (day, path) in files(log).map_err(ReadError::io(log))? {
             if wants(day) && is_wanted(&path) {
-                file(&path, take)?;
+                file(&path, take, &damaged)?;
             }
         }
         Ok::<_, ReadError>(())
@@ -74,39 +77,56 @@ pub(super) fn each(
             _ => Err(error),
         });
         match reader {
-            Ok(mut reader) => {
-                while let Some(record) = reader.next().map_err(ReadError::io(&path))? {
-                    if let Record::Feedback(told) = record {
-                        take(told)?;
+            Ok(mut reader) => loop {
+                match reader.next() {
+                    Ok(None) => break,
+                    Ok(Some(Record::Feedback(told))) => take(told)?,
+                    Ok(Some(_)) => {}
+                    Err(error) => {
+                        damaged.borrow_mut().push(ReadError::io(&path)(error));
+                        break;
                     }
                 }
-            }
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
                 let own = stem(own, number);
                 read(&|path| stem_of(path).is_some_and(|stem| stem == own), &mut take)?;
             }
-            Err(error) => return Err(ReadError::io(&path)(error)),
+            Err(error) => damaged.borrow_mut().push(ReadError::io(&path)(error)),
         }
     }
-    Ok(())
+    Ok(damaged.into_inner())
 }
 
 fn file(
     path: &Path,
     take: &mut dyn FnMut(Feedback) -> Result<(), ReadError>,
+    damaged: &RefCell<Vec<ReadError>>,
 ) -> Result<(), ReadError> {
+    let note = |error| {
+        damaged.borrow_mut().push(error);
+        Ok(())
+    };
     let file = match File::open(path) {
         // Its time was over.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        file => file.map_err(ReadError::io(path))?,
+        Err(error) => return note(ReadError::io(path)(error)),
+        Ok(file) => file,
     };
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(LINES).build())
-        .map_err(ReadError::parquet(path))?;
-    for batch in reader {
+    let open = || ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(LINES).build();
+    let mut reader = match guarded(open) {
+        Err(error) => return note(ReadError::parquet(path)(error)),
+        Ok(reader) => reader,
+    };
+    loop {
+        let batch = match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
+            Err(error) => return note(ReadError::parquet(path)(error)),
+            Ok(None) => break,
+            Ok(Some(batch)) => batch,
+        };
         let mut result = Ok(());
-        lines::read(&batch?, |told| {
+        lines::read(&batch, |told| {
             if result.is_ok() {
                 result = take(told);
             }

@@ -51,6 +51,7 @@ pub struct Labels {
     by_prediction: Vec<Feedback>,
     by_caller: Vec<Feedback>,
     told_again: usize,
+    damage: Vec<String>,
 }
 
 /// What is known of an item.
@@ -75,7 +76,7 @@ impl Labels {
     /// What reading gives; [`ReadError::TooMany`] where more is in the range than it allows.
     pub fn read(log: &Path, range: &Range) -> Result<Self, ReadError> {
         let mut told = Vec::new();
-        files::each(
+        let damaged = files::each(
             log,
             |day| range.takes_day(day),
             |feedback| {
@@ -89,7 +90,14 @@ impl Labels {
                 Ok(())
             },
         )?;
-        Ok(Self::of_all(told))
+        let damage = damaged.iter().map(ToString::to_string).collect();
+        Ok(Self { damage, ..Self::of_all(told) })
+    }
+
+    /// Files that could not be read, and why: what they say is not known.
+    #[must_use]
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     /// What is known by this feedback.
@@ -114,7 +122,7 @@ impl Labels {
         by_caller.sort_unstable_by(|a, b| {
             a.caller_id.cmp(&b.caller_id).then_with(|| latest_first(a, b))
         });
-        Self { by_prediction, by_caller, told_again }
+        Self { by_prediction, by_caller, told_again, damage: vec![] }
     }
 
     /// What is known of an item of a prediction, or of its call, whose caller gave it this id as

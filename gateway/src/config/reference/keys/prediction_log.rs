@@ -117,7 +117,7 @@ pub(super) const KEYS: &[Key] = &[
         "prediction_log.feedback.entries",
         Type::Count,
         "262144",
-        "How many at most, 1 to 16777216, of about 150 bytes each; one whose caller gave it an id takes two.",
+        "How many at most, 1 to 16777216, of about 150 bytes each, and up to 256 more for classes of several items; one whose caller gave it an id takes two. As many again may wait to be looked at while no feedback comes. After a restart nothing is remembered of what was before.",
     ),
     key(
         "prediction_log.sampling",

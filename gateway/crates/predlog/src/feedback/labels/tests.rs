@@ -44,6 +44,33 @@ fn files_and_segments_are_read_as_one_and_each_feedback_once() {
 }
 
 #[test]
+fn a_damaged_file_costs_no_other_and_is_named() {
+    let log = TempDir::new().unwrap();
+    let first = segment(log.path(), 1, &[told(1)]);
+    convert(&first, log.path(), &Options::default()).unwrap();
+    fs::remove_file(first).unwrap();
+    segment(log.path(), 2, &[told(2)]);
+    let (_, file) = files::files(log.path()).unwrap().remove(0);
+    fs::write(file.with_file_name("00000000-00000009-feedback.parquet"), "PAR1 or not").unwrap();
+    let labels = Labels::read(log.path(), &Range::default()).unwrap();
+    assert_eq!(ids(&labels), ["1", "2"]);
+    let [damage] = labels.damage() else { panic!("{:?}", labels.damage()) };
+    assert!(damage.contains("00000009-feedback.parquet"), "{damage}");
+}
+
+#[test]
+fn ids_are_told_apart_by_what_they_are_about() {
+    let about = |prediction: u8, item| Feedback {
+        prediction: vec![prediction; 16].into(),
+        item,
+        id: "1".into(),
+        ..told(1)
+    };
+    let all = vec![about(1, None), about(2, None), about(1, Some(0)), about(1, Some(0))];
+    assert_eq!(Labels::of_all(all).len(), 3);
+}
+
+#[test]
 fn feedback_reads_from_files_as_it_was_written() {
     let log = TempDir::new().unwrap();
     let all = [
