@@ -50,6 +50,7 @@ fn row(id: u8, values: &[f32]) -> Row {
         arrived_us: 1_767_225_600_000_000 + i64::from(id) * 1_000_000,
         model: "m".into(),
         version: "1".into(),
+        device: "cpu".into(),
         status: Status::Answered as i32,
         inclusion: 1.0,
         items: u32::try_from(values.len() / 2).unwrap(),

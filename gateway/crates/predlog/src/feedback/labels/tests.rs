@@ -102,12 +102,10 @@ fn a_range_takes_what_was_received_in_it_and_reads_no_other_days() {
         let (from_us, until_us) = (Some(START + from * DAY), Some(START + until * DAY));
         Labels::read(log.path(), &Range { from_us, until_us, most })
     };
-    assert_eq!(ids(&read(1, 2, 9).unwrap()), ["2", "4"]);
+    let labels = read(1, 2, 9).unwrap();
+    assert_eq!((ids(&labels), labels.damage()), (vec!["2".to_owned(), "4".to_owned()], &[][..]));
     assert!(matches!(read(1, 2, 1), Err(ReadError::TooMany(1))));
-    assert!(
-        matches!(read(2, 3, 9), Err(ReadError::Parquet { .. })),
-        "the damaged day is asked for"
-    );
+    assert_eq!(read(2, 3, 9).unwrap().damage().len(), 1, "the damaged day is asked for");
 }
 
 #[test]
