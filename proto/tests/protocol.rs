@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
-    FileDescriptorSet, MessageOptions, MethodDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions,
+    MethodDescriptorProto,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -42,9 +42,13 @@ fn the_fixture_covers_the_whole_service() {
 #[test]
 fn the_descriptors_are_complete_and_without_source_info() {
     let files = descriptors().file;
-    let names: Vec<_> = files.iter().map(FileDescriptorProto::name).collect();
-    assert_eq!(names, ["model_config.proto", "grpc_service.proto"]);
-    assert!(files.iter().all(|file| file.package() == "inference"));
+    let named: Vec<_> = files.iter().map(|file| (file.name(), file.package())).collect();
+    let expected = [
+        ("model_config.proto", "inference"),
+        ("grpc_service.proto", "inference"),
+        ("feedback.proto", "penstock.v1"),
+    ];
+    assert_eq!(named, expected);
     assert!(files.iter().all(|file| file.source_code_info.is_none()));
 }
 
