@@ -1,9 +1,9 @@
 //! Feedback: what became of predictions, told later over both protocols.
 //!
-//! A batch is checked as a whole ([`told`]), what was told before is left out ([`seen`]), the rest
+//! A batch is checked as a whole (`told`), what was told before is left out (`seen`), the rest
 //! is written to the prediction log like a durable row, and only then answered and counted. Which
 //! prediction it belongs to is settled when the log is read; what is remembered of recent ones
-//! ([`Recent`](crate::predictions::Recent)) tells at once.
+//! ([`Recent`]) tells at once.
 
 mod json;
 mod seen;

@@ -1,8 +1,8 @@
 //! The prediction log: a row for every call, in segments on the disk.
 //!
 //! [`Notes`] keep what a call was, changed as the log's rules say, until it has ended; then a row
-//! is encoded into the lane of its I/O thread ([`lane`]). One thread takes what the lanes hold and
-//! appends it to a segment ([`writer`]). Nobody who answers calls ever waits for a disk, but for
+//! is encoded into the lane of its I/O thread (`lane`). One thread takes what the lanes hold and
+//! appends it to a segment (`writer`). Nobody who answers calls ever waits for a disk, but for
 //! durable calls, which are answered once their row is written. What becomes of closed segments
 //! is not known here.
 

@@ -1,8 +1,8 @@
 //! The files of the prediction log: rows as bytes, segments that survive crashes, and Parquet.
 //!
 //! This crate knows nothing of tokio, clocks or the gateway; it reads and writes files. Reading
-//! order: [`row`], [`schema`], [`feedback`], [`segment`], [`folder`], [`convert`], [`read`],
-//! [`calls`], [`verify`], [`export`], [`join`].
+//! order: [`row`], [`schema`], [`feedback`], [`segment`], [`folder`], [`mod@convert`], [`read`],
+//! [`calls`], [`mod@verify`], [`mod@export`], [`join`].
 #![forbid(unsafe_code)]
 
 pub mod row;
