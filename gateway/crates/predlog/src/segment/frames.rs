@@ -37,7 +37,8 @@ pub(super) struct Frame {
     pub(super) payload: Bytes,
 }
 
-/// Why there is no whole record at a place, and where the next one begins if that is known.
+/// Why there is no whole record at a place, and where the next one begins if that is known: by the
+/// length in a head that is whole, which holds where bytes were spoilt in their place.
 struct Fault {
     reason: Reason,
     next: Option<u64>,
