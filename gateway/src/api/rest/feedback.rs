@@ -14,8 +14,8 @@ use crate::api::Api;
 use crate::api::feedback::MAX_REQUEST;
 use crate::api::timeouts::Arrival;
 use crate::config::Limits;
-use crate::error::Rejection;
-use crate::feedback::{Intake, Refusal, Told, Wrong, from_body};
+use crate::error::{Kind, Rejection};
+use crate::feedback::{Intake, MOST, Refusal, Told, Wrong, from_body};
 use crate::types::Caller;
 
 /// What JSON takes in memory, as a multiple of its text: values of one digit are the worst.
@@ -49,6 +49,10 @@ pub(super) async fn tell(
             .map_err(|error| Rejection::invalid(format!("the body is not valid JSON: {error}")))
     });
     let told = match decoded {
+        Ok(body) if is_too_long(&body) => {
+            let text = format!("more than {MOST} in one request: send them in parts");
+            Err(Refusal::Rejected(Rejection::new(Kind::TooLarge, text)))
+        }
         Ok(body) => from_body(body).map_err(Refusal::Wrong),
         Err(rejection) => Err(Refusal::Rejected(rejection)),
     };
@@ -59,6 +63,10 @@ pub(super) async fn tell(
             refused(&refusal)
         }
     }
+}
+
+fn is_too_long(body: &Value) -> bool {
+    body.get("feedback").and_then(Value::as_array).is_some_and(|several| several.len() > MOST)
 }
 
 async fn answer(intake: &Intake, told: Vec<Told>) -> Response {

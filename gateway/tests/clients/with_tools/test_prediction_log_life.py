@@ -151,8 +151,8 @@ def test_an_orderly_end_under_load_loses_no_row(life: Life, guarantee: str) -> N
 def test_what_is_whole_of_a_damaged_segment_is_saved_and_the_rest_named(life: Life) -> None:
     gateway = life.start("durable")
     names = [one(gateway) for _ in range(800)]
-    # Where folders of files would be made there is a file: nothing is converted at the stop.
-    in_the_way = life.log / "files"
+    # There is a file where the folder of its files would be: nothing is converted at the stop.
+    in_the_way = life.log / "files" / f"model={MODEL}"
     in_the_way.write_text("")
     gateway.stop()
     [segment] = life.segments()

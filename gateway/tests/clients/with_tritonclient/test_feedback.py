@@ -175,7 +175,7 @@ def test_early_late_and_unknown_predictions_are_told_apart_and_exported_apart(
         {"prediction_id": str(uuid.uuid4()), "label": "cat"},
         {"caller_id": "nobody", "label": "cat"},
     ]
-    assert rig.told(*told) == ["early", "late", "unmatched", "unmatched", "unmatched"]
+    assert rig.told(*told) == ["early", "late", "stored", "unmatched", "unmatched"]
     for outcome, count in [("early", 1), ("late", 1), ("unmatched", 3)]:
         assert rig.count("total", outcome=outcome) == count
     # The call comes after what is said of it.
