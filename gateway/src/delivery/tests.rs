@@ -55,7 +55,7 @@ fn segment(folder: &TempDir, number: u64, rows: u64) {
         };
         frame(Kind::Row, &mut framed, |out| row.encode(out));
     }
-    writer.append(&framed).unwrap();
+    writer.append(&mut framed).unwrap();
     writer.close().unwrap();
 }
 
@@ -252,7 +252,7 @@ fn a_segment_with_records_of_a_later_version_is_put_aside_and_not_deleted() {
     framed[at + 8] = 9;
     let check = crc32(&framed[at..at + 9]);
     framed[at + 9..at + 13].copy_from_slice(&check.to_le_bytes());
-    writer.append(&framed).unwrap();
+    writer.append(&mut framed).unwrap();
     writer.close().unwrap();
     process(&folder, false).convert_all();
     assert_eq!(self::segments(&folder), ["00000001.damaged"]);

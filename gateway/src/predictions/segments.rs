@@ -23,7 +23,7 @@ impl Sink for Folder {
 }
 
 impl Segment for segment::Writer {
-    fn append(&mut self, framed: &[u8]) -> io::Result<()> {
+    fn append(&mut self, framed: &mut [u8]) -> io::Result<()> {
         Self::append(self, framed)
     }
 

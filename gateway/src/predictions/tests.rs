@@ -87,7 +87,7 @@ impl Sink for Fake {
 }
 
 impl Segment for FakeSegment {
-    fn append(&mut self, framed: &[u8]) -> io::Result<()> {
+    fn append(&mut self, framed: &mut [u8]) -> io::Result<()> {
         let state = self.0.state.lock().unwrap();
         let mut state = self.0.changed.wait_while(state, |state| state.is_stalled).unwrap();
         if let Some(kind) = state.refuses {

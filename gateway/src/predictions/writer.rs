@@ -35,7 +35,7 @@ pub(super) trait Sink: Send + 'static {
 /// A segment that is being written.
 pub(super) trait Segment: Send + 'static {
     /// All of the records, or none.
-    fn append(&mut self, framed: &[u8]) -> io::Result<()>;
+    fn append(&mut self, framed: &mut [u8]) -> io::Result<()>;
     fn position(&self) -> u64;
     fn sync(&mut self) -> io::Result<()>;
     /// Takes back what no sync has confirmed.
@@ -200,10 +200,10 @@ impl<S: Sink> Writer<S> {
     }
 
     fn write_pending(&mut self, now: Instant) -> io::Result<()> {
-        while let Some((lane, chunk)) = self.pending.pop_front() {
+        while let Some((lane, mut chunk)) = self.pending.pop_front() {
             // A long way is no standstill.
             self.shared.health.works_since(Some(Instant::now()));
-            if let Err(error) = self.append(now, &chunk) {
+            if let Err(error) = self.append(now, &mut chunk) {
                 self.pending.push_front((lane, chunk));
                 return Err(error);
             }
@@ -219,7 +219,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Appends the rows of a buffer, behind the schemas that they name.
-    fn append(&mut self, now: Instant, chunk: &Chunk) -> io::Result<()> {
+    fn append(&mut self, now: Instant, chunk: &mut Chunk) -> io::Result<()> {
         let current = match &mut self.current {
             Some(current) => current,
             None => {
@@ -232,11 +232,11 @@ impl<S: Sink> Writer<S> {
         let began = Instant::now();
         for schema in &chunk.schemas {
             if !current.known.contains(&schema.id) {
-                current.segment.append(&schema.framed)?;
+                current.segment.append(&mut schema.framed.clone())?;
                 current.known.insert(schema.id);
             }
         }
-        current.segment.append(&chunk.bytes)?;
+        current.segment.append(&mut chunk.bytes)?;
         current.is_dirty = true;
         self.shared.metrics.write_seconds.record(began.elapsed());
         Ok(())

@@ -94,7 +94,7 @@ impl Rig {
             );
         }
         let mut writer = Writer::create(&segments, 1, 0, 0).unwrap();
-        writer.append(&records).unwrap();
+        writer.append(&mut records).unwrap();
         writer.close().unwrap();
     }
 

@@ -135,7 +135,7 @@ mod tests {
                 ..RowRef::default()
             };
             assert!(frame(Kind::Row, &mut bytes, |out| row.encode(out)));
-            writer.append(&bytes).unwrap();
+            writer.append(&mut bytes).unwrap();
         };
         put(1, Status::Answered, false);
         put(2, Status::Answered, false);

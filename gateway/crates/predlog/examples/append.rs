@@ -65,7 +65,7 @@ fn round(folder: &std::path::Path, batch: u32) -> io::Result<Round> {
             }
         })
         .0;
-        let (took, result) = timed(|| writer.append(&lane));
+        let (took, result) = timed(|| writer.append(&mut lane));
         appended += took;
         result?;
     }

@@ -131,7 +131,7 @@ fn write(folder: &Path, rows: u64) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         row(index, &schema, (&pixels, &scores), &mut random, &mut records)?;
         if records.len() > 1 << 16 || index + 1 == rows {
             if let Some(writer) = &mut writer {
-                writer.append(&records)?;
+                writer.append(&mut records)?;
             }
             records.clear();
         }

@@ -244,7 +244,7 @@ mod tests {
         let mut writer = folder.create(0).unwrap();
         let mut framed = Vec::new();
         segment::frame(segment::Kind::Feedback, &mut framed, |_| {});
-        writer.append(&framed).unwrap();
+        writer.append(&mut framed).unwrap();
         // Somebody put a file there by hand.
         fs::write(folder.segments().join("00000001.segment"), "mine").unwrap();
         let recovered = folder.recover().unwrap();

@@ -1,18 +1,18 @@
 //! Segments: append-only files of records that survive crashes and name their damage.
 //!
 //! ```text
-//! head    "PENSTOCK" | u32 version | i64 created (µs) | u64 instance | u64 marker | u32 crc32
-//! record  u32 length of payload | u32 crc32 of payload | u8 kind | u32 crc32 of these | payload
+//! head    "PENSTOCK" | u32 version | i64 created (µs) | u64 instance | u64 key | u32 crc32
+//! record  u32 length of payload | u32 crc32 of payload | u8 kind | u64 seal | payload
 //! ```
 //!
 //! All numbers are little-endian. `NNNNNNNN.open` is being written; closing ends it with a record
 //! that says so and calls it `NNNNNNNN.segment`. A schema stands before its first row in every
 //! segment, so that each reads alone.
 //!
-//! Payloads hold what callers sent, which may look like records. So readers trust two things alone:
-//! lengths whose own checksum holds, and marks: records that the writer puts in every 64 KiB, with
-//! a number that is drawn for the file and that no caller sees. Where a length is damaged, reading
-//! goes on at the next mark.
+//! The seal is the XXH3 of what stands before it in the record's head, under a key that is drawn
+//! for the file and that no caller sees. Payloads hold what callers sent, which may look like
+//! records, but none that is sealed. So behind damage, or where bytes are missing, the next record
+//! is looked for at every byte, and whatever is whole is read.
 
 mod append;
 mod frame;
@@ -57,8 +57,8 @@ pub struct Head {
     pub created_us: i64,
     /// The gateway that wrote it.
     pub instance: u64,
-    /// What its marks are known by.
-    marker: u64,
+    /// What its records are sealed with.
+    key: u64,
 }
 
 /// A part of a file that cannot be read.
@@ -80,8 +80,6 @@ pub enum Reason {
     RecordHead,
     /// The payload of a record is not what was written.
     Payload,
-    /// A record is longer than any may be.
-    TooLong,
     /// A record is what was written, and cannot be understood.
     Unreadable,
     /// The file ends inside a record.
@@ -100,7 +98,6 @@ impl fmt::Display for Reason {
             Self::Head => "the head of the file does not match its checksum",
             Self::RecordHead => "the head of a record does not match its checksum",
             Self::Payload => "a record does not match its checksum",
-            Self::TooLong => "a record is longer than 256 MiB",
             Self::Unreadable => "a record cannot be understood",
             Self::Torn => "the file ends inside a record",
             Self::Cut => "the file ends before its last record",

@@ -113,7 +113,7 @@ pub(crate) fn begin(log: &Path, number: u64, schemas: &[&Schema], rows: &[Row]) 
     for row in rows {
         assert!(frame(Kind::Row, &mut records, |out| out.extend(row.encode_to_vec())));
     }
-    writer.append(&records).unwrap();
+    writer.append(&mut records).unwrap();
     writer
 }
 

@@ -285,7 +285,7 @@ fn feedback_goes_to_the_folder_of_the_day_on_which_it_was_received() {
     let told = |id: u8, received_us| Feedback { received_us, ..told(id) };
     let all = [told(1, START), told(2, START + 23 * HOUR), told(3, START + 24 * HOUR)];
     let mut writer = begin(log.path(), 9, &[&numbers()], &[call(1)]);
-    writer.append(&feedback(&all)).unwrap();
+    writer.append(&mut feedback(&all)).unwrap();
     let segment = writer.close().unwrap();
     let options = Options { instance: 0xab, ..Options::default() };
     let converted = convert(&segment, log.path(), &options).unwrap();

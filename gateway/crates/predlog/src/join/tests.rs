@@ -25,7 +25,7 @@ fn call(id: u8) -> Row {
 /// A segment with these, converted or not.
 fn segment(log: &Path, number: u64, rows: &[Row], all: &[Feedback], is_converted: bool) {
     let mut writer = begin(log, number, &[&numbers()], rows);
-    writer.append(&feedback(all)).unwrap();
+    writer.append(&mut feedback(all)).unwrap();
     let segment = writer.close().unwrap();
     if is_converted {
         convert(&segment, log, &Options::default()).unwrap();

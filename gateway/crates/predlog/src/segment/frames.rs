@@ -5,7 +5,7 @@ use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use bytes::Bytes;
 use crc32fast::hash as crc32;
 
-use super::frame::{HEAD, HEADER, Header, LONGEST, MARK, Mark, NoHead};
+use super::frame::{END, End, HEAD, HEADER, Header, NoHead};
 use super::{Damage, Head, Reason};
 
 /// Bytes that are read at once.
@@ -37,13 +37,6 @@ pub(super) struct Frame {
     pub(super) payload: Bytes,
 }
 
-/// Why there is no whole record at a place, and where the next one begins if that is known: by the
-/// length in a head that is whole, which holds where bytes were spoilt in their place.
-struct Fault {
-    reason: Reason,
-    next: Option<u64>,
-}
-
 /// Reads the records of a file as long as it was when this was made.
 #[derive(Debug)]
 pub(super) struct Frames<R> {
@@ -51,9 +44,7 @@ pub(super) struct Frames<R> {
     length: u64,
     at: u64,
     head: Option<Head>,
-    marker: Option<u64>,
-    /// How far records stand behind where they were written.
-    displaced: u64,
+    key: Option<u64>,
     /// Where the last whole record ends.
     end: Option<u64>,
     has_ended: bool,
@@ -69,8 +60,7 @@ impl<R: Read + Seek> Frames<R> {
             length,
             at: 0,
             head: None,
-            marker: None,
-            displaced: 0,
+            key: None,
             end: None,
             has_ended: false,
             gaps: Vec::new(),
@@ -87,8 +77,8 @@ impl<R: Read + Seek> Frames<R> {
         self.length
     }
 
-    pub(super) fn marker(&self) -> Option<u64> {
-        self.marker
+    pub(super) fn key(&self) -> Option<u64> {
+        self.key
     }
 
     /// Where the last whole record that was read ends, or the head; `None`: there is neither.
@@ -126,30 +116,22 @@ impl<R: Read + Seek> Frames<R> {
     /// The next whole record; `None` at the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<Frame>> {
         while self.at < self.length {
-            let read = match self.whole() {
-                Err(error) if is_unreadable(&error) => {
-                    Err(Fault { reason: Reason::Disk, next: None })
-                }
-                read => read?,
-            };
-            match read {
+            let at = self.at;
+            match self.whole()? {
                 Ok((header, payload)) => {
-                    let at = self.at;
                     self.at += (HEADER + header.length) as u64;
                     self.end = Some(self.at);
-                    if !header.is_mark() {
-                        self.has_ended = false;
-                        return Ok(Some(Frame { at, kind: header.kind, payload }));
+                    let end = End::of(header, &payload);
+                    self.has_ended = end.is_some();
+                    match end {
+                        None => return Ok(Some(Frame { at, kind: header.kind, payload })),
+                        Some(end) if end.at != at => self.gap(at, 0, Reason::Displaced),
+                        Some(_) => {}
                     }
-                    self.pass(at, &header, &payload);
                 }
-                Err(Fault { reason, next }) => {
-                    let from = self.at;
-                    let next = match next {
-                        Some(next) => next,
-                        None => self.search(from + 1)?.unwrap_or(self.length).min(self.length),
-                    };
-                    self.gap(from, next - from, reason);
+                Err(reason) => {
+                    let next = self.search(at + 1)?;
+                    self.gap(at, next - at, reason);
                     self.go(next)?;
                 }
             }
@@ -168,7 +150,7 @@ impl<R: Read + Seek> Frames<R> {
         match head {
             Ok(head) => {
                 self.head = Some(head);
-                self.marker = Some(head.marker);
+                self.key = Some(head.key);
                 self.end = Some(HEAD as u64);
             }
             Err(NoHead::Later(version)) => {
@@ -177,67 +159,58 @@ impl<R: Read + Seek> Frames<R> {
             }
             Err(NoHead::Damaged) => {
                 self.gap(0, self.length.min(HEAD as u64), Reason::Head);
-                // Two more places at which nobody but the writer puts anything.
-                for at in [HEAD as u64, self.length.saturating_sub(MARK as u64)] {
-                    if self.marker.is_none() {
-                        self.marker =
-                            self.mark(at)?.filter(|mark| mark.at == at).map(|mark| mark.marker);
-                    }
-                }
+                self.key = self.key_of_end()?;
             }
         }
         self.go(self.length.min(HEAD as u64))
     }
 
-    /// Reads the record at the present place.
-    fn whole(&mut self) -> io::Result<Result<(Header, Bytes), Fault>> {
+    /// The key, as the last bytes of a closed file have it once more.
+    fn key_of_end(&mut self) -> io::Result<Option<u64>> {
+        let Some(at) = self.length.checked_sub(END as u64) else { return Ok(None) };
+        self.go(at)?;
+        let mut bytes = [0; END];
+        match self.fill(&mut bytes) {
+            Err(error) if is_unreadable(&error) => Ok(None),
+            filled => {
+                let end = if filled? { End::read(&bytes) } else { None };
+                Ok(end.filter(|end| end.at == at).map(|end| end.key))
+            }
+        }
+    }
+
+    /// Reads the record at the present place, or says why there is none.
+    fn whole(&mut self) -> io::Result<Result<(Header, Bytes), Reason>> {
+        match self.record() {
+            Err(error) if is_unreadable(&error) => Ok(Err(Reason::Disk)),
+            read => read,
+        }
+    }
+
+    fn record(&mut self) -> io::Result<Result<(Header, Bytes), Reason>> {
         let mut bytes = [0; HEADER];
         if !self.fill(&mut bytes)? {
-            return Ok(Err(Fault { reason: Reason::Torn, next: None }));
+            return Ok(Err(Reason::Torn));
         }
-        let Some(header) = Header::read(&bytes) else {
-            return Ok(Err(Fault { reason: Reason::RecordHead, next: None }));
+        let Some(header) = self.key.and_then(|key| Header::read(&bytes, key)) else {
+            return Ok(Err(Reason::RecordHead));
         };
-        let next = self.at + (HEADER + header.length) as u64;
-        if next > self.length {
-            return Ok(Err(Fault { reason: Reason::Torn, next: None }));
-        }
-        if header.length > LONGEST {
-            return Ok(Err(Fault { reason: Reason::TooLong, next: Some(next) }));
+        if self.at + (HEADER + header.length) as u64 > self.length {
+            return Ok(Err(Reason::Torn));
         }
         let mut payload = Vec::with_capacity(header.length);
-        match self.input.by_ref().take(header.length as u64).read_to_end(&mut payload) {
-            Err(error) if is_unreadable(&error) => {
-                return Ok(Err(Fault { reason: Reason::Disk, next: Some(next) }));
-            }
-            read => read?,
-        };
+        self.input.by_ref().take(header.length as u64).read_to_end(&mut payload)?;
         Ok(match () {
-            () if payload.len() < header.length => Err(Fault { reason: Reason::Torn, next: None }),
-            () if crc32(&payload) != header.sum => {
-                Err(Fault { reason: Reason::Payload, next: Some(next) })
-            }
+            () if payload.len() < header.length => Err(Reason::Torn),
+            () if crc32(&payload) != header.sum => Err(Reason::Payload),
             () => Ok((header, payload.into())),
         })
     }
 
-    /// Takes note of a mark where a record was to be.
-    fn pass(&mut self, at: u64, header: &Header, payload: &[u8]) {
-        let Some(mark) = Mark::of(*header, payload) else { return };
-        let marker = *self.marker.get_or_insert(mark.marker);
-        let displaced = mark.at.wrapping_sub(at);
-        if displaced != self.displaced || mark.marker != marker {
-            self.displaced = displaced;
-            self.gap(at, 0, Reason::Displaced);
-        }
-        self.has_ended = mark.is_end;
-    }
-
-    /// Where the next mark of this file begins.
-    fn search(&mut self, from: u64) -> io::Result<Option<u64>> {
-        let Some(marker) = self.marker else { return Ok(None) };
-        let sought = marker.to_le_bytes();
-        let mut from = from + HEADER as u64;
+    /// Where the next whole record begins, or the end of the file. The seal of its head tells it
+    /// from all that callers sent, so it is looked for at every byte.
+    fn search(&mut self, mut from: u64) -> io::Result<u64> {
+        let Some(key) = self.key else { return Ok(self.length) };
         let mut bytes = Vec::with_capacity(BUFFER);
         let mut step = BLOCK;
         while from < self.length {
@@ -245,9 +218,9 @@ impl<R: Read + Seek> Frames<R> {
             bytes.clear();
             let read = self.input.by_ref().take(BUFFER as u64).read_to_end(&mut bytes);
             match read {
-                Ok(_) if bytes.len() < sought.len() => return Ok(None),
+                Ok(_) if bytes.len() < HEADER => break,
                 // A disk that fails at many places takes its time for each.
-                Err(error) if is_unreadable(&error) && bytes.len() < sought.len() => {
+                Err(error) if is_unreadable(&error) && bytes.len() < HEADER => {
                     from = (from + bytes.len() as u64 + step) / BLOCK * BLOCK;
                     step = (step * 2).min(LONGEST_STEP);
                     continue;
@@ -255,27 +228,20 @@ impl<R: Read + Seek> Frames<R> {
                 Err(error) if !is_unreadable(&error) => return Err(error),
                 _ => step = BLOCK,
             }
-            let Some(found) = bytes.windows(sought.len()).position(|part| part == sought) else {
-                from += (bytes.len() - sought.len() + 1) as u64;
+            let mut headers = bytes.array_windows().enumerate();
+            let sealed = headers.find(|(_, bytes)| Header::read(bytes, key).is_some());
+            let Some((found, _)) = sealed else {
+                from += (bytes.len() - HEADER + 1) as u64;
                 continue;
             };
-            let at = from + found as u64 - HEADER as u64;
-            if self.mark(at)?.is_some_and(|mark| mark.marker == marker) {
-                return Ok(Some(at));
+            from += found as u64;
+            self.go(from)?;
+            if self.whole()?.is_ok() {
+                return Ok(from);
             }
-            from += found as u64 + 1;
+            from += 1;
         }
-        Ok(None)
-    }
-
-    /// The mark that begins at a place.
-    fn mark(&mut self, at: u64) -> io::Result<Option<Mark>> {
-        self.go(at)?;
-        let mut bytes = [0; MARK];
-        match self.fill(&mut bytes) {
-            Err(error) if is_unreadable(&error) => Ok(None),
-            filled => Ok(if filled? { Mark::read(&bytes) } else { None }),
-        }
+        Ok(self.length)
     }
 
     /// Fills `bytes`, or says that the file has not as many.

@@ -50,8 +50,8 @@ impl Reader {
     /// What tells this segment from all others, whatever their numbers and instances are: where
     /// folders were copied, those are the same. 0 where too much of it is damaged.
     pub(crate) fn tag(&self) -> u32 {
-        let hash = |marker: u64| xxhash_rust::xxh3::xxh3_64(&marker.to_le_bytes());
-        self.frames.marker().map_or(0, |marker| (hash(marker) >> 32) as u32)
+        let hash = |key: u64| xxhash_rust::xxh3::xxh3_64(&key.to_le_bytes());
+        self.frames.key().map_or(0, |key| (hash(key) >> 32) as u32)
     }
 
     /// Records so far of kinds that only a later version knows.

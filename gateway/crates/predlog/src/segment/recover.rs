@@ -75,7 +75,7 @@ fn recover_one(folder: &Path, number: u64, path: &Path) -> io::Result<Option<Rec
 /// Cuts a file behind its last whole record and closes it there.
 fn end_at(path: &Path, frames: &Frames<File>, end: u64) -> io::Result<()> {
     let file = OpenOptions::new().append(true).open(path)?;
-    let mut appender = Appender::new(file, frames.marker().unwrap_or_default(), end);
+    let mut appender = Appender::new(file, frames.key().unwrap_or_default(), end);
     appender.mend()?;
     if !frames.has_ended() && frames.end().is_some() && appender.end().is_err() {
         // A disk so full that not even this fits: readers then say that the end is missing.

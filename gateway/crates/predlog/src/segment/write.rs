@@ -36,19 +36,19 @@ impl Writer {
         // Rows hold what callers sent: nobody but the gateway and its group reads them.
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o640).open(&path)?;
         // Keyed with random numbers of the system.
-        let marker = RandomState::new().hash_one(number);
-        let head = Head::new(created_us, instance, marker).bytes();
+        let key = RandomState::new().hash_one(number);
+        let head = Head::new(created_us, instance, key).bytes();
         let written = file.write_all(&head).and_then(|()| sync_folder(folder));
         if let Err(error) = written {
             drop(fs::remove_file(&path));
             return Err(error);
         }
-        let file = Appender::new(file, marker, HEAD as u64);
+        let file = Appender::new(file, key, HEAD as u64);
         Ok(Self { folder: folder.to_owned(), number, file, is_renamed: false })
     }
 
-    /// Appends whole records, as [`frame`](super::frame()) writes them: all of them or none. What
-    /// it returns is safe from the end of the process, and from the end of the machine once it
+    /// Seals and appends whole records, as [`frame`](super::frame()) writes them: all of them or
+    /// none. What it returns is safe from the end of the process, and from the end of the machine once it
     /// is synced.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Writer {
     /// record, or the error says that it could not be cut there; either way the next call first
     /// sees to that, so the same records may be tried again. Bytes that are no whole records are
     /// [`InvalidInput`](ErrorKind::InvalidInput).
-    pub fn append(&mut self, framed: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, framed: &mut [u8]) -> io::Result<()> {
         self.file.append(framed)
     }
 

@@ -169,7 +169,7 @@ fn records_of_a_later_version_are_named() {
     framed[8] = 9;
     let check = crc32fast::hash(&framed[..9]).to_le_bytes();
     framed[9..13].copy_from_slice(&check);
-    writer.append(&framed).unwrap();
+    writer.append(&mut framed).unwrap();
     let verification = verify(log.path()).unwrap();
     let check = verification.segments.iter().find(|check| check.number == 6).unwrap();
     assert_eq!(check.problem.as_deref(), Some("1 records are of a later version"));
@@ -200,7 +200,7 @@ fn feedback_is_read_and_counted_like_rows() {
     fs::write(log.path().join("instance"), "00000000 4\n").unwrap();
     for number in [1, 2] {
         let mut writer = begin(log.path(), number, &[], &[]);
-        writer.append(&crate::testing::feedback(&[told(1), told(2)])).unwrap();
+        writer.append(&mut crate::testing::feedback(&[told(1), told(2)])).unwrap();
         let segment = writer.close().unwrap();
         if number == 1 {
             convert(&segment, log.path(), &Options::default()).unwrap();

@@ -14,7 +14,7 @@ const DAY: i64 = 24 * HOUR;
 /// Writes a segment of feedback.
 fn segment(log: &Path, number: u64, all: &[Feedback]) -> std::path::PathBuf {
     let mut writer = begin(log, number, &[], &[]);
-    writer.append(&feedback(all)).unwrap();
+    writer.append(&mut feedback(all)).unwrap();
     writer.close().unwrap()
 }
 
@@ -36,7 +36,7 @@ fn files_and_segments_are_read_as_one_and_each_feedback_once() {
     convert(&second, log.path(), &Options::default()).unwrap();
     segment(log.path(), 3, &[told(4)]);
     let mut open = begin(log.path(), 4, &[], &[]);
-    open.append(&feedback(&[told(5)])).unwrap();
+    open.append(&mut feedback(&[told(5)])).unwrap();
     let labels = Labels::read(log.path(), &Range::default()).unwrap();
     assert_eq!(ids(&labels), ["1", "2", "3", "4", "5"]);
     assert_eq!(labels.of(&[3; 16], "", 7).unwrap().latest, &told(3));

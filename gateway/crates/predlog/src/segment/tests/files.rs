@@ -50,7 +50,7 @@ fn a_segment_reads_as_it_was_written_while_and_after_it_is() {
     frame(Kind::Feedback, &mut framed, |out| feedback.encode(out).unwrap());
 
     let mut writer = Writer::create(folder.path(), 7, -5, 9).unwrap();
-    writer.append(&framed).unwrap();
+    writer.append(&mut framed).unwrap();
     assert_eq!(names(folder.path()), ["00000007.open"]);
     let open = list_open(folder.path()).unwrap().remove(0).1;
     assert_eq!(writer.position(), fs::metadata(&open).unwrap().len());
@@ -59,7 +59,7 @@ fn a_segment_reads_as_it_was_written_while_and_after_it_is() {
     writer.sync().unwrap();
     let path = writer.close().unwrap();
     assert_eq!(writer.close().unwrap(), path);
-    assert_eq!(writer.append(&framed).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(writer.append(&mut framed).unwrap_err().kind(), ErrorKind::InvalidInput);
 
     assert_eq!(list(folder.path()).unwrap(), [(7, path.clone())]);
     let (closed, damage) = records(&path);
@@ -89,9 +89,9 @@ fn numbers_that_are_taken_are_left_alone() {
 fn a_segment_that_lost_its_end_says_so_even_where_its_records_are_whole() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
-    writer.append(&row(1)).unwrap();
+    writer.append(&mut row(1)).unwrap();
     let whole = writer.position();
-    writer.append(&row(2)).unwrap();
+    writer.append(&mut row(2)).unwrap();
     let path = writer.close().unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(whole).unwrap();
     assert_eq!(rows(&path), [1]);
@@ -105,12 +105,12 @@ fn records_of_later_versions_are_passed_over_and_what_cannot_be_understood_is_na
     let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
     let mut later = Vec::new();
     super::frame::frame_as(9, &mut later, |out| out.extend_from_slice(b"?"));
-    writer.append(&later).unwrap();
+    writer.append(&mut later).unwrap();
     let offset = writer.position();
     let mut bad = Vec::new();
     frame(Kind::Row, &mut bad, |out| out.extend_from_slice(&[0xff; 3]));
-    writer.append(&bad).unwrap();
-    writer.append(&row(3)).unwrap();
+    writer.append(&mut bad).unwrap();
+    writer.append(&mut row(3)).unwrap();
     let path = writer.close().unwrap();
     assert_eq!(rows(&path), [3]);
     let length = (HEADER + 3) as u64;
@@ -124,7 +124,7 @@ fn records_of_later_versions_are_passed_over_and_what_cannot_be_understood_is_na
 fn an_end_that_is_being_written_is_no_damage_until_the_segment_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
-    writer.append(&[row(1), row(2)].concat()).unwrap();
+    writer.append(&mut [row(1), row(2)].concat()).unwrap();
     let open = list_open(folder.path()).unwrap().remove(0).1;
     let whole = fs::metadata(&open).unwrap().len();
     for cut in 1..row(2).len() as u64 {
@@ -145,7 +145,7 @@ fn a_segment_is_always_whole_for_those_who_read_while_it_is_written() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..400 {
-                writer.append(&(0..50).flat_map(|_| row(number)).collect::<Vec<_>>()).unwrap();
+                writer.append(&mut (0..50).flat_map(|_| row(number)).collect::<Vec<_>>()).unwrap();
             }
             writer.close().unwrap();
             done.store(true, std::sync::atomic::Ordering::SeqCst);
@@ -176,7 +176,7 @@ fn a_format_of_a_later_version_is_left_alone_and_holds_up_no_other_segment() {
     fs::write(&path, bytes).unwrap();
     assert_eq!(Reader::open(&path).unwrap_err().kind(), ErrorKind::Unsupported);
     let mut writer = Writer::create(folder.path(), 2, 0, 0).unwrap();
-    writer.append(&row(1)).unwrap();
+    writer.append(&mut row(1)).unwrap();
     drop(writer);
     let recovered = recover(folder.path()).unwrap();
     assert_eq!(recovered[0].path, path);
@@ -192,7 +192,7 @@ fn a_crash_at_any_byte_keeps_whole_records_once_and_recovery_may_crash_too() {
     let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
     let mut ends = vec![];
     for number in 0..5 {
-        writer.append(&row(number)).unwrap();
+        writer.append(&mut row(number)).unwrap();
         ends.push(writer.position());
     }
     let closed = writer.close().unwrap();
@@ -208,8 +208,8 @@ fn a_crash_at_any_byte_keeps_whole_records_once_and_recovery_may_crash_too() {
             continue;
         }
         assert_eq!((recovered.len(), recovered[0].rows), (1, whole as u64));
-        let boundary = ends.iter().copied().chain([(HEAD + MARK) as u64, bytes.len() as u64]);
-        let end = boundary.chain([HEAD as u64]).filter(|end| *end <= cut as u64).max().unwrap();
+        let boundary = ends.iter().copied().chain([HEAD as u64, bytes.len() as u64]);
+        let end = boundary.filter(|end| *end <= cut as u64).max().unwrap();
         let lost = cut as u64 - end;
         assert_eq!(recovered[0].damage.map_or(0, |damage| damage.length), lost, "{cut} bytes");
         // Recovery that is itself cut off before the rename does the same again, whatever the
@@ -234,7 +234,7 @@ fn recovery_keeps_what_is_whole_behind_damage_and_readers_name_it() {
     let mut writer = Writer::create(folder.path(), 1, 0, 0).unwrap();
     let mut ends = vec![];
     for number in 0..5 {
-        writer.append(&row(number)).unwrap();
+        writer.append(&mut row(number)).unwrap();
         ends.push(writer.position());
     }
     drop(writer);
