@@ -6,6 +6,7 @@ use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
+use predlog::segment::HEADER;
 use tempfile::TempDir;
 
 use super::writer::{Next, Segment, Sink};
@@ -60,8 +61,8 @@ impl Fake {
 fn numbers(mut bytes: &[u8]) -> Vec<u64> {
     let mut found = Vec::new();
     while let Some(length) = bytes.first_chunk().map(|length| u32::from_le_bytes(*length)) {
-        let (record, rest) = bytes.split_at(13 + length as usize);
-        let payload = &record[13..];
+        let (record, rest) = bytes.split_at(HEADER + length as usize);
+        let payload = &record[HEADER..];
         found.push(if record[8] == 2 {
             u64::from_le_bytes(*payload.first_chunk().unwrap())
         } else {
@@ -149,7 +150,7 @@ impl Bench {
     /// A row with a number, of so many bytes.
     fn push(&self, number: u64, size: usize) -> Result<Ticket, Refusal> {
         let key = (Guarantee::Durable, None);
-        let taken = self.log.shared.lanes.push(key, (13 + 8 + size, false), |out| {
+        let taken = self.log.shared.lanes.push(key, (HEADER + 8 + size, false), |out| {
             out.extend_from_slice(&number.to_le_bytes());
             out.resize(out.len() + size, 7);
         });
@@ -176,7 +177,8 @@ fn what_waits_is_bounded_in_rows_and_bytes_over_all_lanes() {
     std::thread::scope(|scope| {
         let lanes = &log.shared.lanes;
         let push = || {
-            let taken = lanes.push((Guarantee::Lossy, None), (21, false), |out| out.extend([3; 8]));
+            let taken =
+                lanes.push((Guarantee::Lossy, None), (HEADER + 8, false), |out| out.extend([3; 8]));
             taken.is_ok()
         };
         let both: Vec<_> = (0..4).map(|_| scope.spawn(push)).collect();
@@ -289,8 +291,9 @@ async fn a_full_queue_makes_durable_calls_wait_until_their_deadline_and_no_longe
     // One that is let in meanwhile is not refused.
     let until = Instant::now() + Duration::from_secs(60);
     let shared = log.shared.clone();
-    let push =
-        || shared.lanes.push((Guarantee::Durable, None), (21, false), |out| out.extend([3; 8]));
+    let push = || {
+        shared.lanes.push((Guarantee::Durable, None), (HEADER + 8, false), |out| out.extend([3; 8]))
+    };
     let mut waiting = Box::pin(log.commit(until, || push().map(|(ticket, _)| ticket)));
     assert!((&mut waiting).now_or_never().is_none());
     bench.round();
@@ -308,7 +311,7 @@ async fn a_stalled_disk_holds_up_nobody_but_durable_calls_and_those_are_refused_
         let write = |out: &mut Vec<u8>| out.extend(number.to_le_bytes());
         log.shared
             .lanes
-            .push((Guarantee::Lossy, None), (21, false), write)
+            .push((Guarantee::Lossy, None), (HEADER + 8, false), write)
             .map(|(ticket, _)| ticket)
     };
     let ticket = push(1).unwrap();
@@ -418,7 +421,7 @@ async fn a_correction_finds_room_in_a_full_queue() {
     bench.push(1, 0).unwrap();
     assert_eq!(bench.push(2, 0).unwrap_err(), Refusal::Full);
     let lanes = &bench.log.shared.lanes;
-    let owed = lanes.push((Guarantee::Durable, None), (21, true), |out| out.extend([3; 8]));
+    let owed = lanes.push((Guarantee::Durable, None), (HEADER + 8, true), |out| out.extend([3; 8]));
     assert!(owed.is_ok());
     assert_eq!(lanes.room.held().0, 2);
 }

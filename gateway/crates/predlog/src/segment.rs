@@ -25,7 +25,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-pub use frame::{LONGEST, frame};
+pub use frame::{HEADER, LONGEST, frame};
 pub use read::Reader;
 pub use recover::{Recovered, recover};
 pub use write::Writer;

@@ -10,8 +10,8 @@ pub const LONGEST: usize = 256 << 20;
 
 /// Bytes of a file's head.
 pub(super) const HEAD: usize = 40;
-/// Bytes of a record's head.
-pub(super) const HEADER: usize = CHECKED + 8;
+/// Bytes of a record before its payload.
+pub const HEADER: usize = CHECKED + 8;
 /// Bytes of it that its seal is for.
 const CHECKED: usize = 9;
 /// Bytes of a file's end.

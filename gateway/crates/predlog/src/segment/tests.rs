@@ -224,7 +224,7 @@ fn what_a_disk_cannot_read_costs_what_stands_near_it() {
         }
         assert!(are_among(&payloads, &image.payloads), "{bad:?}");
         // Those that reach into what is bad, which may be a little more than the blocks that are.
-        let most = bad.len() * (BLOCK as usize / (HEADER + 200) + 2);
+        let most = bad.len() * (4096 / (HEADER + 200) + 2);
         assert!(payloads.len() >= 6000 - most, "{bad:?}: {}", payloads.len());
         let named = |block: &u64| {
             let at = (block * BLOCK).max(1);
