@@ -93,7 +93,7 @@ impl Pipeline {
                     let deadline = call.as_ref().and_then(|call| self.deadline(call));
                     let joined = self.join(flight, (protocol, call.as_ref()), deadline);
                     let Some(ended) = joined.await else { continue };
-                    return self.replay(ended, protocol, call.as_ref());
+                    return self.replay(ended, protocol, call.as_ref()).await;
                 }
                 Ok(Entered::Replayed(kept)) => {
                     if let Err(rejection) = &kept {
@@ -101,7 +101,7 @@ impl Pipeline {
                         let outcome = (Outcome::Replayed, Some(rejection.kind()));
                         self.record_unrun(call.as_ref(), outcome);
                     }
-                    return self.replay(kept, protocol, call.as_ref());
+                    return self.replay(kept, protocol, call.as_ref()).await;
                 }
                 Err(refusal) => {
                     let rejection = refused(refusal);
@@ -186,8 +186,8 @@ impl Pipeline {
 }
 
 impl Pipeline {
-    /// What a repeat is told.
-    fn replay(
+    /// What a repeat is told, once its row is written where its calls are durable.
+    async fn replay(
         &self,
         kept: Kept,
         protocol: Protocol,
@@ -198,7 +198,14 @@ impl Pipeline {
         let (metrics, wire) = (given.metrics.clone(), self.wire.clone());
         let logged =
             call.and_then(|call| self.note_repeat(call, &given.answer, given.origin.as_ref()));
-        let repeat = Repeat { metrics, wire, protocol, logged, outcome };
+        let mut repeat = Repeat { metrics, wire, protocol, logged, outcome };
+        if let Some(logged) = &mut repeat.logged {
+            let deadline = call.and_then(|call| call.schedule.deadline);
+            if let Err(refused) = logged.commit(deadline).await {
+                repeat.outcome = Outcome::Refused(refused.kind());
+                return Err(refused);
+            }
+        }
         Ok(given.reply(Some(Account::Repeat(repeat)), true))
     }
 }

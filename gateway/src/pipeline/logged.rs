@@ -1,7 +1,7 @@
 //! What the prediction log is told of calls: how each ended, what ran it, and why there.
 //!
-//! A row is handed over when the record of its call is dropped; that of a durable call before its
-//! answer is, and what becomes of the answer is a second row that amends it. Calls that were
+//! A row is handed over when the record of its call is dropped; that of a durable call, and of its
+//! repeats, before the answer is, and what becomes of the answer is a second row that amends it. Calls that were
 //! refused before they were decoded (nobody known, unreadable, over a limit at the head) have no
 //! rows: there is nothing to say of them that their metrics do not.
 
@@ -63,6 +63,10 @@ pub(super) struct Watched {
 #[derive(Debug)]
 pub(super) struct Repeated {
     notes: Notes,
+    /// Whether a row says already that it was answered.
+    is_handed_over: bool,
+    /// Whether that row is written.
+    is_committed: bool,
     arrived: Instant,
     called: Box<str>,
     model: Arc<str>,
@@ -158,7 +162,9 @@ impl Pipeline {
             sticky_key: route.and_then(|route| route.key(call)),
         };
         Some(Repeated {
-            notes: Notes::take(log, call, about)?.unhurried(),
+            notes: Notes::take(log, call, about)?,
+            is_handed_over: false,
+            is_committed: false,
             arrived: call.arrived,
             called: answer.model.as_str().into(),
             model: origin.model.clone(),
@@ -169,11 +175,34 @@ impl Pipeline {
 }
 
 impl Repeated {
+    /// As [`Record::commit`].
+    pub(super) async fn commit(&mut self, deadline: Option<Deadline>) -> Result<(), Rejection> {
+        if !self.notes.is_durable() {
+            return Ok(());
+        }
+        let (log, until) = (self.notes.log().clone(), self.notes.commit_until(deadline));
+        let hand_over = || {
+            let ticket =
+                self.with_row(Outcome::Replayed, |row| self.notes.push(row, None, NO_TENSORS))?;
+            self.is_handed_over = true;
+            Ok(ticket)
+        };
+        log.commit(until, hand_over).await?;
+        self.is_committed = true;
+        Ok(())
+    }
+
     /// Records how the repeat ended.
     pub(super) fn record(&self, outcome: Outcome) {
+        if !self.is_committed || outcome != Outcome::Replayed {
+            self.with_row(outcome, |row| self.notes.record(row, None, NO_TENSORS));
+        }
+    }
+
+    fn with_row<T>(&self, outcome: Outcome, take: impl FnOnce(RowRef<'_>) -> T) -> T {
         let (status, error) = ended(outcome);
         let version = self.version.to_string();
-        let row = RowRef {
+        take(RowRef {
             called: &self.called,
             model: &self.model,
             version: &version,
@@ -181,9 +210,9 @@ impl Repeated {
             status,
             error,
             total_us: micros(self.arrived.elapsed()),
+            amends: self.is_handed_over,
             ..RowRef::default()
-        };
-        self.notes.record(row, None, NO_TENSORS);
+        })
     }
 }
 
@@ -236,9 +265,7 @@ impl Record {
         let Some(logged) = self.logged.take_if(|logged| logged.notes.is_durable()) else {
             return Ok(());
         };
-        let latest = Instant::now() + logged.notes.commit_timeout();
-        let until = deadline.map_or(latest, |Deadline(at)| at.min(latest));
-        let log = logged.notes.log().clone();
+        let (log, until) = (logged.notes.log().clone(), logged.notes.commit_until(deadline));
         // Its notes are back in the record whenever the caller leaves.
         let mut kept = Kept { record: self, logged: Some(logged) };
         let committed = log.commit(until, || kept.hand_over()).await;
@@ -343,7 +370,7 @@ impl Logged {
         let inputs = takes.map(Backend::signature).or(self.signature.as_ref());
         let names = || names(takes, assigned);
         let of = inputs.map(|inputs| Of {
-            model: ran.model,
+            model: takes.map_or("", Backend::model),
             inputs,
             outputs: self.signature.as_ref().unwrap_or(inputs),
             names: &names,

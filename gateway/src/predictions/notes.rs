@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::Tensor;
 use predlog::{RowRef, Status};
+use tokio::time::Instant;
 
 use parts::{List, most_bytes};
 
@@ -22,7 +23,7 @@ use super::settings::{Rule, Settings};
 use super::{PredictionLog, Refusal, Ticket};
 use crate::codec::numbers;
 use crate::config::{Guarantee, SliceSource};
-use crate::types::{Call, Inputs, PredictionId, Signature};
+use crate::types::{Call, Deadline, Inputs, PredictionId, Signature};
 
 /// Longest part of a text that a caller chose, in bytes.
 const LONGEST_TEXT: usize = 1024;
@@ -65,6 +66,7 @@ pub type Names = [Vec<Vec<String>>; 2];
 /// What ran a call, for the schema of its row.
 #[derive(Clone, Copy)]
 pub struct Of<'a> {
+    /// What took the inputs, or would have: its rules hold for them whoever answers.
     pub model: &'a str,
     /// What declares the inputs.
     pub inputs: &'a Arc<Signature>,
@@ -157,10 +159,11 @@ impl Notes {
         &self.log
     }
 
-    /// Longest that the call waits for its row.
+    /// Until when the call waits for its row.
     #[must_use]
-    pub fn commit_timeout(&self) -> Duration {
-        self.settings.commit_timeout
+    pub fn commit_until(&self, deadline: Option<Deadline>) -> Instant {
+        let latest = Instant::now() + self.settings.commit_timeout;
+        deadline.map_or(latest, |Deadline(at)| at.min(latest))
     }
 
     /// Keeps the inputs as the caller sent them.
@@ -168,7 +171,7 @@ impl Notes {
         self.inputs = Some(inputs.clone());
     }
 
-    /// The same for a row that nobody waits for: what a shadow makes of the call, or a repeat.
+    /// The same for a row that nobody waits for: what a shadow makes of the call.
     /// Where calls are sampled it has the inputs, too: the row of the live call may be left out.
     #[must_use]
     pub fn unhurried(&self) -> Self {

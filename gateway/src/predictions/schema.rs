@@ -7,6 +7,7 @@ use engine::{Tensor, TensorSpec};
 use predlog::segment::{Kind, frame};
 use predlog::{Schema, SchemaId};
 use prost::Message;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::notes::Of;
 use crate::config::{Field, How, Redact};
@@ -37,16 +38,18 @@ pub(super) enum Plan {
     Scalars(Vec<(usize, How)>, usize),
 }
 
-/// The schemas under which rows are written.
+/// The schemas under which rows are written, by the addresses of both signatures and the model,
+/// whose rules are in them.
 #[derive(Debug, Default)]
-pub(super) struct Schemas(RwLock<HashMap<[usize; 2], Arc<Known>>>);
+pub(super) struct Schemas(RwLock<HashMap<([usize; 2], u64), Arc<Known>>>);
 
 impl Schemas {
     /// The schema of what runs a call.
     pub(super) fn of(&self, of: Of<'_>, rules: &[Redact]) -> Arc<Known> {
         // They are held by what is kept under them, so that no others come to be there.
-        let address = [of.inputs, of.outputs].map(|signature| Arc::as_ptr(signature).addr());
-        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&address) {
+        let addresses = [of.inputs, of.outputs].map(|signature| Arc::as_ptr(signature).addr());
+        let key = (addresses, xxh3_64(of.model.as_bytes()));
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return known.clone();
         }
         let known = Arc::new(Known::new(of, rules));
@@ -54,7 +57,7 @@ impl Schemas {
         if all.len() >= MOST {
             all.clear();
         }
-        all.entry(address).or_insert(known).clone()
+        all.entry(key).or_insert(known).clone()
     }
 }
 

@@ -135,6 +135,15 @@ impl Seat {
 }
 
 impl Backend {
+    /// The model's name, where it runs.
+    #[must_use]
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Local(served) => served.model.as_str(),
+            Self::Remote(remote) => remote.model.model(),
+        }
+    }
+
     #[must_use]
     pub fn signature(&self) -> &Arc<Signature> {
         match self {

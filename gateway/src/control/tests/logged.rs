@@ -142,6 +142,24 @@ async fn a_repeat_leaves_a_row_of_its_own_with_the_same_prediction() {
 }
 
 #[tokio::test]
+async fn a_repeat_of_a_durable_call_is_answered_when_its_row_is_written() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1], "policy = 'all'").await;
+    rig.pipeline.keys = Some(Keys::new(Config::for_repository(folder.path()).idempotency));
+    rig.log(&folder.path().join("log"), "guarantee = 'durable'");
+    let call = || Call { key: IdempotencyKey::read(b"once", 100).ok(), ..rig.call(None) };
+    rig.infer(call()).await.unwrap().encoded();
+    // This one leaves before its answer can be encoded.
+    drop(rig.infer(call()).await.unwrap());
+    let rows = reading::ended(rig.pipeline.log.as_ref().unwrap());
+    let told: Vec<_> = rows.iter().map(|row| (row.status, row.amends)).collect();
+    assert_eq!(told, [(ANSWERED, false), (REPLAYED, false), (CANCELLED, true)]);
+    // The log has ended: no row can be written any more.
+    let refused = rig.infer(call()).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::NotReady);
+}
+
+#[tokio::test]
 async fn a_shadow_leaves_a_row_beside_the_live_one() {
     let folder = TempDir::new().unwrap();
     let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
@@ -193,18 +211,22 @@ async fn what_a_route_says_holds_for_all_calls_of_its_name() {
     assert_eq!(rig.told(), []);
 }
 
-#[tokio::test]
-async fn a_declared_answer_has_the_inputs_that_its_arm_would_have_taken() {
-    let folder = TempDir::new().unwrap();
-    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
-    rig.log(folder.path(), "");
+fn static_answer() -> config::Fallback {
     let output = config::StaticOutput {
         name: "y".into(),
         datatype: "UINT8".into(),
         shape: vec![1],
         data: vec![9.0],
     };
-    let fallback = config::Fallback::Static(vec![output]);
+    config::Fallback::Static(vec![output])
+}
+
+#[tokio::test]
+async fn a_declared_answer_has_the_inputs_that_its_arm_would_have_taken() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    rig.log(folder.path(), "");
+    let fallback = static_answer();
     rig.route(1, vec![config::Route { fallback, ..routes::route("100%") }]);
     rig.stub.push(StubStep::Panic);
     rig.infer(rig.call(None)).await.unwrap().encoded();
@@ -213,6 +235,22 @@ async fn a_declared_answer_has_the_inputs_that_its_arm_would_have_taken() {
     assert_eq!((&*row.version, &*row.arm, &*row.fallback), ("static", "static", "engine_failed"));
     assert_eq!((&*row.inputs[0].name, &row.inputs[0].data[..]), ("x", &[7][..]));
     assert_eq!((&*row.outputs[0].name, &row.outputs[0].data[..]), ("y", &[9][..]));
+}
+
+#[tokio::test]
+async fn rules_of_a_model_hold_for_what_it_would_have_taken_whoever_answers() {
+    let folder = TempDir::new().unwrap();
+    let mut rig = Rig::new(&[1, 2], "policy = 'all'").await;
+    let rule = "redact = [{ field = 'in.x', how = 'drop', model = 'm' }]";
+    rig.log(folder.path(), rule);
+    let fallback = static_answer();
+    rig.route(1, vec![config::Route { fallback, ..routes::route("100%") }]);
+    rig.stub.push(StubStep::Panic);
+    rig.infer(rig.call(None)).await.unwrap().encoded();
+    rig.infer(rig.call(None)).await.unwrap().encoded();
+    let rows = reading::ended(rig.pipeline.log.as_ref().unwrap());
+    let told: Vec<_> = rows.iter().map(|row| (&*row.version, &row.inputs[0].data[..])).collect();
+    assert_eq!(told, [("static", &[][..]), ("2", &[][..])]);
 }
 
 #[tokio::test]

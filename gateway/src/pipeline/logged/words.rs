@@ -30,17 +30,16 @@ pub(super) struct Runner<'a> {
 
 impl<'a> Runner<'a> {
     pub(super) fn of(backend: Option<&'a Backend>, digits: &'a mut itoa::Buffer) -> Self {
+        let Some(backend) = backend else { return Self::default() };
+        let model = backend.model();
         match backend {
-            None => Self::default(),
-            Some(Backend::Local(served)) => Self {
-                model: served.model.as_str(),
+            Backend::Local(served) => Self {
+                model,
                 version: digits.format(served.version.0),
                 file_hash: served.sha256.as_deref().unwrap_or(""),
                 device: &served.manifest.device,
             },
-            Some(Backend::Remote(remote)) => {
-                Self { model: remote.model.model(), ..Self::default() }
-            }
+            Backend::Remote(_) => Self { model, ..Self::default() },
         }
     }
 }
