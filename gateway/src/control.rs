@@ -20,13 +20,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::config;
+use crate::config::{self, Problem};
 use crate::error::{Kind, Rejection};
 use crate::limits::Limiter;
 use crate::models::repository::Stamp;
-use crate::models::{Loader, ModelFolder, Repository};
+use crate::models::{Loader, ModelFolder, Repository, unknown_names};
 use crate::snapshot::{Routing, Snapshot, SnapshotCell};
 use crate::tasks;
 use crate::types::{ModelName, Version};
@@ -104,6 +104,22 @@ impl Control {
     #[must_use]
     pub fn loader(&self) -> &Loader {
         &self.loader
+    }
+
+    /// Warns of names in the rules of the prediction log that no model of the repository has: a rule
+    /// that is misspelt redacts nothing. That is no reason to serve nobody.
+    pub async fn check_rules(self: &Arc<Self>, config: &config::Config) {
+        // What models elsewhere have is known there alone.
+        let log = config.prediction_log.clone().filter(|_| config.upstreams.is_empty());
+        let Some(log) = log else { return };
+        let control = self.clone();
+        let unknown = tasks::blocking(move || {
+            let models = control.repository.scan();
+            models.map(|models| unknown_names(&log, &models)).unwrap_or_default()
+        });
+        for Problem { path, message } in unknown.await {
+            warn!(key = %path, "a rule of the prediction log does nothing: it {message}");
+        }
     }
 
     /// Loads a model as its policy says, or one version of it beside those that serve.

@@ -8,9 +8,11 @@ pub mod golden;
 pub mod stats;
 pub mod version;
 pub mod load;
+mod named;
 
 pub use load::{LoadFailure, LoadRequest, Loader};
 pub use manifest::{Batching, Lineage, Manifest, VersionPolicy};
+pub use named::{Models, unknown_names};
 pub use repository::{ModelFolder, Repository, VersionFiles};
 pub use stats::Stats;
 pub use version::ServedVersion;

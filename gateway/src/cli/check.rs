@@ -19,7 +19,7 @@ use crate::app;
 use crate::config::auth::{Auth, Jwks, Pattern};
 use crate::config::{self, Config, Problem, State};
 use crate::identity;
-use crate::models::Repository;
+use crate::models::{Repository, unknown_names};
 use crate::server;
 use crate::types::{Identity, Role, Roles};
 
@@ -198,7 +198,7 @@ fn check_repository(config: &Config) -> (Vec<Problem>, Vec<Vec<String>>) {
     problems.extend(routes::check(&config.routes, &models));
     // Nobody here knows what models elsewhere have.
     if let Some(log) = config.prediction_log.as_ref().filter(|_| config.upstreams.is_empty()) {
-        problems.extend(predictions::check_fields(log, &models));
+        problems.extend(unknown_names(log, &models));
     }
     (problems, served)
 }

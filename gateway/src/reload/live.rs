@@ -48,6 +48,7 @@ impl Apply for Live {
                 })
             });
             let log = log.await.transpose().map_err(|problem| vec![problem])?;
+            control.check_rules(new).await;
             let settings = Settings { limiter: limiter.clone(), breaker, upstreams, log };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
             let commit = async move {

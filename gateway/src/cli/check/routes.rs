@@ -1,17 +1,14 @@
 //! Routes against the repository: whether what their arms and shadows name is there, and whether
 //! callers can take the one for the other.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Problem, Route, Target, VersionChoice};
-use crate::models::ModelFolder;
+use crate::models::Models;
 use crate::routing::{RoutePlan, Source};
-use crate::types::{ModelName, Signature};
+use crate::types::Signature;
 
 pub(super) const HEADING: [&str; 5] = ["ROUTE", "ARM", "TARGET", "SHARE", "BUCKETS"];
-
-pub(super) type Models = BTreeMap<ModelName, Result<ModelFolder, String>>;
 
 /// Names in a message, at most.
 const SHOWN: usize = 10;

@@ -7,6 +7,7 @@ the same means, so that a search that finds nothing has looked.
 from __future__ import annotations
 
 import re
+import signal
 import struct
 import subprocess
 import urllib.request
@@ -286,3 +287,21 @@ def test_a_rule_that_fits_nothing_here_is_refused_at_the_start(
     rule = '[[prediction_log.redact]]\nfield = "header.x-nowhere"\nhow = "drop"\n'
     with pytest.raises(AssertionError, match="names nothing in prediction_log.slices"):
         harness.start(tmp_path, repository, f'[prediction_log]\nguarantee = "lossy"\n{rule}')
+
+
+def test_a_rule_that_names_what_no_model_has_is_told_at_the_start_and_by_a_reload(
+    tmp_path: Path, repository: Path
+) -> None:
+    rule = '[prediction_log]\n[[prediction_log.redact]]\nfield = "in.salry"\nhow = "drop"\n'
+    gateway = harness.start(tmp_path, repository, rule)
+    path = tmp_path / "penstock.toml"
+    try:
+        words = "a rule of the prediction log does nothing: it names"
+        assert f"{words} 'salry', which is no input and no feature of one" in gateway.log_text()
+        assert "prediction_log.redact[0].field" in gateway.log_text()
+        path.write_text(path.read_text().replace("in.salry", "out.celery"))
+        gateway.process.send_signal(signal.SIGHUP)
+        said = f"{words} 'celery', which is no output and no feature of one"
+        harness.wait_until(lambda: said in gateway.log_text())
+    finally:
+        gateway.stop()
