@@ -32,6 +32,8 @@ use seen::Seen;
 
 /// Feedback in one request, at most.
 pub const MOST: usize = 4096;
+/// What is wrong with a batch is told up to here.
+const MOST_WRONG: usize = 100;
 /// Predictions that are not taken in on a thread that answers calls: that would hold them up.
 const MUCH: usize = 2048;
 /// A prediction this young may not be in the log yet, and clocks of gateways differ as much.
@@ -180,21 +182,15 @@ impl Intake {
         let mut checked = Vec::with_capacity(batch.len());
         let mut wrong = vec![];
         for (index, told) in batch.into_iter().enumerate() {
-            let feedback = told.checked(index, now_us).and_then(|mut feedback| {
-                if !feedback.caller_id.is_empty() {
-                    feedback.caller_id =
-                        self.log.kept_caller_id(&feedback.caller_id).ok_or_else(|| {
-                            let text = "the log keeps no ids of callers: name the prediction_id";
-                            vec![Wrong::new(index, "caller_id", text)]
-                        })?;
-                }
-                Ok(feedback)
-            });
-            match feedback {
+            match told.checked((index, now_us), |id| self.log.kept_caller_id(id)) {
                 Ok(feedback) => checked.push(feedback),
                 Err(found) => wrong.extend(found),
             }
+            if wrong.len() >= MOST_WRONG {
+                break;
+            }
         }
+        wrong.truncate(MOST_WRONG);
         if wrong.is_empty() { Ok(checked) } else { Err(wrong) }
     }
 

@@ -2,13 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::MOST;
 use super::told::{Given, Told, Wrong};
+use super::{MOST, MOST_WRONG};
 
 /// Longest name of a field that is repeated to whoever sent it.
 const SHOWN: usize = 80;
-/// What is wrong is told up to here.
-const MOST_WRONG: usize = 100;
 
 /// Reads one feedback; `index` is its place, for what is wrong with it.
 ///
@@ -100,6 +98,7 @@ pub fn from_body(body: Value) -> Result<Vec<Told>, Vec<Wrong>> {
             break;
         }
     }
+    wrong.truncate(MOST_WRONG);
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
 

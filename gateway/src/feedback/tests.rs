@@ -71,6 +71,10 @@ async fn a_batch_with_anything_wrong_is_refused_whole_and_all_of_it_is_named() {
     let many = vec![told("4"); MOST + 1];
     let Err(Refusal::Rejected(rejection)) = intake.take(many).await else { panic!("taken") };
     assert_eq!(rejection.kind(), Kind::TooLarge);
+    let Err(Refusal::Wrong(all)) = intake.take(vec![Told::default(); MOST]).await else {
+        panic!("it was taken");
+    };
+    assert_eq!(all.len(), MOST_WRONG);
     assert!(log.stop(Duration::from_secs(10)));
     assert_eq!(stored(folder.path()).len(), 1);
 }

@@ -82,11 +82,17 @@ impl Told {
         }
     }
 
-    /// Checks everything that it says, and gives it an id if it has none.
+    /// Checks everything that it says, and gives it an id if it has none: one that is made of what
+    /// is kept, as anybody could try what else it might be made of. `kept` is what the log keeps
+    /// of a caller's id, if anything.
     ///
     /// # Errors
     /// All that is wrong with it.
-    pub fn checked(self, index: usize, now_us: i64) -> Result<Feedback, Vec<Wrong>> {
+    pub fn checked(
+        self,
+        (index, now_us): (usize, i64),
+        kept: impl FnOnce(&str) -> Option<String>,
+    ) -> Result<Feedback, Vec<Wrong>> {
         let mut wrong = vec![];
         let mut add = |field: &str, text: String| wrong.push(Wrong::new(index, field, text));
         self.check_texts(&mut add);
@@ -143,12 +149,16 @@ impl Told {
                 0
             }
         });
+        let caller_id = self.caller_id.map(|id| kept(&id));
+        if let Some(None) = caller_id {
+            add("caller_id", "is not kept by the log: name the prediction_id".into());
+        }
         if !wrong.is_empty() {
             return Err(wrong);
         }
         let mut feedback = Feedback {
             prediction: prediction.map_or_else(Default::default, |id| id.to_vec().into()),
-            caller_id: self.caller_id.unwrap_or_default(),
+            caller_id: caller_id.flatten().unwrap_or_default(),
             item,
             id: String::new(),
             label,
@@ -197,6 +207,10 @@ mod tests {
     const ID: &str = "0199aa00-0001-7abc-8def-0123456789ab";
     const NOW: i64 = 1_800_000_000_000_000;
 
+    fn keep(id: &str) -> Option<String> {
+        Some(id.to_owned())
+    }
+
     fn told() -> Told {
         Told {
             prediction_id: Some(ID.into()),
@@ -238,7 +252,7 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_named_with_its_place() {
         let wrong = |told: Told| {
-            let wrong = told.checked(3, NOW).unwrap_err();
+            let wrong = told.checked((3, NOW), keep).unwrap_err();
             wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
         };
         let all = Told {
@@ -269,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_has_no_id_is_known_by_all_that_it_says_and_not_by_when_it_came() {
-        let id = |told: Told, now| told.checked(0, now).unwrap().id;
+        let id = |told: Told, now| told.checked((0, now), keep).unwrap().id;
         assert_eq!(id(told(), NOW), id(told(), NOW + 1));
         let other = Told { note: Some("n".into()), ..told() };
         assert_ne!(id(other, NOW), id(told(), NOW));
@@ -277,9 +291,23 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_made_of_what_is_kept_of_those_of_callers() {
+        let told =
+            |text: &str| Told { prediction_id: None, caller_id: Some(text.into()), ..told() };
+        let hashed = |_: &str| Some("5f2a".to_owned());
+        let id = |text: &str| told(text).checked((0, NOW), hashed).unwrap();
+        assert_eq!(id("order-1"), id("order-2"));
+        assert_eq!(id("order-1").caller_id, "5f2a");
+        assert_ne!(id("5f2a").id, told("order-1").checked((0, NOW), keep).unwrap().id);
+        assert_eq!(id("order-1").id, told("5f2a").checked((0, NOW), keep).unwrap().id);
+        let dropped = told("order-1").checked((0, NOW), |_| None).unwrap_err();
+        assert!(dropped[0].text.contains("is not kept by the log"), "{dropped:?}");
+    }
+
+    #[test]
     fn flags_are_numbers_and_events_without_a_time_are_of_when_they_came() {
         let flag = Told { label: Some(Given::Flag(true)), ..told() };
-        let feedback = flag.checked(0, NOW).unwrap();
+        let feedback = flag.checked((0, NOW), keep).unwrap();
         assert_eq!(feedback.label, Some(Label::Number(1.0)));
         assert_eq!((feedback.event_us, feedback.received_us), (NOW, NOW));
     }

@@ -22,6 +22,7 @@ pub(super) struct Feedback(pub(super) Api);
 impl Feedback {
     async fn take(&self, intake: &Intake, all: Vec<pb::Feedback>) -> Result<Vec<Settled>, Status> {
         if all.len() > MOST {
+            intake.refused(all.len());
             let text = format!("more than {MOST} in one request: send them in parts");
             return Err(status(&Rejection::new(Kind::TooLarge, text)));
         }

@@ -48,8 +48,9 @@ pub(super) async fn tell(
         serde_json::from_slice::<Value>(&body)
             .map_err(|error| Rejection::invalid(format!("the body is not valid JSON: {error}")))
     });
+    let count = decoded.as_ref().map_or(1, count);
     let told = match decoded {
-        Ok(body) if is_too_long(&body) => {
+        Ok(_) if count > MOST => {
             let text = format!("more than {MOST} in one request: send them in parts");
             Err(Refusal::Rejected(Rejection::new(Kind::TooLarge, text)))
         }
@@ -59,14 +60,15 @@ pub(super) async fn tell(
     match told {
         Ok(told) => answer(intake, told).await,
         Err(refusal) => {
-            intake.refused(1);
+            intake.refused(count);
             refused(&refusal)
         }
     }
 }
 
-fn is_too_long(body: &Value) -> bool {
-    body.get("feedback").and_then(Value::as_array).is_some_and(|several| several.len() > MOST)
+/// Feedback in a body, as far as its form tells.
+fn count(body: &Value) -> usize {
+    body.get("feedback").and_then(Value::as_array).map_or(1, Vec::len)
 }
 
 async fn answer(intake: &Intake, told: Vec<Told>) -> Response {

@@ -139,7 +139,7 @@ fn checked(number: u64, value: Value, now_us: i64) -> Result<Line, Vec<Bad>> {
         wrong.into_iter().map(|wrong| Bad { number, text: text(wrong) }).collect::<Vec<_>>()
     };
     let told: Told = from_json(0, value.clone()).map_err(bad)?;
-    told.checked(0, now_us).map_err(bad)?;
+    told.checked((0, now_us), |id| Some(id.to_owned())).map_err(bad)?;
     Ok(Line { number, value })
 }
 

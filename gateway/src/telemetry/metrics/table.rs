@@ -178,11 +178,11 @@ declare! {
     LOG_BYTES = "penstock_prediction_log_bytes_total", Shape::Counter, &[],
         "Bytes of rows written to segments of the prediction log.";
     LOG_DROPPED = "penstock_prediction_log_dropped_rows_total", Shape::Counter, &["reason"],
-        "Rows that are not in the prediction log though they should be, by reason: full (queue), disk (the queue is full because nothing can be written), large, stopping.";
+        "Rows, and feedback, that are not in the prediction log though they should be, by reason: full (queue), disk (the queue is full because nothing can be written), large, stopping.";
     LOG_UNSAMPLED = "penstock_prediction_log_unsampled_rows_total", Shape::Counter, &[],
         "Rows that sampling left out of the prediction log.";
     LOG_UNCOMMITTED = "penstock_prediction_log_uncommitted_calls_total", Shape::Counter, &[],
-        "Durable calls refused because their row could not be written in time.";
+        "Durable calls, and requests with feedback, refused because what they are kept in could not be written in time.";
     LOG_QUEUE_ROWS = "penstock_prediction_log_queue_rows", Shape::Gauge, &[],
         "Rows that wait to be written.";
     LOG_QUEUE_BYTES = "penstock_prediction_log_queue_bytes", Shape::Gauge, &[],
@@ -196,7 +196,7 @@ declare! {
     LOG_WRITE_FAILURES = "penstock_prediction_log_write_failures_total", Shape::Counter, &[],
         "Writes, syncs and ends of segments that failed and are tried again.";
     FEEDBACK = "penstock_feedback_total", Shape::Counter, &["outcome"],
-        "Feedback by what became of it when it was told: matched, early (its prediction may not be known yet), late (older than what is remembered), duplicate, unmatched, stored (nothing is remembered) or refused.";
+        "Feedback by what became of it when it was told: matched, early (its prediction may not be known yet), late (older than what is remembered), duplicate, unmatched, stored (nothing is remembered) or refused (a body that cannot be read is one).";
     FEEDBACK_LABELS = "penstock_feedback_labels_total", Shape::Counter, &["model", "version", "arm", "agrees"],
         "Labels told of items that are remembered, by whether the answer agrees: yes, no or unknown (it said no class).";
     FEEDBACK_REWARDS = "penstock_feedback_rewards_total", Shape::Counter, &["model", "version", "arm"],
