@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,19 @@ CLAMPED = '[input.contract]\nrange = [-100.0, 1.0]\naction = "impute"\ndefault =
 class Recorded:
     """A gateway with a prediction log, and the commands that read it."""
 
-    def __init__(self, folder: Path, log: str = "", *models: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: str = "",
+        *models: str,
+        prepare: Callable[[Path], None] = lambda _: None,
+    ) -> None:
         self.folder = folder
         repository = folder / "models"
         repository.mkdir()
         for name in models:
             harness.copy_models(harness.MODELS / "repository", repository, name)
+        prepare(repository)
         identity(repository, "same")
         identity(repository, "clamped", CLAMPED)
         harness.write_identity(repository, "INT64", name="whole")
@@ -191,3 +200,51 @@ def test_digits_are_replayed_through_the_version_that_reads_some_wrongly(tmp_pat
     assert seen(report)[0] == 100 and report["sameness"]["beyond_tolerance"] > 0
     [output] = report["comparison"]["outputs"]
     assert output["kind"] == "classes" and output["agreement"]["of"] == 100
+
+
+def make_deterministic(repository: Path, *models: str) -> None:
+    """Has models promise equal bytes for equal calls."""
+    for model in models:
+        manifest = repository / model / "model.toml"
+        promise = "deterministic = true"
+        text, changed = re.subn(r'(?m)^graph = "auto"$', promise, manifest.read_text())
+        assert changed == 1, text
+        manifest.write_text(text)
+
+
+def ask_for_digits(running: Recorded, models: tuple[str, ...], calls: int) -> None:
+    """Asks for digits, 8 calls of 1 to 64 rows at a time, so that what may share a batch does."""
+    rng = np.random.default_rng(11)
+    sizes = rng.permutation([1 + number % 64 for number in range(calls)])
+    asked = [
+        (models[number % len(models)], rng.random((rows, 64), np.float32))
+        for number, rows in enumerate(sizes)
+    ]
+    with tritonclient.grpc.InferenceServerClient(running.gateway.grpc) as client:
+
+        def ask(call: tuple[str, np.ndarray]) -> None:
+            client.infer(call[0], grpc_inputs({"pixels": call[1]}), model_version="1")
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(ask, asked))
+
+
+def test_deterministic_digits_are_replayed_bit_for_bit_whatever_their_sizes(tmp_path: Path) -> None:
+    """The same version of both digit models; no bit differs. Needs libtorch."""
+    models = ("digits", "digits_cnn")
+    running = Recorded(
+        tmp_path, "", *models, prepare=lambda folder: make_deterministic(folder, *models)
+    )
+    ask_for_digits(running, models, 256)
+    running.gateway.stop()
+    for model in models:
+        asked = ("--model", model, "--version", "1", "--fail-on-difference")
+        report = running.replay(*asked)
+        assert seen(report) == (128, 128, 0), report["sameness"]
+        same = report["sameness"]
+        assert same["had_to_be_identical"] == 128 and same["not_identical"] == 0
+        assert same["largest_difference"] == 0 and same["within_tolerance"] == 0
+        assert report["recorded"][0]["sha256"] == report["target"]["sha256"] is not None
+        assert report["comparison"]["rows"] > 64 * 32
+        # How many are asked at a time changes nothing.
+        assert seen(running.replay(*asked, "--max-in-flight", "1")) == (128, 128, 0)
