@@ -8,7 +8,7 @@ const JITTER: f64 = 0.2;
 
 /// Open times that double up to a bound, with a random source of their own.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     /// Trips since it was last reset.
@@ -17,12 +17,14 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, longest: Duration, seed: u64) -> Self {
+    /// Times of these bounds; the seed is of its random source.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
         Self { first, longest, trips: 0, state: seed }
     }
 
     /// The next open time: `first × 2ⁿ ± 20 %`, and never more than `longest`.
-    pub(super) fn next(&mut self) -> Duration {
+    pub fn next(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(self.trips).unwrap_or(u32::MAX));
         self.trips = self.trips.saturating_add(1);
         // Below the bound by as much as the spread may add, lest all meet at the bound.
@@ -35,7 +37,8 @@ impl Backoff {
         (self.first, self.longest) = (first, longest);
     }
 
-    pub(super) fn reset(&mut self) {
+    /// Begins with the first time again.
+    pub fn reset(&mut self) {
         self.trips = 0;
     }
 

@@ -294,7 +294,8 @@ def test_the_command_sends_one_or_a_file_and_names_every_bad_line(
     known(rig, prediction)
     one = ["--prediction-id", prediction, "--label", "dog", "--id", "x", "--json"]
     done = rig.command("send", url, *one)
-    expected = {"sent": 1, "outcomes": {"matched": 1}, "bad_lines": []}
+    calm = {"first_unsent_line": None, "waits": 0, "waited_seconds": 0.0}
+    expected = {"sent": 1, "outcomes": {"matched": 1}, "bad_lines": []} | calm
     assert json.loads(done.stdout) == expected, done.stderr
     lines = [json.dumps({"caller_id": "order-1", "reward": i, "id": f"r{i}"}) for i in range(25)]
     lines[3], lines[11] = "nonsense", json.dumps({"caller_id": "order-1", "lable": "cat"})
@@ -304,7 +305,7 @@ def test_the_command_sends_one_or_a_file_and_names_every_bad_line(
     assert done.returncode == 1
     assert json.loads(done.stdout) == {
         "sent": 23, "outcomes": {"matched": 23}, "bad_lines": [4, 12],
-    }  # fmt: skip
+    } | calm  # fmt: skip
     assert f"{file}:4: is not JSON" in done.stderr
     assert f"{file}:12: lable: there is no such field" in done.stderr
     table = tmp_path / "told.csv"
