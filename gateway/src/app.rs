@@ -195,6 +195,9 @@ impl App {
         let kept = traffic.clone();
         tasks::spawn("revisions", async { match kept.upkeep(watched).await {} });
         tasks::spawn("identities", async { match identities.follow().await {} });
+        if let Some(log) = api.pipeline.log.clone() {
+            tasks::spawn("predictions", async { match log.follow().await {} });
+        }
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
         }
