@@ -2,6 +2,7 @@
 //! files of keys are. Whatever fails leaves the last good one in use.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{error, info};
 
 use super::settings::{KeyDigest, read_key};
-use super::PredictionLog;
+use super::{PredictionLog, Settings};
 use crate::config::HashKey;
 use crate::tasks;
 
@@ -46,12 +47,7 @@ impl PredictionLog {
         let mut is_told = looks.is_told && found.is_err();
         match read {
             Ok(_) if found.as_ref().ok() == settings.key_digest() => {}
-            Ok(key) if again => {
-                // Where a reload was faster, its settings stay: it has read the key too.
-                if self.exchange(&settings, settings.with_key(&key)) {
-                    info!(path = %path.display(), "key of hashes read again, rows have other hashes");
-                }
-            }
+            Ok(key) if again => self.take_key(&settings, &key, path),
             Err(problem) if again && !is_told => {
                 is_told = true;
                 let path = path.display();
@@ -61,16 +57,22 @@ impl PredictionLog {
         }
         Looks { last: Some(found), is_told }
     }
+
+    /// Puts another key in force. Where a reload was faster, its settings stay: it has read the key
+    /// too.
+    fn take_key(&self, before: &Arc<Settings>, key: &[u8], path: &Path) {
+        if self.exchange(before, before.with_key(key)) {
+            info!(path = %path.display(), "key of hashes read again, rows have other hashes");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use tempfile::TempDir;
 
-    use super::super::Settings;
     use super::super::reading::{start, terms};
     use super::*;
 

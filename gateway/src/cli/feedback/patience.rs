@@ -36,7 +36,7 @@ impl Patience {
             return None;
         }
         let spread = asked.mul_f64(1.0 + SPREAD * fastrand::f64());
-        let wait = self.backoff.next().max(spread).min(self.left);
+        let wait = self.backoff.wait().max(spread).min(self.left);
         self.left -= wait;
         self.waited += wait;
         self.waits += 1;

@@ -159,6 +159,19 @@ def test_numbers_that_were_sent_give_mean_absolute_errors(recorded: Recorded) ->
     assert reward["mean_where_same"] == pytest.approx(np.mean(same))
 
 
+def test_more_feedback_than_memory_is_to_hold_is_refused_by_name(recorded: Recorded) -> None:
+    ids = ask(recorded, "animals", [np.eye(3, dtype=np.float32)[:1]] * 5)
+    file = recorded.folder / "told.csv"
+    write(file, [{"prediction_id": prediction, "label_text": "cat"} for prediction in ids])
+    recorded.send(file)
+    recorded.gateway.stop()
+    assert recorded.replay("--model", "animals", "--most", "5")["metrics"]["labelled_items"] == 5
+    refused = recorded.run("--model", "animals", "--most", "4")
+    assert refused.returncode == 1 and refused.stdout == "", refused
+    assert "--most takes more" in refused.stderr and "more feedback than 4" in refused.stderr
+    assert recorded.replay("--model", "animals", "--no-labels")["sameness"]["calls"] == 5
+
+
 def test_labels_of_held_out_digits_tell_the_version_that_reads_some_wrongly(tmp_path: Path) -> None:
     """As many right answers as the lineage of each version says. Needs libtorch."""
     running = Recorded(tmp_path, "", "digits")
