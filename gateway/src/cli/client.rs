@@ -93,6 +93,8 @@ pub(super) enum Offered {
         words: String,
         retry_after: Option<Duration>,
     },
+    /// Nobody answered: it may have been taken all the same.
+    Unanswered(anyhow::Error),
 }
 
 /// As it came.
@@ -195,10 +197,13 @@ impl Client {
     /// Sends a body that may be sent again without harm, and tells where there was no room for it.
     ///
     /// # Errors
-    /// As [`Self::send`].
+    /// When the gateway refuses it for another reason, a [`Refused`] with its own words.
     pub(super) async fn offer(&self, path: &str, body: &Value) -> anyhow::Result<Offered> {
         let body = Some(("application/json", body.to_string()));
-        let answer = self.fetch(Method::POST, path, body, CHANGE).await?;
+        let answer = match self.fetch(Method::POST, path, body, CHANGE).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Offered::Unanswered(error)),
+        };
         let Answer { status, retry_after, .. } = answer;
         let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
         if !is_busy.contains(&status) {

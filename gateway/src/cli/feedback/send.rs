@@ -126,6 +126,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         runtime,
         client: Client::new(&arguments.target.url, &arguments.target.access)?,
         patience: Patience::new(arguments.patience),
+        is_met: false,
         part: arguments.part as usize,
         waiting: vec![],
         bytes: 0,
@@ -159,6 +160,8 @@ struct Sender {
     runtime: Runtime,
     client: Client,
     patience: Patience,
+    /// Whether the gateway has answered anything.
+    is_met: bool,
     part: usize,
     waiting: Vec<Line>,
     bytes: usize,
@@ -263,20 +266,27 @@ impl Sender {
         loop {
             match self.runtime.block_on(self.client.offer("/v2/feedback", body))? {
                 Offered::Taken(answer) => {
+                    self.is_met = true;
                     self.patience.renew();
                     return Ok(answer);
                 }
                 Offered::Busy { words, retry_after } => self.wait(&words, retry_after)?,
+                // It was there before, and may be starting again.
+                Offered::Unanswered(error) if self.is_met => {
+                    self.wait(&format!("{error:#}"), None)?
+                }
+                Offered::Unanswered(error) => return Err(error),
             }
+            self.is_met = true;
         }
     }
 
     fn wait(&mut self, words: &str, asked: Option<Duration>) -> anyhow::Result<()> {
         let Some(wait) = self.patience.next(asked) else {
-            let asked = asked.map(|asked| format!(", asks to wait {asked:?}"));
-            bail!("the gateway has no room{}: {words}", asked.unwrap_or_default());
+            let asked = asked.map(|asked| format!(", it asks to wait {asked:?}"));
+            bail!("the gateway is given up{}: {words}", asked.unwrap_or_default());
         };
-        eprintln!("the gateway has no room, next try in {:.1} s: {words}", wait.as_secs_f64());
+        eprintln!("next try in {:.1} s: {words}", wait.as_secs_f64());
         self.runtime.block_on(async { sleep(wait).await });
         Ok(())
     }
