@@ -194,7 +194,7 @@ impl App {
         follow_certificates(server.tls().cloned());
         let kept = traffic.clone();
         tasks::spawn("revisions", async { match kept.upkeep(watched).await {} });
-        tasks::spawn("identities", async { match identities.follow().await {} });
+        follow_keys(identities, api.pipeline.log.clone());
         if let Some(keys) = repeats {
             tasks::spawn("idempotency", async { match keys.upkeep().await {} });
         }
@@ -275,6 +275,14 @@ fn follow_configuration(api: &Api, config: &Config) {
         tasks::spawn("configuration", async move {
             match reloader.follow(hints, Timing::polling(every)).await {}
         });
+    }
+}
+
+/// Follows files of callers' keys and of the key of hashes.
+fn follow_keys(identities: Arc<Identities>, log: Option<Arc<PredictionLog>>) {
+    tasks::spawn("identities", async { match identities.follow().await {} });
+    if let Some(log) = log {
+        tasks::spawn("predictions", async { match log.follow().await {} });
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+pub use backoff::Backoff;
 pub use machine::{Held, Outcome, Reason, Sample, State, Status};
 pub use window::Counts;
 

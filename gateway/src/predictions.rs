@@ -8,6 +8,7 @@
 
 mod bell;
 mod closing;
+mod follow;
 mod lane;
 mod notes;
 mod recent;
@@ -190,6 +191,17 @@ impl PredictionLog {
     /// Puts other settings in force, for calls that come from now on.
     pub fn apply(&self, settings: Arc<Settings>) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Puts settings in the place of those that were in force before; false where others are
+    /// meanwhile.
+    fn exchange(&self, before: &Arc<Settings>, settings: Arc<Settings>) -> bool {
+        let mut current = self.settings.write().unwrap_or_else(PoisonError::into_inner);
+        let is_same = Arc::ptr_eq(&current, before);
+        if is_same {
+            *current = settings;
+        }
+        is_same
     }
 
     /// Whether a durable call has a chance.

@@ -8,7 +8,7 @@ const JITTER: f64 = 0.2;
 
 /// Open times that double up to a bound, with a random source of their own.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     /// Trips since it was last reset.
@@ -17,12 +17,14 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(first: Duration, longest: Duration, seed: u64) -> Self {
+    /// Times of these bounds; the seed is of its random source.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration, seed: u64) -> Self {
         Self { first, longest, trips: 0, state: seed }
     }
 
-    /// The next open time: `first × 2ⁿ ± 20 %`, and never more than `longest`.
-    pub(super) fn next(&mut self) -> Duration {
+    /// The next time: `first × 2ⁿ ± 20 %`, and never more than `longest`.
+    pub fn wait(&mut self) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(self.trips).unwrap_or(u32::MAX));
         self.trips = self.trips.saturating_add(1);
         // Below the bound by as much as the spread may add, lest all meet at the bound.
@@ -35,7 +37,8 @@ impl Backoff {
         (self.first, self.longest) = (first, longest);
     }
 
-    pub(super) fn reset(&mut self) {
+    /// Begins with the first time again.
+    pub fn reset(&mut self) {
         self.trips = 0;
     }
 
@@ -69,21 +72,21 @@ mod tests {
             let (first, longest) = (Duration::from_millis(first), Duration::from_millis(longest));
             let mut backoff = Backoff::new(first, longest, seed);
             for trip in 0..40 {
-                let time = backoff.next();
+                let time = backoff.wait();
                 prop_assert!(time <= longest, "{time:?}");
                 let middle = first.saturating_mul(1 << trip.min(30)).min(longest.div_f64(1.2));
                 prop_assert!(time >= middle.mul_f64(0.799) && time <= middle.mul_f64(1.201),
                     "{time:?} around {middle:?}");
             }
             backoff.reset();
-            prop_assert!(backoff.next() <= first.mul_f64(1.201));
+            prop_assert!(backoff.wait() <= first.mul_f64(1.201));
         }
     }
 
     #[test]
     fn breakers_that_open_together_do_not_try_again_together() {
         let times: std::collections::HashSet<_> = (0..100)
-            .map(|seed| Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed).next())
+            .map(|seed| Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed).wait())
             .collect();
         assert!(times.len() > 95, "{}", times.len());
     }

@@ -346,7 +346,7 @@ impl Machine {
         {
             self.backoff.reset();
         }
-        let open = self.backoff.next();
+        let open = self.backoff.wait();
         self.phase = Phase::Open { until: Some(now + open) };
         self.changed(State::Open, reason, Some(open))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{
@@ -82,6 +82,26 @@ pub(super) struct Client {
     base: String,
     authorization: Option<HeaderValue>,
     http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What became of what may be sent again without harm.
+#[derive(Debug)]
+pub(super) enum Offered {
+    Taken(Value),
+    /// There was no room for it (429, 503): what was said, and when to try again.
+    Busy {
+        words: String,
+        retry_after: Option<Duration>,
+    },
+    /// Nobody answered: it may have been taken all the same.
+    Unanswered(anyhow::Error),
+}
+
+/// As it came.
+struct Answer {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: Bytes,
 }
 
 /// What a gateway answered that refused: `error` with its words, and whatever else it says.
@@ -174,6 +194,28 @@ impl Client {
         self.ask(Method::POST, path, Some(("application/toml", text)), LOOK).await
     }
 
+    /// Sends a body that may be sent again without harm, and tells where there was no room for it.
+    ///
+    /// # Errors
+    /// When the gateway refuses it for another reason, a [`Refused`] with its own words.
+    pub(super) async fn offer(&self, path: &str, body: &Value) -> anyhow::Result<Offered> {
+        let body = Some(("application/json", body.to_string()));
+        let answer = match self.fetch(Method::POST, path, body, CHANGE).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Offered::Unanswered(error)),
+        };
+        let Answer { status, retry_after, .. } = answer;
+        let is_busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        if !is_busy.contains(&status) {
+            return Ok(Offered::Taken(self.read(path, &answer)?));
+        }
+        // A proxy has words of its own.
+        let said: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        let said = said.as_ref().and_then(|said| said["error"].as_str());
+        let words = said.map_or_else(|| format!("answered {status}"), ToOwned::to_owned);
+        Ok(Offered::Busy { words, retry_after })
+    }
+
     async fn ask(
         &self,
         method: Method,
@@ -181,15 +223,16 @@ impl Client {
         body: Option<(&'static str, String)>,
         limit: Duration,
     ) -> anyhow::Result<Value> {
-        let base = &self.base;
-        let Ok(answer) = timeout(limit, self.exchange(method, path, body)).await else {
-            bail!("{base}{path} did not answer in {limit:?}");
-        };
-        let (status, body) = answer.with_context(|| format!("cannot reach a gateway at {base}"))?;
-        let value: Value = if body.is_empty() {
+        let answer = self.fetch(method, path, body, limit).await?;
+        self.read(path, &answer)
+    }
+
+    fn read(&self, path: &str, answer: &Answer) -> anyhow::Result<Value> {
+        let (base, status) = (&self.base, answer.status);
+        let value: Value = if answer.body.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&body)
+            serde_json::from_slice(&answer.body)
                 .with_context(|| format!("{base}{path} did not answer with JSON"))?
         };
         if status.is_success()
@@ -203,12 +246,26 @@ impl Client {
         }
     }
 
+    async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+        limit: Duration,
+    ) -> anyhow::Result<Answer> {
+        let base = &self.base;
+        let Ok(answer) = timeout(limit, self.exchange(method, path, body)).await else {
+            bail!("{base}{path} did not answer in {limit:?}");
+        };
+        answer.with_context(|| format!("cannot reach a gateway at {base}"))
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Option<(&'static str, String)>,
-    ) -> anyhow::Result<(StatusCode, Bytes)> {
+    ) -> anyhow::Result<Answer> {
         let (kind, text) = body.unzip();
         let mut request = Request::builder()
             .method(method)
@@ -223,8 +280,15 @@ impl Client {
         }
         let response = self.http.request(request).await?;
         let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
+        let retry_after = retry_after(response.headers());
+        Ok(Answer { status, retry_after, body: response.into_body().collect().await?.to_bytes() })
     }
+}
+
+/// In seconds, as gateways say it.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 fn authorization(file: Option<&Path>) -> anyhow::Result<Option<HeaderValue>> {

@@ -3,6 +3,7 @@
 
 mod export;
 mod lines;
+mod patience;
 mod send;
 
 use std::process::ExitCode;

@@ -3,11 +3,13 @@
 
 mod print;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
+use predlog::ReadError;
 
 use super::client::Access;
 use super::log::time::{self, When};
@@ -17,8 +19,8 @@ use crate::config::{self, Config};
 use crate::replay::{Local, Query, Remote, Replay, Report, Server, Speed, Target};
 use crate::types::ModelName;
 
-/// Feedback that is kept in memory.
-const FEEDBACK: usize = 5_000_000;
+/// Feedback that is held in memory, where nothing else is said.
+const MOST: NonZeroUsize = NonZeroUsize::new(5_000_000).unwrap();
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -72,8 +74,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     label_output: Option<String>,
     /// Do not look for feedback
-    #[arg(long, conflicts_with = "label_output")]
+    #[arg(long, conflicts_with_all = ["label_output", "most"])]
     no_labels: bool,
+    /// Feedback that is held in memory at most, of about 250 bytes each
+    #[arg(long, value_name = "COUNT", default_value_t = MOST)]
+    most: NonZeroUsize,
     /// Calls that differ which are named
     #[arg(long, value_name = "CALLS", default_value_t = 20)]
     examples: usize,
@@ -133,12 +138,17 @@ impl Arguments {
             max_in_flight: self.max_in_flight.unwrap_or_else(|| target.in_flight()),
             tolerance: self.tolerance,
             label_output: self.label_output.clone(),
-            most_feedback: if self.no_labels { 0 } else { FEEDBACK },
+            most_feedback: if self.no_labels { 0 } else { self.most.get() },
             examples: self.examples,
         };
         let report = replay.run(&target).await;
         target.close().await;
-        report
+        report.map_err(|error| match error.downcast_ref() {
+            Some(ReadError::TooMany(_)) => {
+                error.context("--most takes more feedback into memory, --no-labels takes none")
+            }
+            _ => error,
+        })
     }
 
     fn query(&self) -> anyhow::Result<Query> {
@@ -213,6 +223,15 @@ mod tests {
         }
         assert!(parse("--speed 2").is_err());
         assert_eq!(parse("").unwrap().speed, Speed::Times(1.0));
+    }
+
+    #[test]
+    fn feedback_in_memory_is_bounded_as_it_is_in_exports() {
+        assert_eq!(parse("").unwrap().most.get(), predlog::feedback::Range::default().most);
+        assert_eq!(parse("--most 7").unwrap().most.get(), 7);
+        for wrong in ["--most 0", "--most -1", "--most 7 --no-labels"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use predlog::segment::LONGEST;
+use sha2::{Digest as _, Sha256};
 
 use super::redact::Hasher;
 use super::schema::Schemas;
@@ -33,6 +34,19 @@ pub struct Settings {
     pub(super) row_limit: usize,
     pub(super) commit_timeout: std::time::Duration,
     pub(super) schemas: Schemas,
+    /// What it was made from, and with which key.
+    config: config::PredictionLog,
+    key: Option<KeyDigest>,
+}
+
+/// Tells keys apart, and shows nothing of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    pub(super) fn of(key: &[u8]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
 }
 
 /// What becomes of a text.
@@ -48,9 +62,27 @@ impl Settings {
     /// # Errors
     /// When the key of hashes is not there, or too short to keep anything secret.
     pub fn new(config: &config::PredictionLog) -> Result<Arc<Self>, Problem> {
-        let hasher = config.hash_key.as_ref().map(read_key).transpose();
-        let hasher = hasher.map_err(|text| Problem::new("prediction_log.hash_key", text))?;
-        let hasher = hasher.map(|key| Hasher::new(&key));
+        let key = config.hash_key.as_ref().map(read_key).transpose();
+        let key = key.map_err(|text| Problem::new("prediction_log.hash_key", text))?;
+        Ok(Self::keyed(config, key.as_deref()))
+    }
+
+    /// The same with another key.
+    pub(super) fn with_key(&self, key: &[u8]) -> Arc<Self> {
+        Self::keyed(&self.config, Some(key))
+    }
+
+    /// Where the key of hashes is.
+    pub(super) fn key_place(&self) -> Option<&HashKey> {
+        self.config.hash_key.as_ref()
+    }
+
+    pub(super) fn key_digest(&self) -> Option<&KeyDigest> {
+        self.key.as_ref()
+    }
+
+    fn keyed(config: &config::PredictionLog, key: Option<&[u8]>) -> Arc<Self> {
+        let hasher = key.map(Hasher::new);
         let own = |field: &str| hasher.as_ref().map(|hasher| hasher.of(field));
         let rule = |field: &str, wanted: &dyn Fn(&Field) -> bool| {
             let found = config.redact.iter().find(|rule| wanted(&rule.field));
@@ -63,7 +95,7 @@ impl Settings {
                 _ => false,
             })
         };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             guarantee: config.guarantee,
             sampling: config.sampling.clone(),
             slices: config.slices.iter().map(|slice| (slice.clone(), of_slice(slice))).collect(),
@@ -78,11 +110,17 @@ impl Settings {
             row_limit: (config.queue_bytes / 4).min(LONGEST / 2),
             commit_timeout: config.commit_timeout,
             schemas: Schemas::default(),
-        }))
+            config: config.clone(),
+            key: key.map(KeyDigest::of),
+        })
     }
 }
 
-fn read_key(place: &HashKey) -> Result<Vec<u8>, String> {
+/// Reads a key of hashes.
+///
+/// # Errors
+/// When it is not there, or too short.
+pub(super) fn read_key(place: &HashKey) -> Result<Vec<u8>, String> {
     let key = match place {
         HashKey::Env(name) => config::environment::secret(name)
             .map(String::into_bytes)

@@ -155,8 +155,10 @@ impl Truth {
     }
 
     fn label(&mut self, label: &Label, said: &[Said; 2], weight: f64) {
+        let is_class = said.iter().any(|said| matches!(said, Said::Class(_)));
         let text = match label {
             Label::Text(text) => text.clone(),
+            Label::Number(number) if is_class => class_name(*number, &self.classes),
             Label::Number(number) => number.to_string(),
         };
         for (side, said) in said.iter().enumerate() {
@@ -270,6 +272,16 @@ impl Said {
             Self::Nothing => "(none)".to_owned(),
         }
     }
+}
+
+/// The class that a number names by its place, by its name, so that what was told of it as text
+/// is told apart no more. Where names are numbers it is such a name itself.
+fn class_name(number: f64, classes: &[String]) -> String {
+    let mut places = classes.iter().zip(0_u32..);
+    let found = places.find(|(_, place)| f64::from(*place).total_cmp(&number).is_eq());
+    let name = found.map(|(name, _)| name);
+    let is_text = |name: &&String| !name.is_empty() && name.parse::<f64>().is_err();
+    name.filter(is_text).map_or_else(|| number.to_string(), Clone::clone)
 }
 
 fn output<'a>(answer: &'a Answer, name: &str) -> Option<&'a Tensor> {

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import harness
 
-pytest.register_assert_rewrite("calls", "routed", "wire")
+pytest.register_assert_rewrite("calls", "replayed", "routed", "wire")
 
 StartGateway = Callable[..., harness.Gateway]
 

@@ -17,7 +17,7 @@ use engine::DataType;
 use crate::{Schema, TensorSpec};
 
 pub(crate) use batch::Batch;
-pub(crate) use call::{hyphenated, is_unique};
+pub(crate) use call::{fields as call_fields, hyphenated, is_unique};
 pub(crate) use fit::{Fit, Fitted};
 
 /// Which side of the model a tensor is on.

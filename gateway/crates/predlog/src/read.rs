@@ -182,7 +182,9 @@ impl Iterator for Scan {
 impl Scan {
     /// The columns that its batches have together, for those who need them before the first one:
     /// files say theirs, segments are read. Where types differ, the column has one that takes
-    /// both. What a live gateway begins to write meanwhile may have more columns.
+    /// both. What a live gateway begins to write meanwhile may have more columns. Where there is
+    /// nothing in the time that was asked for, they are those of all times; where there is nothing
+    /// at all, those about calls and those that were asked for.
     ///
     /// # Errors
     ///
@@ -205,6 +207,14 @@ impl Scan {
         };
         for batch in segments.flatten() {
             union.add(&batch.schema());
+        }
+        if union.is_empty() {
+            let Query { from_us, until_us, .. } = self.query;
+            if from_us.is_some() || until_us.is_some() {
+                let all_times = Query { from_us: None, until_us: None, ..self.query.clone() };
+                return scan(&self.log, all_times)?.schema();
+            }
+            union.add_none(&self.query.columns);
         }
         Ok(union.finish(&self.query.columns))
     }

@@ -5,16 +5,17 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
+use tokio::time::sleep;
 
 use super::lines::{self, Bad, Line};
-use crate::cli::client::{Client, Refused, Target};
+use super::patience::Patience;
+use crate::cli::client::{Client, Offered, Refused, Target};
 use crate::cli::{FAILED, table};
 use crate::feedback::MOST;
 
@@ -39,6 +40,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "COUNT", default_value = "1000", requires = "file",
           value_parser = clap::value_parser!(u32).range(1..=MOST as i64))]
     part: u32,
+    /// How long a gateway without room (429, 503) is waited for, in all since it took something
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    patience: Duration,
     #[command(flatten)]
     one: Option<One>,
     #[command(flatten)]
@@ -121,23 +125,32 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut sender = Sender {
         runtime,
         client: Client::new(&arguments.target.url, &arguments.target.access)?,
+        patience: Patience::new(arguments.patience),
+        is_met: false,
         part: arguments.part as usize,
         waiting: vec![],
         bytes: 0,
         outcomes: BTreeMap::new(),
         sent: 0,
         bad: BTreeSet::new(),
+        unsent: None,
         name: String::new(),
     };
-    match &arguments.file {
+    let sent = match &arguments.file {
         None => {
             let value = arguments.one.as_ref().map(One::value).unwrap_or_default();
-            let answer = sender.post(&value)?;
-            sender.count(&answer);
+            sender.post(&value).and_then(|answer| {
+                anyhow::ensure!(sender.count(&answer) == 1, "the answer tells of no feedback");
+                Ok(())
+            })
         }
-        Some(path) => sender.send_file(path, arguments.format)?,
+        Some(path) => sender.send_file(path, arguments.format),
+    };
+    // What is stored stays so, whatever came of the rest.
+    if sent.is_ok() || sender.sent > 0 {
+        sender.report(arguments.target.access.json);
     }
-    sender.report(arguments.target.access.json);
+    sent?;
     Ok(if sender.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
@@ -146,6 +159,9 @@ struct Sender {
     /// One for all parts, which share a connection.
     runtime: Runtime,
     client: Client,
+    patience: Patience,
+    /// Whether the gateway has answered anything.
+    is_met: bool,
     part: usize,
     waiting: Vec<Line>,
     bytes: usize,
@@ -153,6 +169,8 @@ struct Sender {
     sent: u64,
     /// Numbers of lines.
     bad: BTreeSet<u64>,
+    /// The first line that the gateway did not take.
+    unsent: Option<u64>,
     /// Of the file.
     name: String,
 }
@@ -182,9 +200,16 @@ impl Sender {
             Written::Jsonl => lines::json(input, now_us, &mut with),
             Written::Csv => lines::csv(input, now_us, &mut with),
         };
-        read.and_then(|()| self.flush()).with_context(|| {
+        let read = read.and_then(|()| self.flush());
+        // Lines that were read and then no further.
+        self.unsent = self.unsent.or_else(|| self.waiting.first().map(|line| line.number));
+        read.with_context(|| {
             let sent = self.sent;
-            format!("{name}: {sent} were sent until then, and may be sent again without harm")
+            let unsent = self.unsent.map(|line| format!("; line {line} is the first that was not"));
+            let unsent = unsent.unwrap_or_default();
+            format!(
+                "{name}: {sent} were sent until then, and may be sent again without harm{unsent}"
+            )
         })
     }
 
@@ -198,11 +223,18 @@ impl Sender {
     fn flush(&mut self) -> anyhow::Result<()> {
         let mut part = std::mem::take(&mut self.waiting);
         self.bytes = 0;
-        while !part.is_empty() {
+        while let Some(first) = part.first() {
+            self.unsent = Some(first.number);
             let values: Vec<&Value> = part.iter().map(|line| &line.value).collect();
             let error = match self.post(&json!({ "feedback": values })) {
                 Ok(answer) => {
-                    self.count(&answer);
+                    let told = self.count(&answer);
+                    anyhow::ensure!(
+                        told == part.len(),
+                        "the answer tells of {told} of {}",
+                        part.len()
+                    );
+                    self.unsent = None;
                     return Ok(());
                 }
                 Err(error) => error,
@@ -229,16 +261,45 @@ impl Sender {
         Ok(())
     }
 
-    fn post(&self, body: &Value) -> anyhow::Result<Value> {
-        self.runtime.block_on(self.client.send(Method::POST, "/v2/feedback", Some(body)))
+    /// Sends a request, whose parts are stored together or not at all, until there is room for it.
+    fn post(&mut self, body: &Value) -> anyhow::Result<Value> {
+        loop {
+            match self.runtime.block_on(self.client.offer("/v2/feedback", body))? {
+                Offered::Taken(answer) => {
+                    self.is_met = true;
+                    self.patience.renew();
+                    return Ok(answer);
+                }
+                Offered::Busy { words, retry_after } => self.wait(&words, retry_after)?,
+                // It was there before, and may be starting again.
+                Offered::Unanswered(error) if self.is_met => {
+                    self.wait(&format!("{error:#}"), None)?
+                }
+                Offered::Unanswered(error) => return Err(error),
+            }
+            self.is_met = true;
+        }
     }
 
-    fn count(&mut self, answer: &Value) {
-        for result in answer["results"].as_array().into_iter().flatten() {
+    fn wait(&mut self, words: &str, asked: Option<Duration>) -> anyhow::Result<()> {
+        let Some(wait) = self.patience.next(asked) else {
+            let asked = asked.map(|asked| format!(", it asks to wait {asked:?}"));
+            bail!("the gateway is given up{}: {words}", asked.unwrap_or_default());
+        };
+        eprintln!("next try in {:.1} s: {words}", wait.as_secs_f64());
+        self.runtime.block_on(async { sleep(wait).await });
+        Ok(())
+    }
+
+    /// Counts what an answer tells of, and returns of how many that is.
+    fn count(&mut self, answer: &Value) -> usize {
+        let results = answer["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for result in results {
             let outcome = result["outcome"].as_str().unwrap_or("unknown");
             *self.outcomes.entry(outcome.to_owned()).or_default() += 1;
             self.sent += 1;
         }
+        results.len()
     }
 
     fn tell(&mut self, number: u64, text: &str) {
@@ -248,9 +309,17 @@ impl Sender {
 
     fn report(&self, as_json: bool) {
         let bad = self.bad.len();
+        let (waits, waited) = self.patience.spent();
         if as_json {
-            let (sent, outcomes) = (self.sent, &self.outcomes);
-            println!("{}", json!({ "sent": sent, "outcomes": outcomes, "bad_lines": self.bad }));
+            let report = json!({
+                "sent": self.sent,
+                "outcomes": self.outcomes,
+                "bad_lines": self.bad,
+                "first_unsent_line": self.unsent,
+                "waits": waits,
+                "waited_seconds": waited.as_secs_f64(),
+            });
+            println!("{report}");
             return;
         }
         let mut rows = vec![table::row(&["OUTCOME", "FEEDBACK"])];
@@ -262,6 +331,9 @@ impl Sender {
         print!("{}", table::render(&rows));
         if bad > 0 {
             println!("\nlines that are wrong and were left out: {bad}");
+        }
+        if waits > 0 {
+            println!("\nwaited {waits} times for room, {:.1} s in all", waited.as_secs_f64());
         }
     }
 }

@@ -31,6 +31,12 @@ fn an_answer_is_held_against_what_kind_of_label_there_is() {
 }
 
 #[test]
+fn a_number_that_names_a_class_is_told_apart_by_the_name_of_the_class() {
+    let named = [0.0, 1.0, 2.0, 7.0, 0.5, -1.0].map(|number| class_name(number, &classes()));
+    assert_eq!(named, ["cat", "1", "2", "7", "0.5", "-1"]);
+}
+
+#[test]
 fn what_an_item_was_answered_is_its_value_or_the_place_of_the_largest() {
     let floats = |shape: Vec<usize>, values: &[f32]| {
         let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -27,15 +27,24 @@ class Rig:
 
     def __init__(self, folder: Path, segment_age: str) -> None:
         self.folder = folder
-        repository = folder / "repository"
-        harness.write_identity(repository, "FP32", name="numbers")
-        settings = (
+        self.repository = folder / "repository"
+        harness.write_identity(self.repository, "FP32", name="numbers")
+        self.settings = (
             f'[prediction_log]\npath = "{folder}/log"\nguarantee = "durable"\n'
             f'segment_age = "{segment_age}"\nmin_free = "0B"\n'
         )
         self.log = folder / "log"
-        self.gateway = harness.start(folder, repository, settings)
+        self.start(folder)
+
+    def start(self, folder: Path) -> None:
+        """Starts the gateway, on the same log perhaps; its own files are in `folder`."""
+        self.gateway = harness.start(folder, self.repository, self.settings)
         self.caller = filled.Caller(self.gateway)
+
+    def stop(self) -> None:
+        """Ends the gateway in order."""
+        self.caller.close()
+        self.gateway.stop()
 
     def call(self, calls: int) -> None:
         """Makes calls of four items."""
@@ -128,6 +137,36 @@ def test_each_row_is_read_once_whatever_the_gateway_does_with_its_segments(tmp_p
     rig.gateway.stop()
 
 
+def test_what_an_orderly_end_leaves_in_segments_is_read_and_becomes_files_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path, "1h")
+    # No file can be made here while this is one.
+    obstacle = rig.log / "files"
+    obstacle.rmdir()
+    obstacle.touch()
+    rig.call(CALLS)
+    rig.stop()
+    segments = rig.log / "segments"
+    assert [path.suffix for path in segments.iterdir()] == [".segment"], "closed, and not converted"
+    obstacle.unlink()
+    lines = rig.lines()
+    assert len(lines) == CALLS * ITEMS
+    again = tmp_path / "again"
+    again.mkdir()
+    rig.start(again)
+    harness.wait_until(lambda: not list(segments.glob("*.segment")), 60)
+    assert len(list(rig.log.rglob("*.parquet"))) == 1
+    key = lambda line: (line["prediction_id"], line["item"])
+    assert sorted(rig.lines(), key=key) == sorted(lines, key=key)
+    # One that is open is read beside files.
+    rig.call(1)
+    assert len(rig.lines()) == (CALLS + 1) * ITEMS
+    rig.stop()
+    assert len(rig.lines()) == (CALLS + 1) * ITEMS
+    rig.done("verify")
+
+
 def test_stats_say_what_files_hold(ended: Rig) -> None:
     partitions = ended.stats()["partitions"]
     assert {(of["model"], of["version"]) for of in partitions} == {("numbers", "1")}
@@ -177,6 +216,14 @@ def test_a_range_of_time_and_a_version_are_chosen(ended: Rig) -> None:
     assert len(ended.lines("--from", "-1h", "--model", "numbers")) == CALLS * ITEMS
     assert ended.lines("--to=-1h") == []
     assert ended.lines("--version", "2") == []
+    for words, heading in [
+        (["--to=-1h", "--columns", "item,in_x"], "item,in_x"),
+        (["--model", "other", "--columns", "item,in_what"], "item,in_what"),
+        (["--model", "other"], "model,version,prediction_id,item,"),
+    ]:
+        done = ended.run("export", "--format", "csv", *words)
+        assert done.returncode == 0 and done.stdout.startswith(heading), done
+        assert done.stdout.count("\n") == 1, "a line of names and no other"
     wrong = ended.run("export", "--format", "csv", "--columns", "item,itme")
     assert wrong.returncode == 1
     assert "--columns: no row has 'itme'; there are model, version, " in wrong.stderr

@@ -294,7 +294,8 @@ def test_the_command_sends_one_or_a_file_and_names_every_bad_line(
     known(rig, prediction)
     one = ["--prediction-id", prediction, "--label", "dog", "--id", "x", "--json"]
     done = rig.command("send", url, *one)
-    expected = {"sent": 1, "outcomes": {"matched": 1}, "bad_lines": []}
+    calm = {"first_unsent_line": None, "waits": 0, "waited_seconds": 0.0}
+    expected = {"sent": 1, "outcomes": {"matched": 1}, "bad_lines": []} | calm
     assert json.loads(done.stdout) == expected, done.stderr
     lines = [json.dumps({"caller_id": "order-1", "reward": i, "id": f"r{i}"}) for i in range(25)]
     lines[3], lines[11] = "nonsense", json.dumps({"caller_id": "order-1", "lable": "cat"})
@@ -304,7 +305,7 @@ def test_the_command_sends_one_or_a_file_and_names_every_bad_line(
     assert done.returncode == 1
     assert json.loads(done.stdout) == {
         "sent": 23, "outcomes": {"matched": 23}, "bad_lines": [4, 12],
-    }  # fmt: skip
+    } | calm  # fmt: skip
     assert f"{file}:4: is not JSON" in done.stderr
     assert f"{file}:12: lable: there is no such field" in done.stderr
     table = tmp_path / "told.csv"
@@ -338,3 +339,28 @@ def test_without_a_log_feedback_is_refused_clearly(start_gateway: Any) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(request, timeout=30)
     assert error.value.code == 501 and "prediction log" in json.load(error.value)["error"]
+
+
+def test_another_key_of_hashes_in_its_file_counts_without_a_restart(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a key of hashes for tests")
+    redact = '[[prediction_log.redact]]\nfield = "caller_id"\nhow = "hash"\n'
+    rig = Rig(tmp_path, f'hash_key = "file:{key}"\n{redact}')
+    rig.call([[0, 1, 0]], "order-4711")
+    # As secrets are exchanged: the file is replaced as a whole.
+    other = tmp_path / "other"
+    other.write_text("another key of hashes for tests")
+    other.rename(key)
+    harness.wait_until(lambda: "key of hashes read again" in rig.gateway.log_text())
+    prediction = rig.call([[0, 0, 1]], "order-4711")
+    known(rig, prediction)
+    assert rig.told({"caller_id": "order-4711", "label": "cow"}) == ["matched"]
+    key.write_text("short")
+    harness.wait_until(lambda: "cannot read the key of hashes again" in rig.gateway.log_text())
+    rig.call([[1, 0, 0]], "order-4711")
+    rig.gateway.stop()
+    lines, _ = rig.export()
+    lines.sort(key=lambda line: line["arrived"])
+    first, second, third = (line["caller_id"] for line in lines)
+    assert first != second == third and len(first) == len(second) == 32
+    assert [line.get("label_text") for line in lines] == [None, "cow", "cow"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +13,8 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 
-import harness
 from calls import grpc_inputs, http_inputs
-from harness import gateway_binary
-
-CALLS = 40
-ID = "12345678-1234"
-
-
-def identity(folder: Path, name: str, contract: str = "") -> None:
-    """Writes a model of two floats that answers its input; two runs give the same bytes."""
-    (folder / name / "1").mkdir(parents=True)
-    tensor = 'dtype = "FP32"\nshape = [-1, 2]\n'
-    (folder / name / "model.toml").write_text(
-        'platform = "identity"\nmax_batch_size = 8\n'
-        f'[[input]]\nname = "x"\n{tensor}{contract}[[output]]\nname = "y"\n{tensor}'
-        "[engine]\ndeterministic = true\n"
-    )
-
-
-# What is above one is mended, so that other values come out.
-CLAMPED = '[input.contract]\nrange = [-100.0, 1.0]\naction = "impute"\ndefault = 0.5\n'
-
-
-class Recorded:
-    """A gateway with a prediction log, and the commands that read it."""
-
-    def __init__(self, folder: Path, log: str = "", *models: str) -> None:
-        self.folder = folder
-        repository = folder / "models"
-        repository.mkdir()
-        for name in models:
-            harness.copy_models(harness.MODELS / "repository", repository, name)
-        identity(repository, "same")
-        identity(repository, "clamped", CLAMPED)
-        harness.write_identity(repository, "INT64", name="whole")
-        settings = f'[prediction_log]\npath = "{folder / "log"}"\n{log}'
-        self.gateway = harness.start(folder, repository, settings)
-
-    def ask(self, calls: int = CALLS, model: str = "same") -> list[str]:
-        """Asks for predictions; returns their ids."""
-        ids = []
-        with tritonclient.grpc.InferenceServerClient(self.gateway.grpc) as client:
-            for number in range(calls):
-                rows = 1 + number % 3
-                values = np.arange(2 * rows, dtype=np.float32).reshape(rows, 2) + number / 7
-                answer = client.infer(model, grpc_inputs({"x": values}), request_id=ID)
-                response = answer.get_response()
-                ids.append(response.parameters["prediction_id"].string_param)
-        return ids
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Replays."""
-        config = str(self.folder / "penstock.toml")
-        return subprocess.run(
-            [gateway_binary(), "replay", "--config", config, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def replay(self, *arguments: str, status: int = 0) -> Any:
-        """What a replay tells."""
-        ended = self.run("--json", *arguments)
-        assert ended.returncode == status, ended
-        return json.loads(ended.stdout)
-
+from replayed import CALLS, Recorded
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
@@ -191,3 +127,51 @@ def test_digits_are_replayed_through_the_version_that_reads_some_wrongly(tmp_pat
     assert seen(report)[0] == 100 and report["sameness"]["beyond_tolerance"] > 0
     [output] = report["comparison"]["outputs"]
     assert output["kind"] == "classes" and output["agreement"]["of"] == 100
+
+
+def make_deterministic(repository: Path, *models: str) -> None:
+    """Has models promise equal bytes for equal calls."""
+    for model in models:
+        manifest = repository / model / "model.toml"
+        promise = "deterministic = true"
+        text, changed = re.subn(r'(?m)^graph = "auto"$', promise, manifest.read_text())
+        assert changed == 1, text
+        manifest.write_text(text)
+
+
+def ask_for_digits(running: Recorded, models: tuple[str, ...], calls: int) -> None:
+    """Asks for digits, 8 calls of 1 to 64 rows at a time, so that what may share a batch does."""
+    rng = np.random.default_rng(11)
+    sizes = rng.permutation([1 + number % 64 for number in range(calls)])
+    asked = [
+        (models[number % len(models)], rng.random((rows, 64), np.float32))
+        for number, rows in enumerate(sizes)
+    ]
+    with tritonclient.grpc.InferenceServerClient(running.gateway.grpc) as client:
+
+        def ask(call: tuple[str, np.ndarray]) -> None:
+            client.infer(call[0], grpc_inputs({"pixels": call[1]}), model_version="1")
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(ask, asked))
+
+
+def test_deterministic_digits_are_replayed_bit_for_bit_whatever_their_sizes(tmp_path: Path) -> None:
+    """The same version of both digit models; no bit differs. Needs libtorch."""
+    models = ("digits", "digits_cnn")
+    running = Recorded(
+        tmp_path, "", *models, prepare=lambda folder: make_deterministic(folder, *models)
+    )
+    ask_for_digits(running, models, 256)
+    running.gateway.stop()
+    for model in models:
+        asked = ("--model", model, "--version", "1", "--fail-on-difference")
+        report = running.replay(*asked)
+        assert seen(report) == (128, 128, 0), report["sameness"]
+        same = report["sameness"]
+        assert same["had_to_be_identical"] == 128 and same["not_identical"] == 0
+        assert same["largest_difference"] == 0 and same["within_tolerance"] == 0
+        assert report["recorded"][0]["sha256"] == report["target"]["sha256"] is not None
+        assert report["comparison"]["rows"] > 64 * 32
+        # How many are asked at a time changes nothing.
+        assert seen(running.replay(*asked, "--max-in-flight", "1")) == (128, 128, 0)

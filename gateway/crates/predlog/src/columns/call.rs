@@ -90,7 +90,7 @@ fn status(row: &Row) -> &str {
     }
 }
 
-pub(super) fn fields() -> Vec<Field> {
+pub(crate) fn fields() -> Vec<Field> {
     CALL.iter()
         .map(|(name, from)| {
             let kind = match from {

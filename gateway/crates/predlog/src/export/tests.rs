@@ -112,7 +112,7 @@ fn an_export_has_all_but_what_cannot_be_read_and_says_what_that_is() {
 #[test]
 fn an_export_of_nothing_has_the_names_that_are_known() {
     let query = Query { from_us: Some(START + 5), ..columns(&["item", "out_list"]) };
-    assert_eq!(text(query, Format::Csv), (0, String::new()));
+    assert_eq!(text(query, Format::Csv), (0, "item,out_list\n".to_owned()));
     let log = log();
     let segment = log.path().join("segments/00000001.segment");
     crate::convert(&segment, log.path(), &crate::Options::default()).unwrap();
@@ -121,7 +121,31 @@ fn an_export_of_nothing_has_the_names_that_are_known() {
     let mut out = vec![];
     assert_eq!(export(log.path(), query, Format::Csv, &mut out).unwrap(), 0);
     assert_eq!(out, b"item,out_list\n");
-    let folder = TempDir::new().unwrap();
+}
+
+#[test]
+fn an_export_without_a_line_has_the_names_of_its_columns() {
+    let heading = |log: &Path, query: Query| {
+        let mut out = vec![];
+        assert_eq!(export(log, query, Format::Csv, &mut out).unwrap(), 0);
+        String::from_utf8(out).unwrap()
+    };
+    // Those of all times, where there is nothing in this one.
+    let long_ago = |names: &[&str]| Query { until_us: Some(1), ..columns(names) };
+    let filled = log();
+    assert_eq!(heading(filled.path(), long_ago(&["out_list", "item"])), "out_list,item\n");
+    let all = heading(filled.path(), long_ago(&[]));
+    assert!(all.starts_with("model,version,prediction_id,item,"), "{all}");
+    assert!(["in_x", "in_t", "out_list"].iter().all(|name| all.contains(name)), "{all}");
+    // Those that each row has, and those that were asked for, where there is nothing.
+    let other = Query { model: Some("other".into()), ..columns(&["arrived", "in_y"]) };
+    assert_eq!(heading(filled.path(), other), "arrived,in_y\n");
+    let empty = TempDir::new().unwrap();
+    let all = heading(empty.path(), Query::default());
+    assert!(all.starts_with("model,version,prediction_id,item,items,arrived,"), "{all}");
+    assert!(all.ends_with(",amends,left_out\n") && !all.contains("in_"), "{all}");
     let mut out = vec![];
-    assert_eq!(export(folder.path(), Query::default(), Format::Parquet, &mut out).unwrap(), 0);
+    assert_eq!(export(empty.path(), Query::default(), Format::Parquet, &mut out).unwrap(), 0);
+    let read = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(out)).unwrap();
+    assert_eq!(read.schema().fields().len(), all.split(',').count());
 }

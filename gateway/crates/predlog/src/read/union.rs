@@ -10,6 +10,8 @@ use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
+use crate::columns::call_fields;
+
 /// Columns in the order in which they were first met.
 #[derive(Default)]
 pub(super) struct Union {
@@ -18,6 +20,22 @@ pub(super) struct Union {
 }
 
 impl Union {
+    /// Whether nothing was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// The columns that each row has, and as texts those that are wanted beside them: there is
+    /// nothing that would say what they hold.
+    pub(super) fn add_none(&mut self, wanted: &[String]) {
+        self.add(&Schema::new(call_fields()));
+        for name in wanted {
+            if !self.places.contains_key(name) {
+                self.column(name, &DataType::Utf8);
+            }
+        }
+    }
+
     pub(super) fn add(&mut self, schema: &Schema) {
         if self.fields.is_empty() {
             self.column("model", &DataType::Utf8);

@@ -75,7 +75,7 @@ pub(super) const KEYS: &[Key] = &[
         "prediction_log.hash_key",
         Type::Text,
         "",
-        "Where the key of hashes is: `\"env:NAME\"` or `\"file:PATH\"`, at least 16 bytes. Without it rows have neither who called nor what keeps callers with their arm: both are kept as hashes alone.",
+        "Where the key of hashes is: `\"env:NAME\"` or `\"file:PATH\"`, at least 16 bytes. A file is followed: another key counts once two looks, 2 s apart, saw the same. Without it rows have neither who called nor what keeps callers with their arm: both are kept as hashes alone.",
     ),
     key(
         "prediction_log.redact",
