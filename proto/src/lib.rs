@@ -12,22 +12,8 @@
 
 pub mod codec;
 
-/// Package `inference`: the messages, and one module each for the client and the server of
-/// `GRPCInferenceService`.
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    missing_debug_implementations,
-    missing_docs,
-    rustdoc::all,
-    unreachable_pub,
-    reason = "generated code"
-)]
-pub mod inference {
-    include!(concat!(env!("OUT_DIR"), "/inference.rs"));
-}
+pub use generated::{inference, penstock};
 
-/// Package `penstock.v1`: feedback about predictions.
 #[allow(
     clippy::all,
     clippy::pedantic,
@@ -37,9 +23,18 @@ pub mod inference {
     unreachable_pub,
     reason = "generated code"
 )]
-pub mod penstock {
-    pub mod v1 {
-        include!(concat!(env!("OUT_DIR"), "/penstock.v1.rs"));
+mod generated {
+    /// Package `inference`: the messages, and one module each for the client and the server of
+    /// `GRPCInferenceService`.
+    pub mod inference {
+        include!(concat!(env!("OUT_DIR"), "/inference.rs"));
+    }
+
+    /// Package `penstock.v1`: feedback about predictions.
+    pub mod penstock {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/penstock.v1.rs"));
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 mod classes;
 mod series;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -57,9 +57,14 @@ struct Table {
     known: HashMap<u128, Known>,
     /// As they came; some have come again since.
     order: VecDeque<(u128, Instant)>,
-    early: HashMap<u128, Vec<Word>>,
-    early_order: VecDeque<(u128, Instant)>,
+    /// Feedback that waits, with its number.
+    early: HashMap<u128, Early>,
+    /// By number, as it came.
+    early_order: BTreeMap<u64, (u128, Instant)>,
+    next_early: u64,
 }
+
+type Early = VecDeque<(u64, Word)>;
 
 /// A prediction.
 #[derive(Debug, Clone)]
@@ -185,7 +190,7 @@ impl Recent {
         for (key, known) in list {
             let words = table.insert(key, &known, self.horizon, self.most);
             self.early.fetch_sub(words.len(), Ordering::Relaxed);
-            for word in &words {
+            for (_, word) in &words {
                 self.count(&known, word);
             }
         }
@@ -213,8 +218,7 @@ impl Recent {
             None => {
                 if waits {
                     self.early.fetch_add(1, Ordering::Relaxed);
-                    table.early.entry(key).or_default().push(word);
-                    table.early_order.push_back((key, now));
+                    table.wait(key, word, now);
                     let given_up = table.give_up(now, self.horizon, self.most.div_ceil(EARLY));
                     self.early.fetch_sub(given_up, Ordering::Relaxed);
                 }
@@ -250,7 +254,7 @@ impl Recent {
 impl Table {
     /// Takes a prediction in, and forgets what is too old or too much. Returns the feedback that
     /// has waited for it.
-    fn insert(&mut self, key: u128, known: &Known, horizon: Duration, most: usize) -> Vec<Word> {
+    fn insert(&mut self, key: u128, known: &Known, horizon: Duration, most: usize) -> Early {
         let since = known.since;
         // Lists of threads come in any order.
         if self.known.get(&key).is_none_or(|before| before.since <= since) {
@@ -266,18 +270,37 @@ impl Table {
                 self.known.remove(&oldest);
             }
         }
-        if self.early.is_empty() { vec![] } else { self.early.remove(&key).unwrap_or_default() }
+        if self.early.is_empty() {
+            return Early::new();
+        }
+        let words = self.early.remove(&key).unwrap_or_default();
+        for (number, _) in &words {
+            self.early_order.remove(number);
+        }
+        words
+    }
+
+    /// Has feedback wait for its prediction.
+    fn wait(&mut self, key: u128, word: Word, now: Instant) {
+        let number = self.next_early;
+        self.next_early += 1;
+        self.early.entry(key).or_default().push_back((number, word));
+        self.early_order.insert(number, (key, now));
     }
 
     /// Lets feedback go that has waited too long, or is too much; how much that was.
     fn give_up(&mut self, now: Instant, horizon: Duration, most: usize) -> usize {
-        let is_over = |(_, since): &(u128, Instant)| now.duration_since(*since) > horizon;
         let mut given_up = 0;
-        while self.early_order.len() > most || self.early_order.front().is_some_and(is_over) {
-            let Some((key, _)) = self.early_order.pop_front() else { break };
+        while let Some((_, (key, since))) = self.early_order.first_key_value() {
+            let (key, since) = (*key, *since);
+            if self.early_order.len() <= most && now.duration_since(since) <= horizon {
+                break;
+            }
+            self.early_order.pop_first();
+            given_up += 1;
+            // It is the first that waits for its prediction, too.
             if let Some(words) = self.early.get_mut(&key) {
-                words.remove(0);
-                given_up += 1;
+                words.pop_front();
                 if words.is_empty() {
                     self.early.remove(&key);
                 }

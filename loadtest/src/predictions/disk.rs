@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -66,10 +66,8 @@ struct Phase {
 /// # Errors
 /// When the gateway does not start or recover, or there is no C compiler.
 pub(super) async fn perform(arguments: &Arguments, guarantee: Guarantee) -> anyhow::Result<Disk> {
-    let site = Site::new(&arguments.scene, arguments.identity)?;
-    let mut site = site.on_trial().await?;
-    let result = under_load(&mut site, arguments, guarantee).await;
-    result.map_err(|error| site.explain(&error))
+    let site = Site::new(&arguments.scene, arguments.identity)?.on_trial().await?;
+    site.attempt(async |site| under_load(site, arguments, guarantee).await).await
 }
 
 async fn under_load(
@@ -129,7 +127,7 @@ async fn trial(
     (mood, lasts): (Mood, Duration),
     seen: &mut Tally,
 ) -> anyhow::Result<(Phase, u64)> {
-    let shim = site.shim.as_ref().context("the disk is on trial")?;
+    let shim = site.shim()?;
     seen.append(crowd.take());
     let began = Instant::now();
     shim.be(mood)?;
@@ -245,18 +243,9 @@ impl Disk {
 }
 
 impl Phase {
-    const fn word(&self) -> &'static str {
-        match self.mood {
-            Mood::Well => "well",
-            Mood::Full => "full",
-            Mood::Stalled => "stalled",
-            Mood::Unsynced => "not synced",
-        }
-    }
-
     fn broken(&self, guarantee: Guarantee, lenient: bool) -> Vec<String> {
         let mut broken = Vec::new();
-        let word = self.word();
+        let word = self.mood.word();
         if self.met == 0 {
             broken.push(format!("nobody met a disk that is {word}: the trial shows nothing"));
         }
@@ -288,12 +277,12 @@ impl Phase {
             self.slowest_failure,
             self.recovery,
         );
-        row(&[&format!("{}, {guarantee}", self.word()), &text])
+        row(&[&format!("{}, {guarantee}", self.mood.word()), &text])
     }
 
     fn json(&self) -> Value {
         json!({
-            "disk": self.word(),
+            "disk": self.mood.word(),
             "lasted_seconds": self.lasted.as_secs_f64(),
             "met": self.met,
             "answered": self.answered,

@@ -37,9 +37,8 @@ pub(super) struct Room {
 /// # Errors
 /// When one does not start or stop.
 pub(super) async fn perform(arguments: &Arguments) -> anyhow::Result<Room> {
-    let mut site = Site::new(&arguments.scene, arguments.identity)?;
-    let result = under_load(&mut site, arguments.callers).await;
-    result.map_err(|error| site.explain(&error))
+    let site = Site::new(&arguments.scene, arguments.identity)?;
+    site.attempt(async |site| under_load(site, arguments.callers).await).await
 }
 
 async fn under_load(site: &mut Site, callers: usize) -> anyhow::Result<Room> {

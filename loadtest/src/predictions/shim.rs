@@ -28,6 +28,17 @@ pub(super) enum Mood {
     Unsynced = 3,
 }
 
+impl Mood {
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Full => "full",
+            Self::Stalled => "stalled",
+            Self::Unsynced => "not synced",
+        }
+    }
+}
+
 /// The library, and what it is told through.
 #[derive(Debug)]
 pub(super) struct Shim {

@@ -48,7 +48,7 @@ pub(super) struct Site {
     gateway: Option<Gateway>,
     repository: RepositoryCopy,
     program: PathBuf,
-    pub(super) shim: Option<Shim>,
+    shim: Option<Shim>,
     pub(super) model: &'static str,
     data: Option<PathBuf>,
 }
@@ -84,6 +84,26 @@ impl Site {
         let place = log.parent().context("the log has a folder")?;
         self.shim = Some(Shim::build(place, &log).await?);
         Ok(self)
+    }
+
+    /// Does something there; what goes wrong comes with the end of the gateway's log.
+    ///
+    /// # Errors
+    /// What `act` comes to.
+    pub(super) async fn attempt<T>(
+        mut self,
+        act: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let result = act(&mut self).await;
+        result.map_err(|error| self.explain(&error))
+    }
+
+    /// What tells the disk how to be.
+    ///
+    /// # Errors
+    /// When it is [not on trial](Self::on_trial).
+    pub(super) fn shim(&self) -> anyhow::Result<&Shim> {
+        self.shim.as_ref().context("the disk is not on trial")
     }
 
     /// The log's folder.
@@ -148,22 +168,39 @@ impl Site {
         Ok(())
     }
 
-    /// What the gateway counts of its log: the sum over the labels.
+    /// What the gateway says of its log: the sum over the labels.
     ///
     /// # Errors
     /// When it does not answer.
     pub(super) async fn figure(&self, name: &str) -> anyhow::Result<f64> {
+        let [figure] = self.figures([name]).await?;
+        Ok(figure)
+    }
+
+    async fn figures<const N: usize>(&self, names: [&str; N]) -> anyhow::Result<[f64; N]> {
         let metrics = Metrics::scrape(&self.gateway()?.summary.metrics).await?;
-        Ok(metrics.sum(&format!("penstock_prediction_log_{name}"), &[]))
+        Ok(names.map(|name| metrics.sum(&format!("penstock_prediction_log_{name}"), &[])))
     }
 
     /// As [`figure`](Self::figure), of what is counted in ones.
     ///
     /// # Errors
     /// As there.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is a count")]
     pub(super) async fn count(&self, name: &str) -> anyhow::Result<u64> {
-        Ok(self.figure(name).await? as u64)
+        let [count] = self.counts([name]).await?;
+        Ok(count)
+    }
+
+    /// The same of several, asked at once.
+    ///
+    /// # Errors
+    /// As there.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they are counts")]
+    pub(super) async fn counts<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> anyhow::Result<[u64; N]> {
+        Ok(self.figures(names).await?.map(|figure| figure as u64))
     }
 
     /// Waits until a figure is at most so large; returns how long that took.

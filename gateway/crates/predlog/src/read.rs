@@ -23,9 +23,9 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 
 pub use files::{files, instance};
-pub(crate) use files::{footer, guarded, stem_of};
+pub(crate) use files::{footer, guarded, next_batch, segment_of};
 
-use crate::convert::{Partition, stem};
+use crate::convert::Partition;
 use crate::segment::{self, Reader};
 use segments::SegmentScan;
 use union::Union;
@@ -118,11 +118,11 @@ pub fn scan(log: &Path, query: Query) -> Result<Scan, ReadError> {
     let instance = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     // Before the files: one that is converted in between is read as a segment.
     let segments = held(log).map_err(ReadError::io(log))?;
-    let stems: HashSet<String> =
-        segments.iter().map(|(number, _)| stem(instance, *number)).collect();
+    let numbers: HashSet<u64> = segments.iter().map(|(number, _)| *number).collect();
     let mut files = files(log).map_err(ReadError::io(log))?;
     files.retain(|(partition, path)| {
-        query.takes_partition(partition) && !stem_of(path).is_some_and(|stem| stems.contains(stem))
+        let segment = segment_of(path, instance);
+        query.takes_partition(partition) && segment.is_none_or(|number| !numbers.contains(&number))
     });
     let (files, segments) = (files.into(), segments.into());
     Ok(Scan { log: log.to_owned(), query, instance, files, segments, current: None })
@@ -150,13 +150,9 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let next = match &mut self.current {
-                Some(Current::File { reader, partition, path }) => {
-                    let batch = guarded(|| Ok(reader.next().transpose()?));
-                    batch
-                        .map_err(ReadError::parquet(path))
-                        .transpose()
-                        .map(|batch| Ok(labelled(&batch?, &partition.model, &partition.version)?))
-                }
+                Some(Current::File { reader, partition, path }) => next_batch(reader, path)
+                    .transpose()
+                    .map(|batch| Ok(labelled(&batch?, &partition.model, &partition.version)?)),
                 Some(Current::Segment(scan)) => scan.next(&self.query).transpose(),
                 None => None,
             };
@@ -240,11 +236,10 @@ impl Scan {
             Ok(reader) => self.current = Some(Current::Segment(SegmentScan::new(path, reader))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
-                let stem = stem(self.instance, number);
                 let mut files = files(&self.log).map_err(ReadError::io(&self.log))?;
                 files.retain(|(partition, path)| {
                     self.query.takes_partition(partition)
-                        && stem_of(path).is_some_and(|own| own == stem)
+                        && segment_of(path, self.instance) == Some(number)
                 });
                 self.files = files.into();
             }

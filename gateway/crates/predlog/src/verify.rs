@@ -10,9 +10,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
-use crate::convert::{COVERED, CRC, Partition, stem};
+use crate::convert::{COVERED, CRC, Partition};
 use crate::feedback;
-use crate::read::{ReadError, files, footer, guarded, held, instance, stem_of};
+use crate::read::{ReadError, files, footer, guarded, held, instance, segment_of};
 use crate::segment::{self, Damage, Reader, Record};
 
 /// What was found out about a log.
@@ -88,11 +88,7 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
     let own = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     let mut numbers: BTreeSet<u64> = held.iter().chain(&aside).map(|(number, _)| *number).collect();
     let paths = files.iter().map(|(_, path)| path).chain(feedback.iter().map(|(_, path)| path));
-    numbers.extend(paths.filter_map(|path| {
-        let text = stem_of(path)?;
-        let number = text.split('-').nth(1)?.parse().ok()?;
-        (text == stem(own, number)).then_some(number)
-    }));
+    numbers.extend(paths.filter_map(|path| segment_of(path, own)));
     let steps = numbers.iter().zip(numbers.iter().skip(1));
     Ok(Verification {
         segments: held

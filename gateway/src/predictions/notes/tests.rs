@@ -290,16 +290,17 @@ fn sampled_rows_tell_why_and_how_likely_they_were_kept() {
 
 #[test]
 fn the_time_of_arrival_is_that_of_the_wall_clock() {
+    const AGO: Duration = Duration::from_secs(1);
     let folder = TempDir::new().unwrap();
     let log = reading::start(folder.path(), "");
     let before = wall_us();
-    let arrived = Instant::now();
-    std::thread::sleep(Duration::from_millis(2));
-    let late = Call { arrived, ..call() };
+    let late = Call { arrived: Instant::now() - AGO, ..call() };
     let about = About { prediction: PredictionId::new(), guarantee: None, sticky_key: None };
     let notes = Notes::take(&log, &late, about).unwrap();
-    let after = before + 1000 + i64::try_from(arrived.elapsed().as_micros()).unwrap();
-    assert!((before - 1000..after).contains(&notes.arrived_us));
+    let ago = i64::try_from(AGO.as_micros()).unwrap();
+    let (before, after) = (before - ago, wall_us() - ago);
+    // Two clocks need not go at one pace.
+    assert!((before - 1000..=after + 1000).contains(&notes.arrived_us));
     assert!(log.stop(Duration::from_secs(10)));
 }
 

@@ -100,6 +100,50 @@ async fn feedback_that_comes_first_counts_when_its_prediction_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn feedback_that_was_counted_takes_no_place_from_what_still_waits() {
+    crate::telemetry::metrics::recorder();
+    let (recent, model) = (table(64), "places");
+    let tell = |id: PredictionId| {
+        let target = Target::Prediction(*id.as_bytes());
+        assert_eq!(recent.tell(target, word(Some(0), Label::Number(1.0)), true), Met::Nothing);
+    };
+    let first = PredictionId::new();
+    tell(first);
+    // Many more than may wait, one after the other.
+    for _ in 0..80 {
+        let id = PredictionId::new();
+        tell(id);
+        remember(&recent, model, id, "");
+    }
+    remember(&recent, model, first, "");
+    assert_eq!(labels(model), [81, 0, 0]);
+    assert_eq!(recent.early.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_feedback_about_the_same_prediction_waits_its_own_time() {
+    crate::telemetry::metrics::recorder();
+    let (recent, model, id) = (table(64), "again", PredictionId::new());
+    let tell = |id: PredictionId| {
+        let target = Target::Prediction(*id.as_bytes());
+        assert_eq!(recent.tell(target, word(Some(0), Label::Number(1.0)), true), Met::Nothing);
+    };
+    tell(id);
+    remember(&recent, model, id, "");
+    assert_eq!(labels(model), [1, 0, 0]);
+    // It is forgotten, as there are many others.
+    (0..64).for_each(|_| remember(&recent, "others", PredictionId::new(), ""));
+    tokio::time::advance(Duration::from_secs(40)).await;
+    tell(id);
+    // What came first would be too old by now; the later word is not.
+    tokio::time::advance(Duration::from_secs(30)).await;
+    tell(PredictionId::new());
+    remember(&recent, model, id, "");
+    assert_eq!(labels(model), [2, 0, 0]);
+    assert_eq!(recent.early.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_old_or_too_much_is_forgotten() {
     let recent = table(640);
     let first = PredictionId::new();
@@ -115,7 +159,7 @@ async fn what_is_too_old_or_too_much_is_forgotten() {
     let table = lock(&recent.table);
     assert_eq!((table.known.len(), table.order.len()), (640, 640));
     assert_eq!(table.early_order.len(), 80);
-    let words: usize = table.early.values().map(Vec::len).sum();
+    let words: usize = table.early.values().map(VecDeque::len).sum();
     assert_eq!((words, recent.early.load(Ordering::Relaxed)), (80, 80));
 }
 

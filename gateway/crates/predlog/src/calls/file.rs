@@ -17,7 +17,7 @@ use super::values::{Cells, Gathered};
 use super::{Missing, Recorded, Why, missing};
 use crate::columns::{Columns, Fitted, Layout};
 use crate::convert::{Options, Partition, SCHEMA};
-use crate::read::{Query, ReadError, footer, guarded};
+use crate::read::{Query, ReadError, footer, guarded, next_batch};
 use crate::segment::{Damage, Reader, Record};
 use crate::{Row, Schema, State, Status};
 
@@ -98,9 +98,7 @@ impl FileCalls {
     pub(super) fn next(&mut self) -> Result<Option<Recorded>, ReadError> {
         loop {
             let Some(lines) = self.batch.as_mut().filter(|lines| lines.next < lines.count) else {
-                let reader = &mut self.reader;
-                let next = guarded(|| reader.next().transpose().map_err(ParquetError::from));
-                match next.map_err(ReadError::parquet(&self.path))? {
+                match next_batch(&mut self.reader, &self.path)? {
                     Some(batch) => self.batch = Some(Lines::new(&self.columns, &batch)?),
                     None => return Ok(self.call.take().map(|call| self.finish(call))),
                 }

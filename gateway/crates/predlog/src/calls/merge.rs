@@ -2,13 +2,13 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::Recorded;
 use super::file::{FileCalls, SegmentCalls, first_arrival};
-use crate::convert::{Partition, stem};
-use crate::read::{Query, ReadError, files, held, instance, stem_of};
+use crate::convert::Partition;
+use crate::read::{Query, ReadError, files, held, instance, segment_of};
 use crate::segment::Reader;
 
 /// Calls that are read ahead, and the bytes that they may take.
@@ -40,8 +40,7 @@ pub fn calls(log: &Path, query: Query) -> Result<Calls, ReadError> {
     let instance = instance(log).map_err(ReadError::io(log))?.unwrap_or(0);
     // Before the files: one that is converted in between is read as a segment.
     let segments = held(log).map_err(ReadError::io(log))?;
-    let stems: HashSet<String> =
-        segments.iter().map(|(number, _)| stem(instance, *number)).collect();
+    let numbers: HashSet<u64> = segments.iter().map(|(number, _)| *number).collect();
     let query = Query { columns: vec![], ..query };
     let mut calls = Calls {
         log: log.to_owned(),
@@ -57,7 +56,7 @@ pub fn calls(log: &Path, query: Query) -> Result<Calls, ReadError> {
     for (number, path) in segments {
         calls.add(i64::MIN, State::Segment { number, path, is_known: false });
     }
-    calls.add_files(|path| !stem_of(path).is_some_and(|stem| stems.contains(stem)))?;
+    calls.add_files(|segment| segment.is_none_or(|number| !numbers.contains(&number)))?;
     Ok(calls)
 }
 
@@ -119,9 +118,11 @@ impl Calls {
         self.sources.push(Reverse(Source { mark, number: self.made, state }));
     }
 
-    fn add_files(&mut self, takes: impl Fn(&Path) -> bool) -> Result<(), ReadError> {
+    /// Adds files by the segment that they are of.
+    fn add_files(&mut self, takes: impl Fn(Option<u64>) -> bool) -> Result<(), ReadError> {
         for (partition, path) in files(&self.log).map_err(ReadError::io(&self.log))? {
-            if self.query.takes_partition(&partition) && takes(&path) {
+            let segment = segment_of(&path, self.instance);
+            if self.query.takes_partition(&partition) && takes(segment) {
                 self.add(partition.start_us(), State::File { partition, path, is_known: false });
             }
         }
@@ -205,17 +206,10 @@ impl Calls {
 
     /// Opens a segment; one that was converted since it was listed has files in its place.
     fn segment(&mut self, number: u64, path: &Path) -> Result<Option<Reader>, ReadError> {
-        let is_gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        let opened = Reader::open(path).or_else(|error| match is_gone(&error) {
-            // Closed since.
-            true => Reader::open(&path.with_extension("segment")),
-            false => Err(error),
-        });
-        match opened {
+        match Reader::open(path) {
             Ok(reader) => Ok(Some(reader)),
-            Err(error) if is_gone(&error) => {
-                let stem = stem(self.instance, number);
-                self.add_files(|path| stem_of(path).is_some_and(|own| own == stem))?;
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.add_files(|segment| segment == Some(number))?;
                 Ok(None)
             }
             Err(error) => Err(ReadError::io(path)(error)),

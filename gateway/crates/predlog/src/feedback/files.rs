@@ -6,11 +6,10 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::errors::ParquetError;
 
 use super::{Feedback, lines};
-use crate::convert::{parse_date, stem};
-use crate::read::{ReadError, guarded, held, instance, stem_of};
+use crate::convert::parse_date;
+use crate::read::{ReadError, guarded, held, instance, next_batch, segment_of};
 use crate::segment::{Reader, Record};
 
 /// Lines of a batch that is read.
@@ -71,12 +70,7 @@ pub(super) fn each(
     };
     read(&|_| true, &mut take)?;
     for (number, path) in segments {
-        let reader = Reader::open(&path).or_else(|error| match error.kind() {
-            // Closed since it was listed.
-            ErrorKind::NotFound => Reader::open(&path.with_extension("segment")),
-            _ => Err(error),
-        });
-        match reader {
+        match Reader::open(&path) {
             Ok(mut reader) => loop {
                 match reader.next() {
                     Ok(None) => break,
@@ -90,8 +84,7 @@ pub(super) fn each(
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Converted and deleted since it was listed.
-                let own = stem(own, number);
-                read(&|path| stem_of(path).is_some_and(|stem| stem == own), &mut take)?;
+                read(&|path| segment_of(path, own) == Some(number), &mut take)?;
             }
             Err(error) => damaged.borrow_mut().push(ReadError::io(&path)(error)),
         }
@@ -120,8 +113,8 @@ fn file(
         Ok(reader) => reader,
     };
     loop {
-        let batch = match guarded(|| reader.next().transpose().map_err(ParquetError::from)) {
-            Err(error) => return note(ReadError::parquet(path)(error)),
+        let batch = match next_batch(&mut reader, path) {
+            Err(error) => return note(error),
             Ok(None) => break,
             Ok(Some(batch)) => batch,
         };

@@ -5,10 +5,14 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use arrow_array::RecordBatch;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+};
 use parquet::errors::ParquetError;
 
-use crate::convert::Partition;
+use super::ReadError;
+use crate::convert::{Partition, stem};
 
 /// Folders between that of the files and a file: model, version, date and hour.
 const DEPTH: usize = 4;
@@ -75,11 +79,23 @@ pub(crate) fn footer(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
     guarded(|| ArrowReaderMetadata::load(file, ArrowReaderOptions::new()))
 }
 
-/// What a file's name says of its segment: `<instance>-<segment>-`.
-pub(crate) fn stem_of(path: &Path) -> Option<&str> {
+/// The next lines of a file.
+///
+/// # Errors
+///
+/// Where they cannot be read.
+pub(crate) fn next_batch(
+    reader: &mut ParquetRecordBatchReader,
+    path: &Path,
+) -> Result<Option<RecordBatch>, ReadError> {
+    guarded(|| Ok(reader.next().transpose()?)).map_err(ReadError::parquet(path))
+}
+
+/// The number of the segment that a file is of, by its name, where it is one of this instance.
+pub(crate) fn segment_of(path: &Path, instance: u32) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
-    let (end, _) = name.match_indices('-').nth(1)?;
-    Some(&name[..=end])
+    let number = name.split('-').nth(1)?.parse().ok()?;
+    name.starts_with(&stem(instance, number)).then_some(number)
 }
 
 /// Which instance's the segments of a log are; `None` where a folder has only files.
