@@ -21,7 +21,6 @@ mod state;
 mod told;
 mod writer;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak, mpsc};
@@ -109,12 +108,10 @@ impl PredictionLog {
         *log.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
         let (done, ended) = mpsc::sync_channel(1);
         *log.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
-        let shared = log.shared.clone();
         let started = tasks::thread("predictions", move || {
-            match catch_unwind(AssertUnwindSafe(|| writer.run())) {
+            if writer.run() {
                 // Nobody may wait for it.
-                Ok(()) => drop(done.send(())),
-                Err(_) => shared.break_down(Instant::now()),
+                let _told = done.send(());
             }
         });
         started.map_err(wrong)?;
@@ -244,6 +241,9 @@ impl PredictionLog {
                     self.shared.metrics.uncommitted.increment(1);
                     return Err(Rejection::new(Kind::TooLarge, text));
                 }
+                Err(Refusal::Broken) => {
+                    return Err(self.uncommitted("the prediction log cannot be written"));
+                }
                 Err(Refusal::Stopping) => {
                     self.shared.metrics.uncommitted.increment(1);
                     return Err(Rejection::new(Kind::NotReady, "the gateway is stopping"));
@@ -266,6 +266,7 @@ impl PredictionLog {
     fn lost(&self, refusal: Refusal) {
         let reason = match refusal {
             Refusal::Full if self.shared.health.is_troubled() => LostRow::Disk,
+            Refusal::Broken => LostRow::Disk,
             Refusal::Full => LostRow::Full,
             Refusal::Large => LostRow::Large,
             Refusal::Stopping => LostRow::Stopping,
@@ -300,7 +301,10 @@ impl PredictionLog {
         }
         let (rows, _) = self.shared.lanes.room.held();
         self.shared.metrics.dropped(LostRow::Stopping, rows as u64);
-        error!(rows, "rows of the prediction log were lost: the disk stands still");
+        // A thread that has died holds none.
+        if rows > 0 {
+            error!(rows, "rows of the prediction log were lost: the disk stands still");
+        }
         false
     }
 }

@@ -97,13 +97,22 @@ impl Walk {
             }
         } else if own.ends_with(".parquet") || own.ends_with(".damaged") {
             match about.modified() {
-                // A clock that was behind has its rows in hours long ago.
                 Ok(written) => {
-                    let until = date.and_then(end_of).map_or(written, |end| end.max(written));
+                    let until = self.until(date, written);
                     self.found.files.push(Kept { path, until, bytes: about.len() });
                 }
                 Err(error) => self.problem(&path, error),
             }
+        }
+    }
+
+    /// When a file had its last row, as its folder says, and when it was written.
+    fn until(&self, date: Option<&str>, written: SystemTime) -> SystemTime {
+        match date.and_then(span_of) {
+            // A clock that was behind has its rows in hours long ago,
+            Some((start, end)) if start <= self.now => end.max(written),
+            // and one that was ahead in hours to come.
+            Some(_) | None => written,
         }
     }
 
@@ -121,11 +130,14 @@ impl Walk {
     }
 }
 
-/// The end of `2026-11-22` or of the hour `2026-11-22T07`, UTC.
-fn end_of(date: &str) -> Option<SystemTime> {
-    let (day, hour) = date.split_once('T').unwrap_or((date, "23"));
-    let start = humantime::parse_rfc3339(&format!("{day}T{hour}:00:00Z")).ok()?;
-    Some(start + Duration::from_secs(3600))
+/// Start and end of `2026-11-22` or of the hour `2026-11-22T07`, UTC.
+fn span_of(date: &str) -> Option<(SystemTime, SystemTime)> {
+    let (day, first, last) = match date.split_once('T') {
+        Some((day, hour)) => (day, hour, hour),
+        None => (date, "00", "23"),
+    };
+    let at = |hour: &str| humantime::parse_rfc3339(&format!("{day}T{hour}:00:00Z")).ok();
+    Some((at(first)?, at(last)? + Duration::from_secs(3600)))
 }
 
 /// What goes, and why. `is_held` says which files have not been delivered.

@@ -40,10 +40,12 @@ pub(super) fn open(store: &LogStore) -> Result<Arc<dyn ObjectStore>, String> {
             for (key, value) in client_settings(store) {
                 builder = builder.with_config(<$key>::Client(key), value);
             }
-            for (name, value) in lines {
+            for (number, name, value) in lines {
+                // The name may be the secret, where somebody wrote a key of base64 alone.
                 let key = name.to_ascii_lowercase().parse::<$key>().map_err(|_| {
                     format!(
-                        "prediction_log.store.credentials: '{name}' is nothing this store knows"
+                        "prediction_log.store.credentials: line {number} names nothing this store \
+                         knows"
                     )
                 })?;
                 builder = builder.with_config(key, value);
@@ -143,8 +145,8 @@ fn client_settings(store: &LogStore) -> Vec<(ClientConfigKey, String)> {
     settings
 }
 
-/// Lines `NAME=value`, as files for the environment have them.
-fn credentials(path: &FilePath) -> Result<Vec<(String, String)>, String> {
+/// Lines `NAME=value`, as files for the environment have them, with their numbers.
+fn credentials(path: &FilePath) -> Result<Vec<(usize, String, String)>, String> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines = text.lines().map(str::trim).enumerate();
     lines
@@ -159,7 +161,7 @@ fn credentials(path: &FilePath) -> Result<Vec<(String, String)>, String> {
             let bare = ['"', '\''].iter().find_map(|quote| {
                 value.strip_prefix(*quote).and_then(|rest| rest.strip_suffix(*quote))
             });
-            Ok((name.trim().to_owned(), bare.unwrap_or(value).to_owned()))
+            Ok((index + 1, name.trim().to_owned(), bare.unwrap_or(value).to_owned()))
         })
         .collect()
 }

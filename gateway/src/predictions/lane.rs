@@ -40,7 +40,8 @@ struct Waiting {
     current: Chunk,
     /// Rows ever taken in.
     accepted: u64,
-    is_closed: bool,
+    /// Why nothing is taken in any more.
+    closed: Option<Refusal>,
 }
 
 /// Rows one behind the other, as segments have them.
@@ -84,6 +85,8 @@ pub enum Refusal {
     Large,
     /// The gateway is stopping.
     Stopping,
+    /// Nothing is written any more: the thread that did it has died.
+    Broken,
 }
 
 impl Chunk {
@@ -176,9 +179,9 @@ impl Lanes {
         }
         let index = own(self.lanes.len());
         let mut state = self.lanes[index].lock();
-        if state.is_closed {
+        if let Some(refusal) = state.closed {
             self.room.give_back(1, at_most);
-            return Err(Refusal::Stopping);
+            return Err(refusal);
         }
         let before = state.current.bytes.len();
         if !frame(Kind::Row, &mut state.current.bytes, write) {
@@ -214,9 +217,9 @@ impl Lanes {
         }
         let index = own(self.lanes.len());
         let mut state = self.lanes[index].lock();
-        if state.is_closed {
+        if let Some(refusal) = state.closed {
             self.room.give_back(rows, framed.len());
-            return Err(Refusal::Stopping);
+            return Err(refusal);
         }
         state.current.bytes.extend_from_slice(framed);
         state.current.feedback += count;
@@ -238,12 +241,12 @@ impl Lanes {
     }
 
     /// Takes out all that waits, with the lane that it is of; the last time, nothing is taken in
-    /// afterwards.
-    pub(super) fn collect(&self, is_last: bool, mut take: impl FnMut(usize, Chunk)) {
+    /// afterwards, for the reason given.
+    pub(super) fn collect(&self, last: Option<Refusal>, mut take: impl FnMut(usize, Chunk)) {
         for (index, lane) in self.lanes.iter().enumerate() {
             let fresh = self.spare();
             let mut state = lane.lock();
-            state.is_closed |= is_last;
+            state.closed = state.closed.or(last);
             let full = std::mem::take(&mut state.full);
             let rest = match state.current.bytes.is_empty() {
                 true => fresh,

@@ -10,7 +10,7 @@ use tracing::{error, info};
 
 use super::bell::Bell;
 use super::lane::Lanes;
-use crate::telemetry::{LostRow, PredictionMetrics};
+use crate::telemetry::PredictionMetrics;
 
 /// What the thread that writes shares with those that record.
 #[derive(Debug)]
@@ -106,15 +106,6 @@ impl Health {
 }
 
 impl Shared {
-    /// The thread that writes has died: nothing is taken in any more, and what waits is lost.
-    pub(super) fn break_down(&self, now: Instant) {
-        self.health.fails(now, "the thread that writes it has died of a panic");
-        self.lanes.collect(true, |_, chunk| {
-            self.metrics.dropped(LostRow::Disk, chunk.count() as u64);
-            self.lanes.abandon(&chunk);
-        });
-    }
-
     pub(super) fn stop_at(&self) -> Option<Instant> {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -36,6 +36,8 @@ struct State {
     /// Bytes of each segment that a sync has confirmed.
     confirmed: Vec<usize>,
     is_stalled: bool,
+    /// Appends before one that panics.
+    panics_after: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,8 @@ impl Segment for FakeSegment {
         if let Some(kind) = state.refuses {
             return Err(kind.into());
         }
-        self.0.appends.fetch_add(1, Ordering::Relaxed);
+        let before = self.0.appends.fetch_add(1, Ordering::Relaxed);
+        assert_ne!(state.panics_after, Some(before), "as asked");
         state.segments[self.1].extend_from_slice(framed);
         Ok(())
     }
@@ -437,6 +440,47 @@ async fn what_cannot_be_written_by_the_end_is_given_up_and_counted() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(bench.round(), Next::End);
     assert_eq!(bench.log.shared.lanes.room.held(), (0, 0));
+}
+
+/// Rows that were lost for this reason, in all logs of the process.
+fn lost(reason: &str) -> u64 {
+    let text = crate::telemetry::metrics::recorder().render();
+    let series = format!("penstock_prediction_log_dropped_rows_total{{reason=\"{reason}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_thread_that_dies_of_a_panic_held_is_counted_at_once_and_its_room_is_free() {
+    let before = lost("disk");
+    let Bench { log, writer, disk } = Bench::new("fsync = 'always'\nqueue_rows = 4");
+    let push = |size: usize| {
+        let lanes = &log.shared.lanes;
+        let write = |out: &mut Vec<u8>| out.resize(out.len() + size, 7);
+        let taken = lanes.push((Guarantee::Lossy, None), (HEADER + size, false), write);
+        taken.map(|(ticket, _)| ticket)
+    };
+    // One is written and not synced, one is in hand, and two wait.
+    for size in [2 << 20, 2 << 20, 8, 8] {
+        push(size).unwrap();
+    }
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut waiting = Box::pin(log.commit(until, || push(8)));
+    assert!((&mut waiting).now_or_never().is_none());
+    disk.set(|state| state.panics_after = Some(1));
+    assert!(!writer.run());
+    assert_eq!(log.shared.lanes.room.held(), (0, 0));
+    assert!(log.shared.oldest().is_some(), "it goes on to grow: nothing is written");
+    assert!(lost("disk") - before >= 4);
+    let refused = waiting.now_or_never().expect("it is told at once").unwrap_err();
+    assert_eq!(refused.kind(), Kind::Overloaded);
+    // The disk is why the next ones are lost: nobody is stopping.
+    let refusal = push(8).unwrap_err();
+    assert_eq!(refusal, Refusal::Broken);
+    log.lost(refusal);
+    assert!(lost("disk") - before >= 5);
+    assert_eq!(log.shared.lanes.push_feedback(&[0; 8], 1).unwrap_err(), Refusal::Broken);
+    assert_eq!(log.shared.lanes.room.held(), (0, 0));
+    assert!(!log.stop(Duration::from_millis(1)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::closing::{Closing, FIRST_PAUSE, LONGEST_PAUSE};
-use super::lane::Chunk;
+use super::lane::{Chunk, Refusal};
 use super::state::Shared;
 use crate::config::{self, Fsync};
-use crate::telemetry::LostRow;
+use crate::telemetry::{LostRow, PredictionMetrics};
 
 /// How long rows gather. Waking a thread costs whoever hands a row over more than all the rest.
 const GATHER: Duration = Duration::from_millis(5);
@@ -119,8 +120,17 @@ impl<S: Sink> Writer<S> {
         }
     }
 
-    /// Writes until the end.
-    pub(super) fn run(mut self) {
+    /// Writes until the end; whether it came to that. A panic ends it before: what waits then is
+    /// lost and counted, and nothing is taken in any more.
+    pub(super) fn run(mut self) -> bool {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.write_rounds())).is_ok();
+        if !ended {
+            self.break_down(Instant::now());
+        }
+        ended
+    }
+
+    fn write_rounds(&mut self) {
         loop {
             match self.round(Instant::now()) {
                 Next::After(time) => self.shared.bell.wait(Some(time)),
@@ -139,7 +149,8 @@ impl<S: Sink> Writer<S> {
     pub(super) fn round(&mut self, now: Instant) -> Next {
         let stop = self.shared.stop_at();
         let pending = &mut self.pending;
-        self.shared.lanes.collect(stop.is_some(), |lane, chunk| pending.push_back((lane, chunk)));
+        let last = stop.map(|_| Refusal::Stopping);
+        self.shared.lanes.collect(last, |lane, chunk| pending.push_back((lane, chunk)));
         self.show_oldest();
         let had_rows = !self.pending.is_empty();
         // The last rows are few beside the room that the disk is to keep.
@@ -200,13 +211,16 @@ impl<S: Sink> Writer<S> {
     }
 
     fn write_pending(&mut self, now: Instant) -> io::Result<()> {
-        while let Some((lane, mut chunk)) = self.pending.pop_front() {
+        // A chunk stays there until it is written, also for those who come after a panic.
+        while let Some((_, chunk)) = self.pending.front_mut() {
             // A long way is no standstill.
             self.shared.health.works_since(Some(Instant::now()));
-            if let Err(error) = self.append(now, &mut chunk) {
-                self.pending.push_front((lane, chunk));
-                return Err(error);
-            }
+            let current = match &mut self.current {
+                Some(current) => current,
+                None => self.current.insert(Current::new(self.sink.begin()?, now)),
+            };
+            current.append(chunk, &self.shared.metrics)?;
+            let Some((lane, chunk)) = self.pending.pop_front() else { break };
             self.shared.metrics.bytes.increment(chunk.bytes.len() as u64);
             match self.terms.fsync {
                 Fsync::Always => self.unsynced.push_back((lane, chunk)),
@@ -215,30 +229,6 @@ impl<S: Sink> Writer<S> {
             self.shared.lanes.room.freed.notify_waiters();
             self.rotate(now);
         }
-        Ok(())
-    }
-
-    /// Appends the rows of a buffer, behind the schemas that they name.
-    fn append(&mut self, now: Instant, chunk: &mut Chunk) -> io::Result<()> {
-        let current = match &mut self.current {
-            Some(current) => current,
-            None => {
-                let segment = self.sink.begin()?;
-                let known = HashSet::new();
-                let fresh = Current { segment, began: now, known, synced: now, is_dirty: false };
-                self.current.insert(fresh)
-            }
-        };
-        let began = Instant::now();
-        for schema in &chunk.schemas {
-            if !current.known.contains(&schema.id) {
-                current.segment.append(&mut schema.framed.clone())?;
-                current.known.insert(schema.id);
-            }
-        }
-        current.segment.append(&mut chunk.bytes)?;
-        current.is_dirty = true;
-        self.shared.metrics.write_seconds.record(began.elapsed());
         Ok(())
     }
 
@@ -264,7 +254,7 @@ impl<S: Sink> Writer<S> {
             return Err(error);
         }
         (current.synced, current.is_dirty) = (now, false);
-        for (lane, chunk) in self.unsynced.drain(..) {
+        while let Some((lane, chunk)) = self.unsynced.pop_front() {
             finish(&self.shared, lane, chunk);
         }
         self.shared.lanes.room.freed.notify_waiters();
@@ -334,12 +324,7 @@ impl<S: Sink> Writer<S> {
 
     /// Counts what could not be written by the end.
     fn give_up(&mut self) {
-        let mut lost = 0;
-        for (_, chunk) in self.pending.drain(..).chain(self.unsynced.drain(..)) {
-            lost += chunk.count();
-            self.shared.lanes.abandon(&chunk);
-        }
-        self.shared.metrics.dropped(LostRow::Stopping, lost as u64);
+        let lost = self.abandon(LostRow::Stopping);
         if lost > 0 {
             error!(rows = lost, "rows of the prediction log were lost: they could not be written");
         }
@@ -349,9 +334,56 @@ impl<S: Sink> Writer<S> {
         self.closing.join();
     }
 
+    /// After a panic. The segment is left as it is: the next start closes it.
+    fn break_down(&mut self, now: Instant) {
+        self.shared.health.fails(now, "the thread that writes it has died of a panic");
+        let since = self.shared.oldest().unwrap_or(now);
+        let pending = &mut self.pending;
+        let last = Some(Refusal::Broken);
+        self.shared.lanes.collect(last, |lane, chunk| pending.push_back((lane, chunk)));
+        let lost = self.abandon(LostRow::Disk);
+        error!(rows = lost, "rows of the prediction log were lost, and all that come will be");
+        // Whoever watches sees that nothing is written any more.
+        self.shared.holds(Some(since));
+        // Whoever waits for room is told.
+        self.shared.lanes.room.freed.notify_waiters();
+    }
+
+    /// Gives up and counts all that it holds; how many rows that are.
+    fn abandon(&mut self, reason: LostRow) -> usize {
+        let mut lost = 0;
+        for (_, chunk) in self.pending.drain(..).chain(self.unsynced.drain(..)) {
+            lost += chunk.count();
+            self.shared.lanes.abandon(&chunk);
+        }
+        self.shared.metrics.dropped(reason, lost as u64);
+        lost
+    }
+
     fn show_oldest(&self) {
         let waiting = self.unsynced.front().or(self.pending.front());
         self.shared.holds(waiting.and_then(|(_, chunk)| chunk.since));
+    }
+}
+
+impl<S: Segment> Current<S> {
+    fn new(segment: S, now: Instant) -> Self {
+        Self { segment, began: now, known: HashSet::new(), synced: now, is_dirty: false }
+    }
+
+    /// Appends the rows of a buffer, behind the schemas that they name.
+    fn append(&mut self, chunk: &mut Chunk, metrics: &PredictionMetrics) -> io::Result<()> {
+        let began = Instant::now();
+        for schema in &chunk.schemas {
+            if !self.known.contains(&schema.id) {
+                self.segment.append(&mut schema.framed.clone())?;
+                self.known.insert(schema.id);
+            }
+        }
+        self.segment.append(&mut chunk.bytes)?;
+        self.is_dirty = true;
+        metrics.write_seconds.record(began.elapsed());
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Guarantee;
 pub enum LostRow {
     /// As many rows or bytes waited as may.
     Full,
-    /// So they did because nothing could be written.
+    /// Nothing could be written, and so they did, or the thread that writes has died.
     Disk,
     /// It was larger than any may be.
     Large,

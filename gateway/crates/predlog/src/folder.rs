@@ -52,7 +52,7 @@ impl Folder {
         let segments = folder.segments();
         let held = [segment::list(&segments)?, segment::list_open(&segments)?].concat();
         let highest = held.iter().map(|(number, _)| *number).max().unwrap_or(0);
-        if let Some((instance, last)) = read(&path.join(INSTANCE))? {
+        if let Some((instance, last)) = noted(&path.join(INSTANCE))? {
             folder.instance = instance;
             folder.last = last.max(highest);
         } else {
@@ -140,15 +140,15 @@ impl Folder {
 
 /// The instance and the highest number that it used; `None` where that was never noted, or is not
 /// to be read any more: what is written from then on has names of another instance.
-fn read(path: &Path) -> io::Result<Option<(u32, u64)>> {
+pub(crate) fn noted(path: &Path) -> io::Result<Option<(u32, u64)>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let text = String::from_utf8_lossy(&bytes);
-    let noted = text.strip_suffix('\n').and_then(|line| line.split_once(' '));
-    Ok(noted.and_then(|(instance, last)| {
+    let words = text.strip_suffix('\n').and_then(|line| line.split_once(' '));
+    Ok(words.and_then(|(instance, last)| {
         let instance = Some(instance).filter(|digits| digits.len() == 8)?;
         Some((u32::from_str_radix(instance, 16).ok()?, last.parse().ok()?))
     }))

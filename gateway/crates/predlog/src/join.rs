@@ -30,6 +30,14 @@ pub struct Summary {
     pub with_feedback: u64,
 }
 
+/// The feedback that belongs to no line of a log that can be read.
+#[derive(Debug, Default)]
+pub struct Unmatched<'a> {
+    pub feedback: Vec<&'a Feedback>,
+    /// Files and segments that cannot be read: what belongs to their lines is in it too.
+    pub problems: Vec<ReadError>,
+}
+
 /// Writes the rows that a query takes with what is known of them: columns `feedback_id`,
 /// `label_text`, `label_number`, `reward`, `event_time`, `received`, `source`, `note` and
 /// `feedback` (how many say something) behind those of the rows. `only_known` leaves out lines of
@@ -95,19 +103,30 @@ pub fn export_feedback<'a>(
 ///
 /// # Errors
 ///
-/// What reading gives.
-pub fn unmatched<'a>(log: &Path, labels: &'a Labels) -> Result<Vec<&'a Feedback>, ReadError> {
+/// What listing the log's folders gives. What cannot be read of it ends nothing and is returned.
+pub fn unmatched<'a>(log: &Path, labels: &'a Labels) -> Result<Unmatched<'a>, ReadError> {
     let mut is_matched = vec![false; labels.len()];
+    let mut problems = vec![];
     let columns = IDS.iter().map(|id| (*id).to_owned()).collect();
     for batch in scan(log, Query { columns, ..Query::default() })? {
-        each(&batch?, |_, (prediction, caller_id, item)| {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(problem @ (ReadError::Io { .. } | ReadError::Parquet { .. })) => {
+                problems.push(problem);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        each(&batch, |_, (prediction, caller_id, item)| {
             for (place, _) in labels.about(prediction, caller_id, item) {
                 is_matched[place] = true;
             }
         });
     }
     let all = labels.iter().zip(is_matched);
-    Ok(all.filter_map(|(feedback, is_matched)| (!is_matched).then_some(feedback)).collect())
+    let feedback =
+        all.filter_map(|(feedback, is_matched)| (!is_matched).then_some(feedback)).collect();
+    Ok(Unmatched { feedback, problems })
 }
 
 /// Calls back with each line's place, and the ids of its prediction and its caller, empty where

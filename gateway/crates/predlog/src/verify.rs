@@ -12,6 +12,7 @@ use parquet::file::statistics::Statistics;
 
 use crate::convert::{COVERED, CRC, Partition};
 use crate::feedback;
+use crate::folder::noted;
 use crate::read::{ReadError, files, footer, guarded, held, instance, segment_of};
 use crate::segment::{self, Damage, Reader, Record};
 
@@ -21,8 +22,8 @@ pub struct Verification {
     pub segments: Vec<SegmentCheck>,
     pub files: Vec<FileCheck>,
     pub feedback: Vec<FeedbackCheck>,
-    /// Numbers of segments between others of which neither the segment is here nor a file of it:
-    /// they had no rows, were delivered or removed, or are lost.
+    /// Numbers of segments, up to the last one that the log used, of which neither the segment is
+    /// here nor a file of it: they had no rows, were delivered or removed, or are lost.
     pub missing: Vec<RangeInclusive<u64>>,
 }
 
@@ -78,6 +79,9 @@ impl Verification {
 ///
 /// What listing its folders gives.
 pub fn verify(log: &Path) -> Result<Verification, ReadError> {
+    // Before the segments: what a live gateway begins from now on is no gap.
+    let noted = noted(&log.join("instance")).map_err(ReadError::io(log))?;
+    let last = noted.map_or(0, |(_, last)| last);
     let held = held(log).map_err(ReadError::io(log))?;
     let aside = match segment::list_aside(&log.join("segments")) {
         Err(error) if error.kind() == ErrorKind::NotFound => vec![],
@@ -89,8 +93,7 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
     let mut numbers: BTreeSet<u64> = held.iter().chain(&aside).map(|(number, _)| *number).collect();
     let paths = files.iter().map(|(_, path)| path).chain(feedback.iter().map(|(_, path)| path));
     numbers.extend(paths.filter_map(|path| segment_of(path, own)));
-    let steps = numbers.iter().zip(numbers.iter().skip(1));
-    Ok(Verification {
+    let mut verification = Verification {
         segments: held
             .into_iter()
             .map(|(number, path)| (number, path, false))
@@ -99,11 +102,36 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
             .collect(),
         files: files.into_iter().filter_map(|(partition, path)| file(partition, path)).collect(),
         feedback: feedback.into_iter().filter_map(|(_, path)| feedback_file(path)).collect(),
-        missing: steps
-            .filter(|(before, after)| *before + 1 < **after)
-            .map(|(before, after)| before + 1..=after - 1)
-            .collect(),
-    })
+        missing: vec![],
+    };
+    // A number is noted before its segment begins, which it may have done since.
+    if !numbers.contains(&last) && is_here(log, own, last).map_err(ReadError::io(log))? {
+        numbers.insert(last);
+    }
+    verification.missing = missing(&numbers, last);
+    Ok(verification)
+}
+
+/// Whether a segment is here, or a file of it.
+fn is_here(log: &Path, own: u32, number: u64) -> io::Result<bool> {
+    let is_of = |(_, path): &(_, PathBuf)| segment_of(path, own) == Some(number);
+    Ok(held(log)?.iter().any(|(other, _)| *other == number) || files(log)?.iter().any(is_of))
+}
+
+/// The numbers from 1 on that are not there, up to `last` or the highest that is.
+fn missing(numbers: &BTreeSet<u64>, last: u64) -> Vec<RangeInclusive<u64>> {
+    let mut missing = vec![];
+    let mut next = 1;
+    for number in numbers {
+        if next < *number {
+            missing.push(next..=number - 1);
+        }
+        next = number.saturating_add(1);
+    }
+    if next <= last {
+        missing.push(next..=last);
+    }
+    missing
 }
 
 /// `None`: it was converted and removed meanwhile.

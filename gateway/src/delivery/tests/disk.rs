@@ -78,6 +78,47 @@ fn rows_of_a_clock_that_was_behind_are_as_old_as_their_file() {
 }
 
 #[test]
+fn files_of_a_clock_that_was_ahead_are_as_old_as_they_were_written() {
+    let folder = folder();
+    let written = UNIX_EPOCH + Duration::from_secs(1_763_769_600 + 600);
+    let file = |name: &str, written: SystemTime| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "12345").unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+    };
+    let ahead = [
+        "feedback/date=2026-11-22/0000abcd-00000001-00-feedback.parquet",
+        "files/model=a/version=1/date=2026-11-22/hour=00/0000abcd-00000001-00.parquet",
+    ];
+    let today = "feedback/date=2025-11-22/0000abcd-00000002-00-feedback.parquet";
+    let hour = "files/model=a/version=1/date=2025-11-22/hour=01/0000abcd-00000003-00.parquet";
+    for name in ahead {
+        file(name, written);
+    }
+    file(today, written + Duration::from_secs(1800));
+    file(hour, written + Duration::from_secs(3600));
+    let now = written + Duration::from_secs(3600);
+    let found = scan(folder.path(), now, false).files;
+    for of in &found {
+        let end = UNIX_EPOCH + Duration::from_secs(1_763_769_600);
+        let expected = match &*of.path {
+            path if path == today => end + Duration::from_secs(24 * 3600),
+            path if path == hour => end + Duration::from_secs(2 * 3600),
+            _ => written,
+        };
+        assert_eq!(of.until, expected, "{}", of.path);
+    }
+    let gone = |disk, now| {
+        let gone = choose(found.clone(), &disk, now, |_| false);
+        gone.into_iter().map(|(file, _)| file.path).collect::<Vec<_>>()
+    };
+    // They are the first that go for their size, and do not stay for years.
+    assert_eq!(gone(disk(None, Some(10)), now), ahead);
+    assert_eq!(gone(disk(Some(24), None), written + Duration::from_secs(24 * 3600)), ahead);
+}
+
+#[test]
 fn what_cannot_be_looked_at_is_named_and_holds_up_nothing_else() {
     let folder = folder();
     segment(&folder, 1, 3);

@@ -178,7 +178,7 @@ declare! {
     LOG_BYTES = "penstock_prediction_log_bytes_total", Shape::Counter, &[],
         "Bytes of rows written to segments of the prediction log.";
     LOG_DROPPED = "penstock_prediction_log_dropped_rows_total", Shape::Counter, &["reason"],
-        "Rows, and feedback, that are not in the prediction log though they should be, by reason: full (queue), disk (the queue is full because nothing can be written), large, stopping.";
+        "Rows, and feedback, that are not in the prediction log though they should be, by reason: full (queue), disk (nothing can be written), large, stopping.";
     LOG_UNSAMPLED = "penstock_prediction_log_unsampled_rows_total", Shape::Counter, &[],
         "Rows that sampling left out of the prediction log.";
     LOG_UNCOMMITTED = "penstock_prediction_log_uncommitted_calls_total", Shape::Counter, &[],

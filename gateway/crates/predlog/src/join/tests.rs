@@ -86,7 +86,7 @@ fn what_belongs_to_no_line_is_told_whatever_is_exported() {
     let all = [told(1), told(5), item(1, "in"), item(2, "beyond")];
     segment(log.path(), 1, &[call(1)], &all, false);
     let labels = read(log.path());
-    let rest = unmatched(log.path(), &labels).unwrap();
+    let rest = unmatched(log.path(), &labels).unwrap().feedback;
     let mut ids: Vec<_> = rest.iter().map(|told| told.id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["5", "beyond"]);
@@ -95,6 +95,21 @@ fn what_belongs_to_no_line_is_told_whatever_is_exported() {
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("prediction_id,caller_id,item,feedback_id,label_text,"), "{text}");
     assert!(text.contains("05050505-0505-0505-0505-050505050505"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_read_takes_away_nothing_of_what_belongs_to_no_line() {
+    let log = TempDir::new().unwrap();
+    segment(log.path(), 1, &[call(1)], &[], true);
+    segment(log.path(), 2, &[call(2)], &[told(1), told(2), told(5)], true);
+    let damaged = crate::read::files(log.path()).unwrap()[0].1.clone();
+    fs::write(&damaged, "no Parquet").unwrap();
+    let labels = read(log.path());
+    let rest = unmatched(log.path(), &labels).unwrap();
+    let ids: Vec<_> = rest.feedback.iter().map(|told| told.id.as_str()).collect();
+    assert_eq!(ids, ["1", "5"], "those of the other file are matched");
+    let [problem] = &rest.problems[..] else { panic!("{:?}", rest.problems) };
+    assert!(problem.to_string().contains(damaged.to_str().unwrap()), "{problem}");
 }
 
 #[test]
@@ -143,8 +158,8 @@ proptest! {
         prop_assert_eq!(joined(mixed.path(), &[], false), joined(straight.path(), &[], false));
         let (a, b) = (read(mixed.path()), read(straight.path()));
         prop_assert_eq!(
-            unmatched(mixed.path(), &a).unwrap(),
-            unmatched(straight.path(), &b).unwrap()
+            unmatched(mixed.path(), &a).unwrap().feedback,
+            unmatched(straight.path(), &b).unwrap().feedback
         );
     }
 }

@@ -45,6 +45,38 @@ fn a_log_that_is_whole_is_called_so_and_missing_numbers_are_named() {
 }
 
 #[test]
+fn numbers_that_are_missing_at_either_end_are_named_and_are_no_damage() {
+    let log = log();
+    let note = |text: &str| fs::write(log.path().join("instance"), text).unwrap();
+    let missing = || {
+        let verification = verify(log.path()).unwrap();
+        assert!(verification.is_whole(), "{verification:?}");
+        verification.missing
+    };
+    note("00000000 8\n");
+    assert_eq!(missing(), [3..=4, 6..=8]);
+    // A note that is behind or cannot be read hides nothing.
+    for noted in ["00000000 2\n", "00000000", ""] {
+        note(noted);
+        assert_eq!(missing(), [3..=4], "{noted}");
+    }
+    note("00000000 6\n");
+    assert_eq!(missing(), [3..=4, 6..=6]);
+    assert!(!is_here(log.path(), 0, 6).unwrap());
+    drop(crate::testing::begin(log.path(), 6, &[&numbers()], &[call(1)]));
+    assert!(is_here(log.path(), 0, 6).unwrap());
+    assert_eq!(missing(), [3..=4], "it is being written");
+    let first = files(log.path()).unwrap()[0].1.clone();
+    assert!(is_here(log.path(), 0, 1).unwrap() && !is_here(log.path(), 7, 1).unwrap());
+    fs::remove_file(first).unwrap();
+    assert_eq!(missing(), [1..=1, 3..=4]);
+    // All was delivered.
+    fs::remove_dir_all(log.path().join("files")).unwrap();
+    fs::remove_dir_all(log.path().join("segments")).unwrap();
+    assert_eq!(missing(), [1..=6]);
+}
+
+#[test]
 fn a_byte_that_changed_anywhere_in_a_file_is_noticed() {
     let log = log();
     let path = verify(log.path()).unwrap().files[0].path.clone();
@@ -197,7 +229,7 @@ fn statistics_come_from_metadata() {
 #[test]
 fn feedback_is_read_and_counted_like_rows() {
     let log = TempDir::new().unwrap();
-    fs::write(log.path().join("instance"), "00000000 4\n").unwrap();
+    fs::write(log.path().join("instance"), "00000000 2\n").unwrap();
     for number in [1, 2] {
         let mut writer = begin(log.path(), number, &[], &[]);
         writer.append(&mut crate::testing::feedback(&[told(1), told(2)])).unwrap();
