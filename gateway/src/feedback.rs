@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::config::{self, Memory};
 use crate::error::{Kind, Rejection};
-use crate::predictions::{Met, PredictionLog, Recent, Target, Word};
+use crate::predictions::{Met, PredictionLog, Target, Word};
 use crate::tasks;
 use crate::telemetry::FeedbackMetrics;
 
@@ -34,8 +34,6 @@ use seen::Seen;
 pub const MOST: usize = 4096;
 /// What is wrong with a batch is told up to here.
 const MOST_WRONG: usize = 100;
-/// Predictions that are not taken in on a thread that answers calls: that would hold them up.
-const MUCH: usize = 2048;
 /// A prediction this young may not be in the log yet, and clocks of gateways differ as much.
 const YOUNG: Duration = Duration::from_secs(60);
 
@@ -152,7 +150,7 @@ impl Intake {
             fresh.extend(is_fresh.then(|| told.clone()));
         }
         self.log.commit_feedback(&fresh).await.map_err(Refusal::Rejected)?;
-        self.catch_up().await;
+        self.log.catch_up().await;
         let settle = |(told, key): (Feedback, Option<u128>)| {
             // Only now: a second one must not count on a first that was never written.
             let is_first = key.is_some_and(|key| self.seen.note(key, Instant::now()));
@@ -164,18 +162,6 @@ impl Intake {
             Settled { id: told.id, outcome }
         };
         Ok(checked.into_iter().zip(keys).map(settle).collect())
-    }
-
-    /// Takes in what was predicted meanwhile; on a thread of its own where that is much.
-    async fn catch_up(&self) {
-        match self.log.recent() {
-            Some(recent) if recent.behind() > MUCH => {
-                let log = self.log.clone();
-                tasks::blocking(move || log.recent().map(Recent::catch_up)).await;
-            }
-            Some(recent) => recent.catch_up(),
-            None => {}
-        }
     }
 
     fn check(&self, batch: Vec<Told>, now_us: i64) -> Result<Vec<Feedback>, Vec<Wrong>> {

@@ -281,9 +281,6 @@ impl PredictionLog {
         let metrics = &self.shared.metrics;
         metrics.queue_rows.set(rows as f64);
         metrics.queue_bytes.set(bytes as f64);
-        if let Some(recent) = &self.recent {
-            recent.settle_early();
-        }
         let oldest = self.shared.oldest();
         metrics.oldest.set(oldest.map_or(0.0, |since| since.elapsed().as_secs_f64()));
     }

@@ -9,7 +9,7 @@ pub mod route;
 pub mod schedule;
 pub mod signature;
 
-pub use call::{AnsweredBy, Call, Inputs, NamedTensor, Protocol, Timings};
+pub use call::{AnsweredBy, Call, Inputs, NamedTensor, Protocol, REPLAY_HEADER, REPLAYED, Timings};
 pub use caller::{Caller, Certificate, Identity, Marks, Origin, Peer, Role, Roles, is_named};
 pub use id::{ModelName, Version};
 pub use key::IdempotencyKey;

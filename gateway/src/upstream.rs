@@ -35,9 +35,6 @@ use crate::tasks;
 /// Most gateways that a call may pass: more are a loop.
 pub const MAX_HOPS: u8 = 4;
 
-/// What the ids of recorded calls begin with that are sent anew.
-pub const REPLAYED: &str = "replay-";
-
 /// How many gateways a request has passed; as many as can be where its header is none.
 #[must_use]
 pub fn hops(headers: &HeaderMap) -> u8 {

@@ -27,6 +27,7 @@ async fn render(State(api): State<Arc<Api>>) -> Response {
     api.control.loader().publish();
     api.pipeline.overload.publish();
     if let Some(log) = &api.pipeline.log {
+        log.settle_early().await;
         log.publish();
     }
     process::refresh();

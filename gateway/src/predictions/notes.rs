@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Tensor;
+use predlog::feedback::parse_id;
 use predlog::{RowRef, Status};
 use tokio::time::Instant;
 
@@ -23,7 +24,7 @@ use super::settings::{Rule, Settings};
 use super::{PredictionLog, Refusal, Ticket};
 use crate::codec::numbers;
 use crate::config::{Guarantee, SliceSource};
-use crate::types::{Call, Deadline, Inputs, PredictionId, Signature};
+use crate::types::{Call, Deadline, Inputs, PredictionId, REPLAY_HEADER, REPLAYED, Signature};
 
 /// Longest part of a text that a caller chose, in bytes.
 const LONGEST_TEXT: usize = 1024;
@@ -103,8 +104,10 @@ impl Notes {
         let mut text = String::new();
         let identity = call.caller.identity.known_name().map(str::as_bytes);
         let key = call.key.as_ref().map(|key| key.as_str());
+        // Replays are told from calls of callers by this, which holds nothing of theirs.
+        let of_caller = if is_replay(call) { &Rule::KEEP } else { &settings.caller_id };
         let mut kept = |rule: &Rule, value: Option<&str>| noted(&mut text, rule, value);
-        let caller_id = kept(&settings.caller_id, call.id.as_deref());
+        let caller_id = kept(of_caller, call.id.as_deref());
         let idempotency_key = kept(&settings.idempotency_key, key);
         let slices = settings.slices.iter().enumerate().filter_map(|(index, (slice, rule))| {
             let value = match &slice.source {
@@ -370,6 +373,16 @@ impl Notes {
         };
         given.iter().map(|(index, tensor)| change(*index, tensor.borrow())).collect()
     }
+}
+
+/// Whether a call is one that was recorded and is sent anew: it is called after that prediction,
+/// and says so.
+fn is_replay(call: &Call) -> bool {
+    let Some(of) = call.headers.get(REPLAY_HEADER).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let id = call.id.as_deref().and_then(|id| id.strip_prefix(REPLAYED));
+    id == Some(of) && parse_id(of).is_some()
 }
 
 /// Keeps a text behind what `out` holds, as a rule leaves it; where.

@@ -196,11 +196,9 @@ impl Recent {
         }
     }
 
-    /// Catches up if feedback waits for its prediction.
-    pub(super) fn settle_early(&self) {
-        if self.early.load(Ordering::Relaxed) > 0 {
-            self.catch_up();
-        }
+    /// Whether feedback waits for its prediction.
+    pub(super) fn has_early(&self) -> bool {
+        self.early.load(Ordering::Relaxed) > 0
     }
 
     /// Joins feedback with its prediction, as of the last time that somebody caught up. Where that
@@ -236,7 +234,8 @@ impl Recent {
             Some(item) if item < items => item..item + 1,
             Some(_) => return false,
         };
-        let series = self.series.at(known.series);
+        // Of a load that was forgotten among thousands since.
+        let Some(series) = self.series.at(known.series) else { return true };
         match (&word.label, &known.classes) {
             (None, _) => {}
             (Some(_), Classes::None(_)) => series.count_unknown(concerned.len()),

@@ -56,6 +56,11 @@ pub(super) struct Rule {
     pub(super) hasher: Option<Hasher>,
 }
 
+impl Rule {
+    /// Of what is kept as it is.
+    pub(super) const KEEP: Self = Self { how: None, hasher: None };
+}
+
 impl Settings {
     /// Gets ready what a configuration says.
     ///

@@ -1,6 +1,7 @@
 //! Feedback on its way to the disk.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use predlog::Feedback;
 use predlog::segment::{Kind, frame};
@@ -9,8 +10,13 @@ use tokio::time::Instant;
 
 use super::PredictionLog;
 use super::notes::noted;
+use super::recent::Recent;
 use super::segments::wall_us;
 use crate::error::Rejection;
+use crate::tasks;
+
+/// Predictions that are not taken in on a thread that answers calls: that would hold them up.
+const MUCH: usize = 2048;
 
 impl PredictionLog {
     /// Writes feedback, all of it together, and waits until it is written, as for a durable row.
@@ -34,6 +40,26 @@ impl PredictionLog {
         let until = Instant::now() + self.settings().commit_timeout;
         let lanes = &self.shared.lanes;
         self.commit(until, || lanes.push_feedback(&framed, count).map(|(ticket, _)| ticket)).await
+    }
+
+    /// Takes in what was predicted meanwhile; on a thread of its own where that is much.
+    pub async fn catch_up(self: &Arc<Self>) {
+        match self.recent() {
+            Some(recent) if recent.behind() > MUCH => {
+                let log = self.clone();
+                tasks::blocking(move || log.recent().map(Recent::catch_up)).await;
+            }
+            Some(recent) => recent.catch_up(),
+            None => {}
+        }
+    }
+
+    /// Counts feedback that came before its prediction, if that has come since; called before
+    /// metrics are rendered.
+    pub async fn settle_early(self: &Arc<Self>) {
+        if self.recent().is_some_and(Recent::has_early) {
+            self.catch_up().await;
+        }
     }
 
     /// Microseconds since 1970, UTC, as rows have their times.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use engine::{DataType, Tensor};
 use predlog::calls::{Missing, Recorded, Why};
+use predlog::feedback::parse_id;
 use predlog::{Row, Schema, State, Status, TensorValue};
 use serde::Serialize;
 
 use super::Replay;
 use super::fit::{self, Recording};
 use crate::shadow::Answer;
-use crate::types::{NamedTensor, PredictionId, Signature};
-use crate::upstream::REPLAYED;
+use crate::types::{NamedTensor, PredictionId, REPLAYED, Signature};
 
 /// Different causes with their fields that are told apart.
 const MOST_CAUSES: usize = 1000;
@@ -224,7 +224,7 @@ fn not_answered(row: &Row) -> Option<&'static str> {
     if row.amends {
         return Some("amendment");
     }
-    if row.caller_id.starts_with(REPLAYED) {
+    if row.caller_id.strip_prefix(REPLAYED).and_then(parse_id).is_some() {
         return Some("replay");
     }
     match row.status() {

@@ -186,7 +186,7 @@ async fn what_cannot_be_asked_again_is_counted_by_cause_and_field() {
         of(1),
         Row { shadow: "next".into(), ..of(2) },
         Row { amends: true, ..of(3) },
-        Row { caller_id: "replay-1".into(), ..of(4) },
+        Row { caller_id: "replay-0199aa00-0001-7abc-8def-0123456789ab".into(), ..of(4) },
         Row { arm: "static".into(), version: "static".into(), ..of(5) },
         ended(6, Status::Refused),
         ended(7, Status::Failed),

@@ -11,6 +11,11 @@ use tokio::time::Instant;
 
 use super::{Caller, IdempotencyKey, Schedule, Version};
 
+/// The recorded prediction that a replay asks for anew.
+pub const REPLAY_HEADER: &str = "penstock-replay";
+/// What the ids of calls begin with that replays make, before that of the recorded prediction.
+pub const REPLAYED: &str = "replay-";
+
 /// Which door a call came through; a metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

@@ -14,7 +14,7 @@ use engine::{DataType, Tensor};
 
 use super::failure::Failure;
 use crate::config::{Problem, Upstream, UpstreamProtocol};
-use crate::types::{PredictionId, Priority, Signature};
+use crate::types::{PredictionId, Priority, REPLAY_HEADER, REPLAYED, Signature};
 
 pub(super) use line::Line;
 pub(super) use tls::Tls;
@@ -25,8 +25,7 @@ pub(super) const HOPS: HeaderName = HeaderName::from_static("penstock-hops");
 const TIMEOUT: HeaderName = HeaderName::from_static("penstock-timeout");
 /// Attempts of a call have the same: a gateway that gets two of them runs one.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The recorded prediction that a replay asks for anew.
-const REPLAY: HeaderName = HeaderName::from_static("penstock-replay");
+const REPLAY: HeaderName = HeaderName::from_static(REPLAY_HEADER);
 const TRACE: HeaderName = HeaderName::from_static("traceparent");
 /// Largest answer, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 << 20;
@@ -207,7 +206,7 @@ fn text(text: &str) -> Result<HeaderValue, Failure> {
 impl Attempt<'_> {
     /// What the server is told that the request is called.
     fn id(&self) -> String {
-        let prefix = if self.replay { super::REPLAYED } else { "" };
+        let prefix = if self.replay { REPLAYED } else { "" };
         format!("{prefix}{}", self.prediction)
     }
 }

@@ -270,6 +270,26 @@ fn a_reload_holds_for_calls_that_come_afterwards() {
 }
 
 #[test]
+fn replays_are_known_by_their_ids_whatever_the_rules_say() {
+    let folder = TempDir::new().unwrap();
+    let log = reading::start(folder.path(), "redact = [{ field = 'caller_id', how = 'drop' }]");
+    let of = PredictionId::new().to_string();
+    let id = |id: &str, says: &str| {
+        let mut call = Call { id: Some(id.into()), ..call() };
+        Arc::make_mut(&mut call.headers).insert(REPLAY_HEADER, says.parse().unwrap());
+        let about = About { prediction: PredictionId::new(), guarantee: None, sticky_key: None };
+        record(&log, &Notes::take(&log, &call, about).unwrap());
+    };
+    id(&format!("replay-{of}"), &of);
+    // These are words of callers.
+    id(&format!("replay-{of}"), "yes");
+    id("replay-anna", "anna");
+    id(&of, &of);
+    let ids: Vec<_> = reading::ended(&log).into_iter().map(|row| row.caller_id).collect();
+    assert_eq!(ids, [&*format!("replay-{of}"), "", "", ""]);
+}
+
+#[test]
 fn sampled_rows_tell_why_and_how_likely_they_were_kept() {
     let folder = TempDir::new().unwrap();
     let lines = |rate: &str, below: f64| {

@@ -1,7 +1,7 @@
 //! What feedback is counted by: model, version and arm.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use predlog::Label;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -10,76 +10,95 @@ use super::classes::output_of;
 use crate::telemetry::FeedbackSeries;
 use crate::types::Signature;
 
-/// Series that are told apart; what comes later counts for the last one, which is `other`.
-const MOST: usize = 1024;
+/// Names that are told apart in metrics; what comes later is `other`.
+const MOST_NAMES: usize = 1023;
+/// Loads of versions that are known at a time: beyond that all are looked at anew.
+const MOST: usize = 1 << BITS;
+const BITS: u32 = 12;
 
-/// All of them, each known by its index.
+/// All of them, each known by its place.
 #[derive(Debug, Default)]
 pub(super) struct AllSeries(RwLock<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    /// By a hash of the names, which nobody who calls chooses.
+    /// By a hash of the names and of the signature's address, which nobody who calls chooses.
     places: HashMap<u64, u32>,
     all: Vec<Arc<Series>>,
+    /// How often they were all forgotten: places are of one such time.
+    begun: u32,
+    /// By a hash of the names alone.
+    named: HashMap<u64, Arc<FeedbackSeries>>,
+    other: Option<Arc<FeedbackSeries>>,
 }
 
-/// What feedback about the answers of one version through one arm counts for.
+/// What feedback about the answers of one load of a version through one arm counts for.
 #[derive(Debug)]
 pub(super) struct Series {
-    names: [String; 3],
     /// The output that says classes.
     output: Option<usize>,
-    /// What it is of, with the names of classes: another load of the version may have others.
+    /// What it is of, with the names of classes: another load of the version may have others. It
+    /// keeps its address from becoming that of another one.
     signature: Option<Arc<Signature>>,
-    /// Appears with the first feedback.
-    metrics: OnceLock<FeedbackSeries>,
+    metrics: Arc<FeedbackSeries>,
 }
 
 impl AllSeries {
     /// The series of a model, version and arm, and the output that says classes.
     pub(super) fn of(
         &self,
-        (model, version, arm): (&str, &str, &str),
+        names: (&str, &str, &str),
         signature: Option<&Arc<Signature>>,
     ) -> (u32, Option<usize>) {
+        let names = [names.0, names.1, names.2];
         let address = signature.map_or(0, |signature| Arc::as_ptr(signature).addr() as u64);
-        let names = [model, version, arm];
-        let hash =
-            names.iter().fold(address, |hash, name| xxh3_64_with_seed(name.as_bytes(), hash));
+        let hash = hash_of(names, address);
         {
             let table = self.0.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(place) = table.places.get(&hash) {
-                return (*place, table.all[*place as usize].output);
+                return (*place, table.at(*place).and_then(|series| series.output));
             }
         }
         let mut table = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let is_last = table.all.len() + 1 >= MOST;
-        let names = if is_last { ["other"; 3] } else { [model, version, arm] };
-        let output = signature.and_then(|signature| output_of(signature)).filter(|_| !is_last);
-        let place = if table.all.len() < MOST {
-            let names = names.map(ToOwned::to_owned);
-            let metrics = OnceLock::new();
-            table.all.push(Arc::new(Series {
-                names,
-                output,
-                signature: signature.cloned(),
-                metrics,
-            }));
-            table.all.len() - 1
-        } else {
-            MOST - 1
-        };
-        let place = u32::try_from(place).unwrap_or_default();
-        if !is_last {
-            table.places.insert(hash, place);
+        if table.all.len() >= MOST {
+            table.places.clear();
+            table.all.clear();
+            table.begun = table.begun.wrapping_add(1);
         }
+        let output = signature.and_then(|signature| output_of(signature));
+        let metrics = table.metrics(names);
+        let index = u32::try_from(table.all.len()).unwrap_or_default();
+        let place = table.begun << BITS | index;
+        table.all.push(Arc::new(Series { output, signature: signature.cloned(), metrics }));
+        table.places.insert(hash, place);
         (place, output)
     }
 
-    pub(super) fn at(&self, place: u32) -> Arc<Series> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).all[place as usize].clone()
+    /// `None` where it is forgotten.
+    pub(super) fn at(&self, place: u32) -> Option<Arc<Series>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).at(place).cloned()
     }
+}
+
+impl Table {
+    fn at(&self, place: u32) -> Option<&Arc<Series>> {
+        let is_of_now = place >> BITS == self.begun << BITS >> BITS;
+        self.all.get(place as usize % MOST).filter(|_| is_of_now)
+    }
+
+    fn metrics(&mut self, names: [&str; 3]) -> Arc<FeedbackSeries> {
+        let (hash, is_full) = (hash_of(names, 0), self.named.len() >= MOST_NAMES);
+        let series = |names| Arc::new(FeedbackSeries::new(names));
+        match self.named.get(&hash) {
+            Some(known) => known.clone(),
+            None if is_full => self.other.get_or_insert_with(|| series(["other"; 3])).clone(),
+            None => self.named.entry(hash).or_insert_with(|| series(names)).clone(),
+        }
+    }
+}
+
+fn hash_of(names: [&str; 3], seed: u64) -> u64 {
+    names.iter().fold(seed, |hash, name| xxh3_64_with_seed(name.as_bytes(), hash))
 }
 
 impl Series {
@@ -96,7 +115,7 @@ impl Series {
                 _ => text.parse() == Ok(class),
             },
         });
-        self.metrics().label(agrees, 1);
+        self.metrics.label(agrees, 1);
     }
 
     fn name_of(&self, class: u32) -> Option<&String> {
@@ -105,15 +124,10 @@ impl Series {
 
     /// Counts a label of so many items of which no class was said.
     pub(super) fn count_unknown(&self, items: usize) {
-        self.metrics().label(None, items as u64);
+        self.metrics.label(None, items as u64);
     }
 
     pub(super) fn count_reward(&self, reward: f64) {
-        self.metrics().reward(reward);
-    }
-
-    fn metrics(&self) -> &FeedbackSeries {
-        let [model, version, arm] = &self.names;
-        self.metrics.get_or_init(|| FeedbackSeries::new([model, version, arm]))
+        self.metrics.reward(reward);
     }
 }

@@ -65,6 +65,20 @@ async fn labels_are_held_against_the_classes_that_were_answered() {
     assert_eq!(labels("held"), [3, 1, 0]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn loads_without_number_of_the_same_version_count_for_it() {
+    crate::telemetry::metrics::recorder();
+    let recent = table(10_000);
+    for _ in 0..5000 {
+        // Each has another signature: that of a load.
+        remember(&recent, "reloaded", PredictionId::new(), "");
+    }
+    let id = PredictionId::new();
+    remember(&recent, "reloaded", id, "");
+    recent.tell(Target::Prediction(*id.as_bytes()), word(Some(0), Label::Number(1.0)), false);
+    assert_eq!(labels("reloaded"), [1, 0, 0]);
+}
+
 #[test]
 fn what_a_refused_call_claims_is_no_number_of_items() {
     crate::telemetry::metrics::recorder();

@@ -1,6 +1,7 @@
 //! Calls of shadows: nobody's room, nobody's retries, nobody's failures.
 
 use super::*;
+use crate::types::REPLAYED;
 
 async fn shadow(model: &RemoteModel) -> Result<RemoteAnswer, Rejection> {
     let (signature, tensors) = (model.signature().unwrap(), [floats(1, 1.0)]);
