@@ -3,7 +3,7 @@
 mod inputs;
 mod parts;
 
-use std::borrow::{Borrow, Cow};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,9 +259,9 @@ impl Notes {
                 outputs.push((index, tensor));
             }
         }
+        let given: Vec<_> = given.iter().map(|(index, tensor)| (*index, tensor.as_ref())).collect();
         let changed = [self.changed(known, 0, &given), self.changed(known, 1, &outputs)];
-        let given_bytes = given.iter().map(|(_, tensor)| tensor.data().len());
-        let total: usize = given_bytes.chain(outputs.iter().map(|(_, t)| t.data().len())).sum();
+        let total: usize = given.iter().chain(&outputs).map(|(_, t)| t.data().len()).sum();
         let limit = match total > self.settings.row_limit {
             true => 0,
             false => self.settings.tensor_limit,
@@ -355,7 +355,7 @@ impl Notes {
         &self,
         known: &Known,
         side: usize,
-        given: &[(usize, impl Borrow<Tensor>)],
+        given: &[(usize, &Tensor)],
     ) -> Vec<Option<Vec<u8>>> {
         if !known.has_rules() {
             return vec![];
@@ -364,14 +364,14 @@ impl Notes {
             0 => format!("in.{}", known.inputs.inputs[index].name),
             _ => format!("out.{}", known.outputs.outputs[index].spec.name),
         };
-        let change = |index: usize, tensor: &Tensor| match &known.rules[side][index] {
+        let change = |(index, tensor): &(usize, &Tensor)| match &known.rules[side][*index] {
             Plan::Keep => None,
             plan => {
-                let hasher = self.settings.hasher.as_ref().map(|hasher| hasher.of(&name(index)));
+                let hasher = self.settings.hasher.as_ref().map(|hasher| hasher.of(&name(*index)));
                 redact::tensor(plan, tensor, hasher.as_ref()).map(Cow::into_owned)
             }
         };
-        given.iter().map(|(index, tensor)| change(*index, tensor.borrow())).collect()
+        given.iter().map(change).collect()
     }
 }
 

@@ -1,7 +1,5 @@
 //! The tensors of a row, and how large a row can be.
 
-use std::borrow::Borrow;
-
 use engine::{Tensor, TensorSpec};
 use predlog::{RowRef, State, TensorRef};
 
@@ -22,7 +20,7 @@ pub(super) struct List<'a> {
 
 impl<'a> List<'a> {
     pub(super) fn new(
-        given: &'a [(usize, impl Borrow<Tensor>)],
+        given: &[(usize, &'a Tensor)],
         spec: impl Fn(usize) -> &'a TensorSpec,
         (plans, changed): (&[Plan], &'a [Option<Vec<u8>>]),
         limit: usize,
@@ -30,8 +28,8 @@ impl<'a> List<'a> {
         const EMPTY: TensorRef<'static> =
             TensorRef { name: "", datatype: "", shape: &[], data: &[], state: State::Whole };
         let mut list = Self { few: [EMPTY; FEW], count: given.len(), many: Vec::new() };
-        let of = |position: usize, index: usize, tensor: &'a Tensor| {
-            let (data, state) = match (&plans[index], changed.get(position)) {
+        let of = |(position, (index, tensor)): (usize, &(usize, &'a Tensor))| {
+            let (data, state) = match (&plans[*index], changed.get(position)) {
                 (Plan::Keep, _) => (&tensor.data()[..], State::Whole),
                 (_, Some(Some(left))) => (&left[..], State::Redacted),
                 (_, Some(None) | None) => (&[][..], State::Redacted),
@@ -41,11 +39,10 @@ impl<'a> List<'a> {
                 (true, state) => (&[][..], state),
                 (false, state) => (data, state),
             };
-            let (name, datatype) = (spec(index).name.as_str(), tensor.datatype().name());
+            let (name, datatype) = (spec(*index).name.as_str(), tensor.datatype().name());
             TensorRef { name, datatype, shape: tensor.shape(), data, state }
         };
-        let all = given.iter().enumerate();
-        let all = all.map(|(position, (index, tensor))| of(position, *index, tensor.borrow()));
+        let all = given.iter().enumerate().map(of);
         match given.len() > FEW {
             true => list.many = all.collect(),
             false => list.few.iter_mut().zip(all).for_each(|(place, tensor)| *place = tensor),
