@@ -3,7 +3,7 @@
 //! A batch is checked as a whole (`told`), what was told before is left out (`seen`), the rest
 //! is written to the prediction log like a durable row, and only then answered and counted. Which
 //! prediction it belongs to is settled when the log is read; what is remembered of recent ones
-//! ([`Recent`]) tells at once.
+//! ([`recent`](crate::predictions::Recent)) tells at once.
 
 mod json;
 mod seen;

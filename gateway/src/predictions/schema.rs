@@ -41,14 +41,14 @@ pub(super) enum Plan {
 /// The schemas under which rows are written, by the addresses of both signatures and the model,
 /// whose rules are in them.
 #[derive(Debug, Default)]
-pub(super) struct Schemas(RwLock<HashMap<([usize; 2], u64), Arc<Known>>>);
+pub(super) struct Schemas(RwLock<HashMap<[u64; 3], Arc<Known>>>);
 
 impl Schemas {
     /// The schema of what runs a call.
     pub(super) fn of(&self, of: Of<'_>, rules: &[Redact]) -> Arc<Known> {
         // They are held by what is kept under them, so that no others come to be there.
-        let addresses = [of.inputs, of.outputs].map(|signature| Arc::as_ptr(signature).addr());
-        let key = (addresses, xxh3_64(of.model.as_bytes()));
+        let address = |signature: &Arc<Signature>| Arc::as_ptr(signature).addr() as u64;
+        let key = [address(of.inputs), address(of.outputs), xxh3_64(of.model.as_bytes())];
         if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             return known.clone();
         }

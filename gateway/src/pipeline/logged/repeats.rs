@@ -65,7 +65,7 @@ impl Pipeline {
 }
 
 impl Repeated {
-    /// As [`Record::commit`].
+    /// Waits until the row of a durable call is written.
     pub(in crate::pipeline) async fn commit(
         &mut self,
         deadline: Option<Deadline>,
