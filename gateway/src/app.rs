@@ -201,7 +201,7 @@ impl App {
         let watched = control.clone();
         tasks::spawn("watch", async move { match watched.watch().await {} });
         control.sync().await.context("cannot read the repository")?;
-        control.check_rules(&config).await;
+        control.check_rules(config.rules_to_check()).await;
         traffic.settle().await;
         if let Some(every) = config.repository.poll {
             tasks::spawn("poll", async move { match control.follow(every).await {} });

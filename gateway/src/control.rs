@@ -107,18 +107,16 @@ impl Control {
     }
 
     /// Warns of names in the rules of the prediction log that no model of the repository has: a rule
-    /// that is misspelt redacts nothing. That is no reason to serve nobody.
-    pub async fn check_rules(self: &Arc<Self>, config: &config::Config) {
-        // What models elsewhere have is known there alone.
-        let log = config.prediction_log.clone().filter(|_| config.upstreams.is_empty());
-        let Some(log) = log else { return };
+    /// that is misspelt leaves in clear what it was to hide. That is no reason to serve nobody.
+    pub async fn check_rules(self: &Arc<Self>, rules: Option<config::PredictionLog>) {
+        let Some(log) = rules else { return };
         let control = self.clone();
         let unknown = tasks::blocking(move || {
             let models = control.repository.scan();
             models.map(|models| unknown_names(&log, &models)).unwrap_or_default()
         });
         for Problem { path, message } in unknown.await {
-            warn!(key = %path, "a rule of the prediction log does nothing: it {message}");
+            warn!(key = %path, "a rule of the prediction log is not for what is here: it {message}");
         }
     }
 

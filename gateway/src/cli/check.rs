@@ -196,9 +196,8 @@ fn check_repository(config: &Config) -> (Vec<Problem>, Vec<Vec<String>>) {
     }
     problems.extend(routes::check_labels(&models));
     problems.extend(routes::check(&config.routes, &models));
-    // Nobody here knows what models elsewhere have.
-    if let Some(log) = config.prediction_log.as_ref().filter(|_| config.upstreams.is_empty()) {
-        problems.extend(unknown_names(log, &models));
+    if let Some(log) = config.rules_to_check() {
+        problems.extend(unknown_names(&log, &models));
     }
     (problems, served)
 }

@@ -112,6 +112,13 @@ impl Config {
 }
 
 impl Config {
+    /// The prediction log whose rules can be held against the models here: with upstreams nobody
+    /// knows what models there are.
+    #[must_use]
+    pub fn rules_to_check(&self) -> Option<PredictionLog> {
+        self.prediction_log.clone().filter(|_| self.upstreams.is_empty())
+    }
+
     /// Routes can only choose how surely they are recorded where something records.
     fn check_logs(&self, problems: &Problems) {
         if self.prediction_log.is_some() {

@@ -248,22 +248,13 @@ fn a_segment_with_records_of_a_later_version_is_put_aside_and_not_deleted() {
     frame(Kind::Row, &mut framed, |out| row.encode(out));
     let at = framed.len();
     frame(Kind::Feedback, &mut framed, |out| out.extend_from_slice(b"of tomorrow"));
-    // The kind, under the checksum of the record's head.
+    // The kind.
     framed[at + 8] = 9;
-    let check = crc32(&framed[at..at + 9]);
-    framed[at + 9..at + 13].copy_from_slice(&check.to_le_bytes());
     writer.append(&mut framed).unwrap();
     writer.close().unwrap();
     process(&folder, false).convert_all();
     assert_eq!(self::segments(&folder), ["00000001.damaged"]);
     assert_eq!(parquet(&folder).len(), 1);
-}
-
-/// CRC-32 as segments have it, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
-    })
 }
 
 /// Converts when it is let.

@@ -149,7 +149,7 @@ impl Told {
                 0
             }
         });
-        let caller_id = self.caller_id.map(|id| kept(&id));
+        let caller_id = self.caller_id.filter(|id| !id.is_empty()).map(|id| kept(&id));
         if let Some(None) = caller_id {
             add("caller_id", "is not kept by the log: name the prediction_id".into());
         }

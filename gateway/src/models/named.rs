@@ -9,7 +9,8 @@ use crate::types::ModelName;
 /// What the repository has.
 pub type Models = BTreeMap<ModelName, Result<ModelFolder, String>>;
 
-/// Names of tensors and features that no model has: a rule that is misspelt redacts nothing.
+/// Names of tensors and features that no model has: a rule that is misspelt
+/// hides nothing of what it was meant for.
 /// Nobody knows what a model has whose manifest is broken.
 #[must_use]
 pub fn unknown_names(log: &PredictionLog, models: &Models) -> Vec<Problem> {

@@ -200,7 +200,7 @@ impl Pipeline {
             call.and_then(|call| self.note_repeat(call, &given.answer, given.origin.as_ref()));
         let mut repeat = Repeat { metrics, wire, protocol, logged, outcome };
         if let Some(logged) = &mut repeat.logged {
-            let deadline = call.and_then(|call| call.schedule.deadline);
+            let deadline = call.and_then(|call| self.deadline(call));
             if let Err(refused) = logged.commit(deadline).await {
                 repeat.outcome = Outcome::Refused(refused.kind());
                 return Err(refused);

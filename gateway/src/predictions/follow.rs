@@ -58,8 +58,8 @@ impl PredictionLog {
         Looks { last: Some(found), is_told }
     }
 
-    /// Puts another key in force. Where a reload was faster, its settings stay: it has read the key
-    /// too.
+    /// Puts another key in force. Where a reload was faster, its settings stay, and are looked at
+    /// the next time.
     fn take_key(&self, before: &Arc<Settings>, key: &[u8], path: &Path) {
         if self.exchange(before, before.with_key(key)) {
             info!(path = %path.display(), "key of hashes read again, rows have other hashes");

@@ -48,13 +48,14 @@ impl Apply for Live {
                 })
             });
             let log = log.await.transpose().map_err(|problem| vec![problem])?;
-            control.check_rules(new).await;
             let settings = Settings { limiter: limiter.clone(), breaker, upstreams, log };
             let (routes, hash, by) = (new.routes.clone(), hash.to_owned(), by(asked));
+            let rules = new.rules_to_check();
             let commit = async move {
                 let applied = traffic.apply_file(routes, hash, Some(settings), by).await;
                 let applied = applied.map_err(problems)?;
                 before.retire(&limiter);
+                control.check_rules(rules).await;
                 Ok(Applied { revision: applied.revision, diff: applied.diff })
             };
             Ok(commit.boxed())

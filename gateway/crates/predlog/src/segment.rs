@@ -12,7 +12,9 @@
 //! The seal is the XXH3 of what stands before it in the record's head, under a key that is drawn
 //! for the file and that no caller sees. Payloads hold what callers sent, which may look like
 //! records, but none that is sealed. So behind damage, or where bytes are missing, the next record
-//! is looked for at every byte, and whatever is whole is read.
+//! is looked for at every byte, and whatever is whole is read. The key stands in the head, and once
+//! more in the record that closes the file: where both are lost, nothing is. What is missing between
+//! whole records shows at that record.
 
 mod append;
 mod frame;

@@ -114,8 +114,10 @@ pub fn verify(log: &Path) -> Result<Verification, ReadError> {
 
 /// Whether a segment is here, or a file of it.
 fn is_here(log: &Path, own: u32, number: u64) -> io::Result<bool> {
-    let is_of = |(_, path): &(_, PathBuf)| segment_of(path, own) == Some(number);
-    Ok(held(log)?.iter().any(|(other, _)| *other == number) || files(log)?.iter().any(is_of))
+    let is_of = |path: &PathBuf| segment_of(path, own) == Some(number);
+    Ok(held(log)?.iter().any(|(other, _)| *other == number)
+        || files(log)?.iter().any(|(_, path)| is_of(path))
+        || feedback::files(log)?.iter().any(|(_, path)| is_of(path)))
 }
 
 /// The numbers from 1 on that are not there, up to `last` or the highest that is.

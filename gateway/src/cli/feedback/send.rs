@@ -258,6 +258,7 @@ impl Sender {
                 return Err(error);
             }
         }
+        self.unsent = None;
         Ok(())
     }
 

@@ -86,7 +86,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Rig:
     rig = Rig(tmp_path_factory.mktemp("ended"), "300ms")
     for _ in range(2):
         rig.call(CALLS // 2)
-        harness.wait_until(lambda: filled.is_converted(rig.gateway), 60)
+        harness.wait_until(lambda: filled.is_converted(rig.gateway), 150)
     rig.caller.close()
     rig.gateway.stop()
     return rig
@@ -159,7 +159,7 @@ def test_what_an_orderly_end_leaves_in_segments_is_read_and_becomes_files_at_the
     again = tmp_path / "again"
     again.mkdir()
     rig.start(again)
-    harness.wait_until(lambda: not list(segments.glob("*.segment")), 60)
+    harness.wait_until(lambda: not list(segments.glob("*.segment")), 150)
     assert len(list(rig.log.rglob("*.parquet"))) == 1
     key = lambda line: (line["prediction_id"], line["item"])
     assert sorted(rig.lines(), key=key) == sorted(lines, key=key)

@@ -219,6 +219,17 @@ def test_a_recipe_gives_what_was_called(
     CHECKS[heading](recipes[heading], log)
 
 
+def test_what_becomes_of_an_answer_corrects_the_line_of_its_own_call_alone() -> None:
+    database = duckdb.connect()
+    kept = "(1, 'answered', false), (2, 'replayed', false), (2, 'cancelled', true), (3, 'replayed', false)"
+    database.sql(f"""CREATE TABLE log AS SELECT 'p' AS prediction_id, arrived, status, amends,
+        NULL AS error, NULL AS shadow FROM (VALUES {kept}) AS kept(arrived, status, amends)""")
+    [view] = [text for heading, _, text in blocks() if heading == "How calls ended" and "VIEW" in text]
+    database.sql(view)
+    ended = database.sql("SELECT arrived, status FROM calls ORDER BY arrived").fetchall()
+    assert ended == [(1, "answered"), (2, "cancelled"), (3, "replayed")]
+
+
 def test_commands_of_the_document_run(log: filled.Filled) -> None:
     [text] = [text for _, language, text in blocks() if language == "sh"]
     for line in text.splitlines():

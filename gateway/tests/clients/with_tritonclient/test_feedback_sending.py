@@ -113,9 +113,9 @@ def test_a_file_waits_as_long_as_it_is_asked_to_and_goes_on_where_it_was(
     assert (report["waits"], report["first_unsent_line"]) == (4, None)
     assert [part for _, part in busy.asked] == [ids[:10], *[ids[10:20]] * 5, ids[20:]]
     assert busy.taken == ids[10:], "what was taken is not sent again"
-    first, one, two, own, again, last = busy.pauses()
-    assert one >= 1 and two >= 2 and min(own, again) > 1 and max(first, last) < 0.5, busy.pauses()
-    assert report["waited_seconds"] == pytest.approx(one + two + own + again, abs=0.5)
+    _, one, two, own, again, _ = busy.pauses()
+    assert one >= 1 and two >= 2 and min(own, again) > 1, busy.pauses()
+    assert 5 < report["waited_seconds"] <= one + two + own + again
     assert done.stderr.count("next try in") == 4 and "too much" in done.stderr, done.stderr
 
 

@@ -296,7 +296,7 @@ def test_a_rule_that_names_what_no_model_has_is_told_at_the_start_and_by_a_reloa
     gateway = harness.start(tmp_path, repository, rule)
     path = tmp_path / "penstock.toml"
     try:
-        words = "a rule of the prediction log does nothing: it names"
+        words = "a rule of the prediction log is not for what is here: it names"
         assert f"{words} 'salry', which is no input and no feature of one" in gateway.log_text()
         assert "prediction_log.redact[0].field" in gateway.log_text()
         path.write_text(path.read_text().replace("in.salry", "out.celery"))

@@ -148,17 +148,23 @@ impl Head {
         out
     }
 
+    /// What stands where the key does, whatever became of the rest.
+    pub(super) fn key_in(bytes: &[u8; HEAD]) -> u64 {
+        bytes[28..].first_chunk().map_or(0, long)
+    }
+
     pub(super) fn read(bytes: &[u8; HEAD]) -> Result<Self, NoHead> {
-        let parts =
-            (bytes[12..].first_chunk(), bytes[20..].first_chunk(), bytes[28..].first_chunk());
-        let (Some(created), Some(instance), Some(key)) = parts else {
+        let parts = (bytes[12..].first_chunk(), bytes[20..].first_chunk());
+        let (Some(created), Some(instance)) = parts else {
             return Err(NoHead::Damaged);
         };
         if &bytes[..8] != MAGIC || crc32(&bytes[..36]) != number(&bytes[36..]) {
             return Err(NoHead::Damaged);
         }
         match number(&bytes[8..12]) {
-            VERSION => Ok(Self::new(i64::from_le_bytes(*created), long(instance), long(key))),
+            VERSION => {
+                Ok(Self::new(i64::from_le_bytes(*created), long(instance), Self::key_in(bytes)))
+            }
             later => Err(NoHead::Later(later)),
         }
     }

@@ -160,6 +160,9 @@ impl<R: Read + Seek> Frames<R> {
             Err(NoHead::Damaged) => {
                 self.gap(0, self.length.min(HEAD as u64), Reason::Head);
                 self.key = self.key_of_end()?;
+                if self.key.is_none() {
+                    self.key = self.key_of_first(Head::key_in(&bytes))?;
+                }
             }
         }
         self.go(self.length.min(HEAD as u64))
@@ -177,6 +180,13 @@ impl<R: Read + Seek> Frames<R> {
                 Ok(end.filter(|end| end.at == at).map(|end| end.key))
             }
         }
+    }
+
+    /// A key that may be the file's, if the record behind the head is sealed with it.
+    fn key_of_first(&mut self, key: u64) -> io::Result<Option<u64>> {
+        self.go(self.length.min(HEAD as u64))?;
+        self.key = Some(key);
+        Ok(self.whole()?.is_ok().then_some(key))
     }
 
     /// Reads the record at the present place, or says why there is none.

@@ -167,6 +167,23 @@ fn without_its_first_page_a_closed_segment_reads_from_the_next_record_on() {
 }
 
 #[test]
+fn a_damaged_head_of_a_file_costs_nothing_but_itself_whether_the_file_was_closed_or_not() {
+    let image = image((0u8..9).map(|index| vec![index; 100]).collect());
+    let open = &image.bytes[..image.bytes.len() - END];
+    for at in 0..HEAD {
+        for whole in [&image.bytes[..], open] {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 1;
+            let read = read(&bytes);
+            // The key stands here, and in the end of a file that was closed.
+            let has_key = whole.len() > open.len() || !(28..36).contains(&at);
+            assert_eq!(read.payloads.len(), if has_key { 9 } else { 0 }, "byte {at}");
+            assert_eq!((read.gaps[0].offset, read.gaps[0].reason), (0, Reason::Head));
+        }
+    }
+}
+
+#[test]
 fn the_longest_record_is_read_and_longer_ones_are_not_written() {
     let mut framed = Vec::new();
     assert!(frame(Kind::Row, &mut framed, |out| out.extend_from_slice(b"before")));
