@@ -24,11 +24,15 @@ log = db.sql(f"""
 held = log.aggregate("model, version, date, count(*) AS lines", "model, version, date")
 print(held.order("model, version, date").df().to_string(index=False))
 
-# %% Inputs and answers of one model as a frame of pandas: answered calls, no shadows.
+# %% Inputs and answers of one model as a frame of pandas: answered calls, no shadows, no replays.
+# Put the name of yours here.
 MODEL = "credit"
 lines = log.filter(
-    f"model = '{MODEL}' AND status = 'answered' AND shadow IS NULL AND NOT amends"
+    f"model = '{MODEL}' AND status = 'answered' AND shadow IS NULL AND NOT amends "
+    "AND NOT coalesce(caller_id LIKE 'replay-%', false)"
 ).df()
+if lines.empty:
+    raise SystemExit(f"no answered calls of '{MODEL}': put the name of your model in MODEL")
 columns = [name for name in lines.columns if name.startswith(("in_", "out_"))]
 numbers = lines[columns].select_dtypes("number").dropna(axis="columns", how="all").columns
 print(lines[numbers].describe().loc[["count", "min", "mean", "max"]].to_string())

@@ -1,6 +1,16 @@
 //! The command line. Every command prints a table for people and, with `--json`, one JSON value
 //! for scripts; it ends with one clear line and a status above zero when it fails.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module talks to a terminal")]
+#![expect(clippy::print_stderr, reason = "this module talks to a terminal")]
+
+/// As those of the standard library, which panic when nobody reads what they print: `head` has what
+/// it wanted.
+macro_rules! println {
+    () => { $crate::cli::say(format_args!("\n")) };
+    ($($text:tt)*) => { $crate::cli::say(format_args!("{}\n", format_args!($($text)*))) };
+}
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*)) };
+}
 
 mod check;
 mod client;
@@ -20,6 +30,8 @@ mod shadow_report;
 mod status;
 mod table;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -142,4 +154,10 @@ fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resul
 /// A path as the user gave it, for messages.
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Prints what somebody may read.
+fn say(text: fmt::Arguments<'_>) {
+    // Nobody is left to be told that nobody reads it.
+    let _ = io::stdout().write_fmt(text);
 }

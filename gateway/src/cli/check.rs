@@ -143,7 +143,9 @@ fn state_folder(state: &State) -> Option<Problem> {
 /// Why a folder cannot be written to, or made.
 fn unusable(path: &Path) -> Option<String> {
     // What is missing is made: where it begins to be missing is what has to be written.
-    let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(path);
+    let here = |folder: &'_ Path| folder.as_os_str().is_empty();
+    let mut folders = path.ancestors().map(|of| if here(of) { Path::new(".") } else { of });
+    let there = folders.find(|folder| folder.exists()).unwrap_or(path);
     let is_folder = if there.is_dir() { Ok(()) } else { Err(Errno::NOTDIR) };
     let used = is_folder.and_then(|()| access(there, Rights::WRITE_OK | Rights::EXEC_OK));
     let error = io::Error::from(used.err()?);

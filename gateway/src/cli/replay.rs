@@ -105,7 +105,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", print::render(&report)?);
     }
-    let is_failed = arguments.fail_on_difference && !report.is_same();
+    let is_failed = arguments.fail_on_difference && !(report.is_same() && report.log.is_whole());
     Ok(if is_failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 

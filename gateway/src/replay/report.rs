@@ -196,6 +196,12 @@ pub(super) struct About {
 }
 
 impl LogRead {
+    /// Whether all of the log that was asked for could be read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.gaps == 0 && self.damaged == 0
+    }
+
     pub(super) fn add_damage(&mut self, text: String) {
         self.damaged += 1;
         if self.damage.len() < MOST_DAMAGE {

@@ -157,7 +157,10 @@ impl Truth {
     fn label(&mut self, label: &Label, said: &[Said; 2], weight: f64) {
         let is_class = said.iter().any(|said| matches!(said, Said::Class(_)));
         let text = match label {
-            Label::Text(text) => text.clone(),
+            Label::Text(text) => match number_of(text, &self.classes).filter(|_| is_class) {
+                Some(number) => class_name(number, &self.classes),
+                None => text.clone(),
+            },
             Label::Number(number) if is_class => class_name(*number, &self.classes),
             Label::Number(number) => number.to_string(),
         };
@@ -228,13 +231,10 @@ impl Said {
         Some(match (self, label) {
             (Self::Number(_), Label::Number(_)) => return None,
             (Self::Nothing, _) => false,
-            (Self::Class(class), Label::Text(text)) => {
-                classes
-                    .get(*class)
-                    .filter(|name| !name.is_empty())
-                    .map_or_else(|| class.to_string(), Clone::clone)
-                    == *text
-            }
+            (Self::Class(class), Label::Text(text)) => match number_of(text, classes) {
+                Some(number) => return self.is(&Label::Number(number), classes),
+                None => classes.get(*class) == Some(text),
+            },
             // A number names a class as its name does where names are numbers, else by its place.
             (Self::Class(class), Label::Number(number)) => {
                 let name = classes.get(*class).and_then(|name| name.parse::<f64>().ok());
@@ -272,6 +272,13 @@ impl Said {
             Self::Nothing => "(none)".to_owned(),
         }
     }
+}
+
+/// The number that a text is which is no class's name: tables have `4.0` where something is missing
+/// in a column of numbers.
+fn number_of(text: &str, classes: &[String]) -> Option<f64> {
+    let is_name = classes.iter().any(|name| name == text);
+    text.parse().ok().filter(|_| !is_name)
 }
 
 /// The class that a number names by its place, by its name, so that what was told of it as text

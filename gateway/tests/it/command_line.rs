@@ -13,8 +13,14 @@ const IDENTITY: &str = "platform = 'identity'\n\
     [[input]]\nname = 'x'\ndtype = 'BYTES'\nshape = [-1]\n\
     [[output]]\nname = 'y'\ndtype = 'BYTES'\nshape = [-1]\n";
 
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    command.args(arguments);
+    command
+}
+
 fn penstock(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_penstock")).args(arguments).output().expect("the binary runs")
+    command(arguments).output().expect("the binary runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -465,6 +471,10 @@ fn check_tells_when_the_folder_of_the_log_cannot_be_used() {
     let output = penstock(&["check", &path]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(!folder.path().join("new").exists());
+    // As it is in the documentation: from where the file is.
+    let here = |file: &str| command(&["check", file]).current_dir(folder.path()).output().unwrap();
+    let output = here("penstock.toml");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 
     fs::write(folder.path().join("new"), "").unwrap();
     let errors = text(&penstock(&["check", &path]).stderr);
@@ -482,6 +492,16 @@ fn check_tells_when_the_folder_of_the_log_cannot_be_used() {
     let output = penstock(&["check", &logging(folder.path(), "path = 'old'\n")]);
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("old/files: Not a directory"));
+}
+
+#[test]
+fn a_command_that_nobody_reads_ends_as_it_would_have() {
+    let folder = repository(IDENTITY);
+    let path = config(folder.path(), "version = 1\n[repository]\npath = '.'\n");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(&["check", &path]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
 #[test]

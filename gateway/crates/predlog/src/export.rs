@@ -85,7 +85,7 @@ pub(crate) fn write(
     let schema = Arc::new(schema);
     let mut problems = vec![];
     let batches = batches.filter_map(|batch| match batch {
-        Err(problem @ (ReadError::Io { .. } | ReadError::Parquet { .. })) => {
+        Err(problem) if problem.is_partial() => {
             problems.push(problem);
             None
         }

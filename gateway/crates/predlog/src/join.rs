@@ -111,7 +111,7 @@ pub fn unmatched<'a>(log: &Path, labels: &'a Labels) -> Result<Unmatched<'a>, Re
     for batch in scan(log, Query { columns, ..Query::default() })? {
         let batch = match batch {
             Ok(batch) => batch,
-            Err(problem @ (ReadError::Io { .. } | ReadError::Parquet { .. })) => {
+            Err(problem) if problem.is_partial() => {
                 problems.push(problem);
                 continue;
             }

@@ -23,10 +23,10 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 
 pub use files::{files, instance};
-pub(crate) use files::{footer, guarded, next_batch, segment_of};
+pub(crate) use files::{footer, guarded, next_batch, segment_of, summed};
 
 use crate::convert::Partition;
-use crate::segment::{self, Reader};
+use crate::segment::{self, Damage, Reader};
 use segments::SegmentScan;
 use union::Union;
 pub(crate) use union::{conform, printable, texts};
@@ -55,6 +55,8 @@ pub enum ReadError {
     Io { path: PathBuf, source: io::Error },
     #[error("{}: {source}", path.display())]
     Parquet { path: PathBuf, source: ParquetError },
+    #[error("{}: {gaps} parts of it cannot be read, first {first}", path.display())]
+    Damaged { path: PathBuf, gaps: usize, first: Damage },
     #[error(transparent)]
     Columns(#[from] ArrowError),
     #[error("there is more feedback than {0}, which is what is held in memory: ask for less time")]
@@ -62,6 +64,11 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// Whether it is about one file or segment, and what is behind that comes all the same.
+    pub(crate) fn is_partial(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Parquet { .. } | Self::Damaged { .. })
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { path: path.to_owned(), source }
     }
@@ -250,13 +257,15 @@ impl Scan {
 }
 
 impl Query {
-    /// Reads the wanted columns and lines of a file, so many lines at a time.
+    /// Reads the wanted columns and lines of a file, so many lines at a time, once its checksum is
+    /// what it was: pages have none that says that a value is not what was written.
     pub(crate) fn reader(
         &self,
         file: File,
         lines: usize,
     ) -> Result<ParquetRecordBatchReader, ParquetError> {
         let metadata = footer(&file)?;
+        summed(&file, metadata.metadata()).map_err(ParquetError::General)?;
         let fields = metadata.schema().fields();
         let roots = |wanted: &dyn Fn(&str) -> bool| {
             let indices = (0..fields.len()).filter(|index| wanted(fields[*index].name()));

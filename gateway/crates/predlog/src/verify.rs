@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek};
+use std::io::{self, ErrorKind};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 
-use crate::convert::{COVERED, CRC, Partition};
+use crate::convert::Partition;
 use crate::feedback;
 use crate::folder::noted;
-use crate::read::{ReadError, files, footer, guarded, held, instance, segment_of};
+use crate::read::{ReadError, files, footer, guarded, held, instance, segment_of, summed};
 use crate::segment::{self, Damage, Reader, Record};
 
 /// What was found out about a log.
@@ -214,32 +214,6 @@ fn read(file: &File) -> Result<u64, String> {
         Ok(rows)
     } else {
         Err(format!("it has {rows} lines and says it has {expected}"))
-    }
-}
-
-/// Compares the bytes before the footer with their checksum. Files of others have none.
-fn summed(mut file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
-    let entries = metadata.file_metadata().key_value_metadata();
-    let value = |key: &str| {
-        entries?.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
-    };
-    let (Some(crc), Some(covered)) = (value(CRC), value(COVERED)) else { return Ok(()) };
-    let covered = covered.parse().map_err(|_| "its footer is damaged".to_owned())?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 16];
-    file.rewind().map_err(|error| error.to_string())?;
-    let mut rest = file.take(covered);
-    loop {
-        let count = rest.read(&mut buffer).map_err(|error| error.to_string())?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-    }
-    if format!("{:08x}", hasher.finalize()) == crc {
-        Ok(())
-    } else {
-        Err("it does not match its checksum".to_owned())
     }
 }
 

@@ -101,7 +101,7 @@ impl Output {
     ) -> anyhow::Result<ExitCode> {
         let out = &self.out;
         let Some(format) = self.format.or_else(|| Written::of(out)) else {
-            bail!("--out {} does not say what to write: --format does", out.display());
+            bail!("say what to write: --format csv, jsonl or parquet, or a FILE called so");
         };
         if out.as_os_str() == "-" {
             if format == Written::Parquet && io::stdout().is_terminal() {

@@ -104,22 +104,29 @@ fn hash_of(names: [&str; 3], seed: u64) -> u64 {
 impl Series {
     /// Counts a label beside the class that was said.
     pub(super) fn count_label(&self, class: Option<u32>, label: &Label) {
+        let names = self.names();
+        let name = |class: u32| names.get(class as usize);
+        // A number names a class as its name does where names are numbers, else by its place. So
+        // does a text that is one and no name: tables have `4.0` where something is missing in a
+        // column of numbers.
+        let is_number = |class: u32, number: f64| {
+            let name = name(class).and_then(|name| name.parse().ok());
+            number.total_cmp(&name.unwrap_or(f64::from(class))).is_eq()
+        };
         let agrees = class.map(|class| match label {
-            // A number names a class as its name does where names are numbers, else by its place.
-            Label::Number(number) => {
-                let name = self.name_of(class).and_then(|name| name.parse().ok());
-                number.total_cmp(&name.unwrap_or(f64::from(class))).is_eq()
-            }
-            Label::Text(text) => match self.name_of(class) {
-                Some(name) if !name.is_empty() => name == text,
-                _ => text.parse() == Ok(class),
+            Label::Number(number) => is_number(class, *number),
+            Label::Text(text) => match text.parse() {
+                Ok(number) if !names.contains(text) => is_number(class, number),
+                _ => name(class) == Some(text),
             },
         });
         self.metrics.label(agrees, 1);
     }
 
-    fn name_of(&self, class: u32) -> Option<&String> {
-        self.signature.as_ref()?.outputs.get(self.output?)?.labels.get(class as usize)
+    /// Of the classes, by their place.
+    fn names(&self) -> &[String] {
+        let output = || self.signature.as_ref()?.outputs.get(self.output?);
+        output().map_or(&[], |output| &output.labels)
     }
 
     /// Counts a label of so many items of which no class was said.

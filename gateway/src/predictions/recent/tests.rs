@@ -57,12 +57,15 @@ async fn labels_are_held_against_the_classes_that_were_answered() {
     assert_eq!(tell(own, word(Some(0), Label::Text("dog".into()))), Met::Prediction);
     assert_eq!(tell(own, word(Some(1), Label::Number(0.0))), Met::Prediction);
     assert_eq!(labels("held"), [2, 0, 0]);
+    // As a table has numbers that are read as texts.
+    assert_eq!(tell(own, word(Some(0), Label::Text("1.0".into()))), Met::Prediction);
+    assert_eq!(labels("held"), [3, 0, 0]);
     // Both items, one of which agrees.
     assert_eq!(tell(Target::Caller("order-7"), word(None, Label::Number(1.0))), Met::Prediction);
-    assert_eq!(labels("held"), [3, 1, 0]);
+    assert_eq!(labels("held"), [4, 1, 0]);
     assert_eq!(tell(own, word(Some(2), Label::Number(1.0))), Met::NoItem);
     assert_eq!(tell(Target::Caller("order-8"), word(None, Label::Number(1.0))), Met::Nothing);
-    assert_eq!(labels("held"), [3, 1, 0]);
+    assert_eq!(labels("held"), [4, 1, 0]);
 }
 
 #[tokio::test(start_paused = true)]

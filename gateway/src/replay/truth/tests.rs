@@ -11,7 +11,11 @@ fn an_answer_is_held_against_what_kind_of_label_there_is() {
     let text = |text: &str| Label::Text(text.into());
     let cases = [
         (Said::Class(0), text("cat"), Some(true)),
-        (Said::Class(0), text("0"), Some(false)),
+        (Said::Class(1), text("cat"), Some(false)),
+        // Tables have numbers as texts: they are taken as numbers where they are no names.
+        (Said::Class(0), text("0.0"), Some(true)),
+        (Said::Class(2), text("7.0"), Some(true)),
+        (Said::Class(2), text("2"), Some(false)),
         (Said::Class(1), text("1"), Some(true)),
         (Said::Class(0), Label::Number(0.0), Some(true)),
         // Its name is the number that is meant, not its place.

@@ -110,6 +110,37 @@ fn an_export_has_all_but_what_cannot_be_read_and_says_what_that_is() {
 }
 
 #[test]
+fn an_export_has_no_value_that_is_not_what_was_written_and_says_what_is_missing() {
+    let log = log();
+    let path = log.path().join("segments/00000001.segment");
+    let whole = std::fs::read(&path).unwrap();
+    let export = || export(log.path(), Query::default(), Format::Csv, vec![]).unwrap_err();
+    let wrong = whole.windows(8).position(|bytes| bytes == 1e300f64.to_le_bytes()).unwrap();
+    let mut bytes = whole.clone();
+    bytes[wrong] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = export();
+    assert!(matches!(&error, ExportError::Incomplete { lines: 1, .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("00000001.segment: 1 parts of it cannot be read, first a record"),
+        "{text}"
+    );
+
+    std::fs::write(&path, &whole).unwrap();
+    let made = crate::convert(&path, log.path(), &crate::Options::default()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for file in &made.files {
+        let mut bytes = std::fs::read(&file.path).unwrap();
+        bytes[50] ^= 1;
+        std::fs::write(&file.path, bytes).unwrap();
+    }
+    let error = export();
+    assert!(matches!(&error, ExportError::Incomplete { lines: 0, .. }), "{error}");
+    assert!(error.to_string().contains("does not match its checksum"), "{error}");
+}
+
+#[test]
 fn an_export_of_nothing_has_the_names_that_are_known() {
     let query = Query { from_us: Some(START + 5), ..columns(&["item", "out_list"]) };
     assert_eq!(text(query, Format::Csv), (0, "item,out_list\n".to_owned()));

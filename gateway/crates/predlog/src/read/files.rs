@@ -1,7 +1,7 @@
 //! Which files a log has.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,10 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
 };
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 
 use super::ReadError;
-use crate::convert::{Partition, stem};
+use crate::convert::{COVERED, CRC, Partition, stem};
 
 /// Folders between that of the files and a file: model, version, date and hour.
 const DEPTH: usize = 4;
@@ -77,6 +78,32 @@ pub(crate) fn guarded<T>(
 /// Where it cannot be read.
 pub(crate) fn footer(file: &File) -> Result<ArrowReaderMetadata, ParquetError> {
     guarded(|| ArrowReaderMetadata::load(file, ArrowReaderOptions::new()))
+}
+
+/// Compares the bytes before the footer with their checksum. Files of others have none.
+pub(crate) fn summed(mut file: &File, metadata: &ParquetMetaData) -> Result<(), String> {
+    let entries = metadata.file_metadata().key_value_metadata();
+    let value = |key: &str| {
+        entries?.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.as_deref())
+    };
+    let (Some(crc), Some(covered)) = (value(CRC), value(COVERED)) else { return Ok(()) };
+    let covered = covered.parse().map_err(|_| "its footer is damaged".to_owned())?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut buffer = vec![0; 1 << 16];
+    file.rewind().map_err(|error| error.to_string())?;
+    let mut rest = file.take(covered);
+    loop {
+        let count = rest.read(&mut buffer).map_err(|error| error.to_string())?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    if format!("{:08x}", hasher.finalize()) == crc {
+        Ok(())
+    } else {
+        Err("it does not match its checksum".to_owned())
+    }
 }
 
 /// The next lines of a file.

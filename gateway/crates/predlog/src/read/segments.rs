@@ -25,6 +25,8 @@ pub(super) struct SegmentScan {
     open: HashMap<Key, Batch>,
     ready: VecDeque<RecordBatch>,
     has_ended: bool,
+    /// Whether what cannot be read of it was told.
+    is_told: bool,
 }
 
 impl std::fmt::Debug for SegmentScan {
@@ -42,6 +44,7 @@ impl SegmentScan {
             open: HashMap::new(),
             ready: VecDeque::new(),
             has_ended: false,
+            is_told: false,
         }
     }
 
@@ -61,6 +64,14 @@ impl SegmentScan {
                     keys.sort_unstable();
                     keys.iter().try_for_each(|key| self.hand_over(key))?;
                 }
+            }
+        }
+        if self.ready.is_empty() && !self.is_told {
+            self.is_told = true;
+            // Behind all that could be read of it.
+            if let Some(first) = self.reader.damage() {
+                let (path, gaps) = (self.path.clone(), self.reader.gaps().len());
+                return Err(ReadError::Damaged { path, gaps, first });
             }
         }
         Ok(self.ready.pop_front())
