@@ -221,9 +221,10 @@ def test_a_recipe_gives_what_was_called(
 
 def test_what_becomes_of_an_answer_corrects_the_line_of_its_own_call_alone() -> None:
     database = duckdb.connect()
-    kept = "(1, 'answered', false), (2, 'replayed', false), (2, 'cancelled', true), (3, 'replayed', false)"
-    database.sql(f"""CREATE TABLE log AS SELECT 'p' AS prediction_id, arrived, status, amends,
-        NULL AS error, NULL AS shadow FROM (VALUES {kept}) AS kept(arrived, status, amends)""")
+    kept = """(1, 'answered', false, NULL), (2, 'replayed', false, 'b'), (2, 'cancelled', true, 'b'),
+        (3, 'replayed', false, ''), (4, 'answered', false, 'replay-019a')"""
+    database.sql(f"""CREATE TABLE log AS SELECT 'p' AS prediction_id, NULL AS error, NULL AS shadow, *
+        FROM (VALUES {kept}) AS kept(arrived, status, amends, caller_id)""")
     [view] = [text for heading, _, text in blocks() if heading == "How calls ended" and "VIEW" in text]
     database.sql(view)
     ended = database.sql("SELECT arrived, status FROM calls ORDER BY arrived").fetchall()
