@@ -111,7 +111,7 @@ async fn an_attempt_that_takes_too_long_is_made_elsewhere_while_there_is_time() 
     for protocol in [Http, Grpc] {
         let (one, other) = (Fake::start(protocol).await, Fake::start(protocol).await);
         let mut short = settings(protocol, &[&one, &other]);
-        short.timeout = Duration::from_millis(150);
+        short.timeout = Duration::from_millis(500);
         let (_upstreams, model) = double(&short).await;
         one.be(Mood::Hangs);
         for first in 0..10_u8 {

@@ -67,7 +67,7 @@ def front(start_gateway: StartGateway, protocol: str, endpoints: list[str]) -> G
         f'model = "{MODEL}"\n',
         identities=False,
     )
-    wait_until(lambda: ready(gateway) == len(endpoints) and serves(gateway, len(endpoints)))
+    wait_until(lambda: ready(gateway) == len(endpoints) and serves(gateway, len(endpoints)), 60)
     return gateway
 
 
