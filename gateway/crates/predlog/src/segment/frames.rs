@@ -106,11 +106,15 @@ impl<R: Read + Seek> Frames<R> {
         }
     }
 
-    /// Takes back that the file ends inside a record: where it is being written that is no damage.
+    /// Takes back that the file ends inside a record, or its head: where it is being written that is
+    /// no damage.
     pub(super) fn forgive_end(&mut self) {
-        let is_end =
-            |gap: &mut Damage| gap.reason == Reason::Torn && gap.offset + gap.length == self.length;
-        self.gaps.pop_if(is_end);
+        let length = self.length;
+        self.gaps.pop_if(|gap| match gap.reason {
+            Reason::Torn => gap.offset + gap.length == length,
+            Reason::Head => length < HEAD as u64,
+            _ => false,
+        });
     }
 
     /// The next whole record; `None` at the end of the file.

@@ -132,8 +132,16 @@ fn an_end_that_is_being_written_is_no_damage_until_the_segment_is_closed() {
         assert_eq!((rows(&open), records(&open).1), (vec![1], None), "{cut}");
     }
     let closed = closed_path(folder.path(), 1);
-    fs::rename(open, &closed).unwrap();
+    fs::rename(&open, &closed).unwrap();
     assert_eq!(records(&closed).1.unwrap().reason, Reason::Torn);
+    fs::rename(&closed, &open).unwrap();
+    // Also while its head is being written.
+    for length in (0..HEAD as u64).rev() {
+        OpenOptions::new().write(true).open(&open).unwrap().set_len(length).unwrap();
+        assert_eq!((rows(&open), records(&open).1), (vec![], None), "{length}");
+    }
+    fs::rename(open, &closed).unwrap();
+    assert_eq!(records(&closed).1.unwrap().reason, Reason::Head);
 }
 
 #[test]
