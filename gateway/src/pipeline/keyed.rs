@@ -199,7 +199,7 @@ impl Pipeline {
         let logged =
             call.and_then(|call| self.note_repeat(call, &given.answer, given.origin.as_ref()));
         let mut repeat = Repeat { metrics, wire, protocol, logged, outcome };
-        if let Some(logged) = &mut repeat.logged {
+        if let Some(logged) = repeat.logged.as_mut().filter(|logged| logged.is_durable()) {
             let deadline = call.and_then(|call| self.deadline(call));
             if let Err(refused) = logged.commit(deadline).await {
                 repeat.outcome = Outcome::Refused(refused.kind());

@@ -141,14 +141,7 @@ fn check_segment(number: u64, path: PathBuf, is_aside: bool) -> Option<SegmentCh
     let mut check =
         SegmentCheck { number, path, rows: 0, feedback: 0, is_aside, gaps: vec![], problem: None };
     let read = |check: &mut SegmentCheck| -> io::Result<()> {
-        let mut reader = Reader::open(&check.path).or_else(|error| match error.kind() {
-            // Closed since it was listed.
-            ErrorKind::NotFound if !is_aside => {
-                check.path.set_extension("segment");
-                Reader::open(&check.path)
-            }
-            _ => Err(error),
-        })?;
+        let mut reader = Reader::open(&check.path)?;
         while let Some(record) = reader.next()? {
             match record {
                 Record::Row(_) => check.rows += 1,

@@ -65,14 +65,16 @@ impl Pipeline {
 }
 
 impl Repeated {
-    /// Waits until the row of a durable call is written.
+    /// Whether it is answered only once its row is written.
+    pub(in crate::pipeline) fn is_durable(&self) -> bool {
+        self.notes.is_durable()
+    }
+
+    /// Waits until its row is written.
     pub(in crate::pipeline) async fn commit(
         &mut self,
         deadline: Option<Deadline>,
     ) -> Result<(), Rejection> {
-        if !self.notes.is_durable() {
-            return Ok(());
-        }
         let (log, until) = (self.notes.log().clone(), self.notes.commit_until(deadline));
         let hand_over = || {
             let ticket =
